@@ -1,0 +1,248 @@
+"""Every protocol of Blackstart in one place: read this first.
+
+A protocol asks for one or two methods; further abilities are protocols of their own, found with `isinstance`. Nothing here is
+meant to be inherited from: any object with these methods will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
+from blackstart.model.instant import Instant
+from blackstart.model.manifest import Manifest, Match
+from blackstart.model.outcome import Run
+from blackstart.model.record import Record
+from blackstart.model.scenario import FaultStep, Plan
+from blackstart.model.verdict import CheckResult
+
+
+class Clock(Protocol):
+    """The only source of time. `SystemClock` is real; `SimClock` jumps forward when everybody waits."""
+
+    def now(self) -> Instant:
+        """Both clocks, read together."""
+        ...
+
+    async def sleep_until(self, mono_ns: int) -> None:
+        """Wait until the monotonic clock shows `mono_ns`."""
+        ...
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """A stamped event from anywhere: a target's log, the oracle's stream, the workload's ledger."""
+
+    source: str
+    event: str
+    mono_ns: int
+    uncertainty_ns: int = 0
+    fields: dict[str, Any] = {}
+
+
+Sink = Callable[[Record], None]
+"""Where adapters put what they see: the recorder of the running trial."""
+
+
+@runtime_checkable
+class Signal(Protocol):
+    """Events out of the target or its oracle."""
+
+    name: str
+
+    def events(self) -> AsyncIterator[Observation]:
+        """Everything from now on, until cancelled. Raises TargetError when the source is gone for good."""
+        ...
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """A probe's answer: asked at `asked_mono_ns`, answered at `mono_ns`."""
+
+    ok: bool
+    asked_mono_ns: int
+    mono_ns: int
+    detail: str = ""
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """A question with a yes or no, asked again and again."""
+
+    name: str
+    period_ns: int
+
+    async def sample(self) -> Sample:
+        """Ask once. Never raises: no answer is the answer no."""
+        ...
+
+
+@runtime_checkable
+class Target(Protocol):
+    """A system under test."""
+
+    name: str
+    manifest: Manifest
+
+    async def open(self) -> None:
+        """Start or attach. Raises TargetError saying which part did not come up, with the end of its log."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that `open` started; idempotent."""
+        ...
+
+
+@runtime_checkable
+class HasProcesses(Protocol):
+    """A target whose components are processes of this host."""
+
+    async def process(self, component: str) -> ProcessRef:
+        """The process behind a component right now. Raises TargetError when there is none."""
+        ...
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """A target whose components can be started again by us, their operator."""
+
+    async def start(self, process: str) -> None:
+        """Start a process of the manifest and wait until it is ready. Records `ProcessSeen`."""
+        ...
+
+    def state_paths(self, process: str) -> Sequence[Path]:
+        """What a cold restart wipes."""
+        ...
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """A target that can be asked for its state documents and streams."""
+
+    async def document(self, name: str) -> Any:
+        """One state document (`positions`, `orders`, …; docs/reference/state-documents.md). Raises TargetError."""
+        ...
+
+    async def export(self, stream: str, folder: Path) -> Record:
+        """Write what the target holds of a stream as a ledger file; returns its `LedgerFile`."""
+        ...
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """Who knows what was acknowledged, sharing nothing with the system under test."""
+
+    name: str
+
+    async def export(self, stream: str, folder: Path) -> Record:
+        """Write everything acknowledged of a stream as a ledger file; returns its `LedgerFile`."""
+        ...
+
+    async def positions(self) -> Mapping[str, Any]:
+        """Positions and cash by symbol."""
+        ...
+
+    async def open_orders(self) -> Sequence[Mapping[str, Any]]:
+        """Orders that rest at the exchange."""
+        ...
+
+
+@runtime_checkable
+class Misbehaving(Protocol):
+    """An oracle that can also be the fault: an exchange that disconnects, delays, duplicates …"""
+
+    async def misbehave(self, action: str, *, on: Match | None, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Arm or do it; the answer has `id`, and `mono_ns` once it took effect."""
+        ...
+
+    async def behave(self) -> None:
+        """Disarm everything; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Workload(Protocol):
+    """The load on the target, with a ledger of what was acknowledged."""
+
+    async def start(self) -> None:
+        """Begin; the rate is the manifest's."""
+        ...
+
+    async def submit(self, record: Mapping[str, Any]) -> None:
+        """Send one special write (the large order of R33) through the same client."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop sending, wait for answers that are under way, keep the ledger; idempotent."""
+        ...
+
+
+class FaultContext(Protocol):
+    """What a fault may use."""
+
+    target: Target
+    oracle: Oracle | None
+    clock: Clock
+    plan: Plan
+
+    async def protect(self, undos: Iterable[Undo]) -> None:
+        """Write the undo records, fsync them, and hear from the guardian that it holds them. Before the fault, always."""
+        ...
+
+    def record(self, record: Record) -> None:
+        """Put a record into the trial's history."""
+        ...
+
+
+@runtime_checkable
+class Fault(Protocol):
+    """One way to break something; one file in `faults/`."""
+
+    name: str
+
+    def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
+        """Why this fault cannot be done to that target here, or None when it can."""
+        ...
+
+    async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
+        """Break it. Raises FaultError when it could not be done; then nothing is left in place."""
+        ...
+
+    async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
+        """Prove independently that it bit."""
+        ...
+
+    async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Take it back; idempotent. For a killed process whose operator we are: start it again."""
+        ...
+
+
+class HistoryView(Protocol):
+    """A finished history as the checkers see it."""
+
+    folder: Path
+
+    def records(self) -> Sequence[Record]:
+        """All records up to the last complete one."""
+        ...
+
+
+Checker = Callable[[HistoryView], CheckResult]
+"""Pure: same history, same answer. An exception counts as UNKNOWN."""
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """Turns a run into files or text."""
+
+    name: str
+
+    def render(self, run: Run, folder: Path) -> Sequence[Path]:
+        """Write the artefacts into `folder` and return their paths."""
+        ...
+
+
+Progress = Callable[[str, Mapping[str, Any]], Awaitable[None] | None]
+"""Told about each step of a run, for live views: an event name and its figures."""

@@ -1,0 +1,46 @@
+"""Faults as data: what was done, how it is undone, and the proof that it happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class ProcessRef(msgspec.Struct, frozen=True):
+    """A process that cannot be mistaken for another: the pid and its start time in clock ticks (`/proc/PID/stat`, field 22)."""
+
+    pid: int
+    start_ticks: int
+
+
+class Undo(msgspec.Struct, frozen=True, kw_only=True):
+    """How to take one fault back. Written and synced before the fault exists; applying it twice does no harm.
+
+    `action` names one of the guardian's few verbs (`kill`, `continue`, `http`, `unlink`, `rmtree`); `arguments` are its values.
+    """
+
+    id: str
+    action: str
+    arguments: dict[str, Any]
+    expires_mono_ns: int | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault that was injected: `t0_mono_ns` is the instant it took effect, known to `uncertainty_ns`."""
+
+    fault: str
+    mechanism: str
+    t0_mono_ns: int
+    t0_source: str
+    uncertainty_ns: int = 0
+    processes: dict[str, ProcessRef] = {}
+    undo: tuple[Undo, ...] = ()
+    data: dict[str, Any] = {}
+
+
+class Witness(msgspec.Struct, frozen=True, kw_only=True):
+    """Independent proof. `bit` None means that nobody could tell: the trial is then UNKNOWN (`fault-did-not-bite`)."""
+
+    bit: bool | None
+    evidence: dict[str, Any]

@@ -1,0 +1,172 @@
+"""The target manifest as data: everything Blackstart knows of a system under test. Files: `targets/*.toml`.
+
+Strings may hold `{variables}`: `{run}` the run folder, `{seed}`, `{python}`, `{here}` the manifest's folder, `{port.NAME}` a free port
+from `ports`, and `{PROCESS.KEY}` a value from the endpoints file of a process (`{firm.http}`, nested: `{exchange.fix.port}`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Environment = Literal["sim", "dev", "test", "staging", "production"]
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a process counts as ready: a file exists, an URL answers 200, a TCP port accepts, or a log line appears."""
+
+    file: str | None = None
+    url: str | None = None
+    tcp: str | None = None
+    limit_s: float = 30.0
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A process that Blackstart starts (in file order) and ends (in reverse).
+
+    `endpoints` is a JSON file that the process writes; its keys become variables. `state` are the paths that a cold restart wipes.
+    `restart = "blackstart"`: when a fault ends it, Blackstart is the operator that starts it again; `"self"`: something else does.
+    """
+
+    command: tuple[str, ...]
+    ready: Ready = Ready()
+    endpoints: str | None = None
+    environment: dict[str, str] = {}
+    state: tuple[str, ...] = ()
+    restart: Literal["blackstart", "self"] = "blackstart"
+    stop_limit_s: float = 10.0
+
+
+class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that can be broken. Its process is found by exactly one of: a started process, a pid file, or JSON at an URL.
+
+    `select` is a JMESPath expression that yields the pid. `service` overrides the scenario's service stream for this component.
+    """
+
+    process: str | None = None
+    pid_file: str | None = None
+    url: str | None = None
+    select: str | None = None
+    service: str | None = None
+
+
+class EventSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the target's own events come from: JSON lines with a monotonic stamp. `files` is a glob; new files are followed too."""
+
+    files: str
+    event: str = "event"
+    mono_ns: str = "mono_ns"
+
+
+class Match(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An event of a certain name whose fields match `where` (see `Trigger.where`; dotted names reach into objects)."""
+
+    event: str
+    where: dict[str, Any] = {}
+
+
+class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question asked again and again. `url` must answer 200, `tcp` must accept; `period_ms` bounds what the answer is worth."""
+
+    url: str | None = None
+    tcp: str | None = None
+    period_ms: float = 5.0
+    timeout_ms: float = 1000.0
+    stable_ms: float = 0.0
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A service stream: the events that show, from outside, that the system serves.
+
+    `source`: `oracle` (the exchange's events), `workload` (acknowledged writes), or `probe:NAME`. `epoch` is a regular expression whose
+    first group is the epoch in `key`; a scenario with `new_epoch` takes only events of a later epoch as resumption.
+    """
+
+    source: str
+    event: str = ""
+    where: dict[str, Any] = {}
+    key: str = "cl_ord_id"
+    epoch: str | None = None
+    minimum_per_s: float | None = None
+
+
+class OracleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who knows the truth: the paper exchange at `url` for `account`, or nobody but the workload."""
+
+    kind: Literal["exchange"]
+    url: str
+    account: str
+    session: str
+
+
+class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The load: the glue's `connect` and `write` driven at `rate_per_s`; a separate process keeps the ledger of acknowledged writes."""
+
+    rate_per_s: float = 400.0
+    concurrency: int = 64
+    settings: dict[str, Any] = {}
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Events to compare after quiescing: what was acknowledged against what the target holds.
+
+    `acknowledged`: `oracle:orders`, `oracle:executions` or `workload`. `recovered`: exactly one of an `url` (with `select`, a JMESPath to the
+    list; `page` for cursors: the query parameter `since` and the answer's `next`), `sql` with `dsn`, or `glue = "function"`.
+    `content` are the fields that must be equal; `notional` names the fields whose product is the money at stake (ticks).
+    """
+
+    acknowledged: str
+    key: str
+    content: tuple[str, ...] = ()
+    url: str | None = None
+    select: str | None = None
+    page: bool = False
+    sql: str | None = None
+    dsn: str | None = None
+    glue: str | None = None
+    ordered: str | None = None
+    rename: dict[str, str] = {}
+    notional: tuple[str, ...] = ()
+
+
+class StateDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a validator's document comes from; `select` (JMESPath) shapes a foreign document into the documented one."""
+
+    url: str
+    select: str | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Blast radius (R22): which components may be broken at all, and how many at once."""
+
+    components: tuple[str, ...] | None = None
+    concurrent_faults: int = 8
+    fault_limit_s: float = 120.0
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole manifest. Without `environment` it is refused (R20)."""
+
+    schema: int
+    name: str
+    environment: Environment | None = None
+    description: str = ""
+    title: str = ""
+    glue: str | None = None
+    ports: tuple[str, ...] = ()
+    processes: dict[str, Process] = {}
+    components: dict[str, Component] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    events: dict[str, EventSource] = {}
+    phases: dict[Literal["detected", "responded", "recovered", "validated"], tuple[Match, ...]] = {}
+    probes: dict[str, ProbeSpec] = {}
+    ready: str | None = None
+    services: dict[str, Service] = {}
+    oracle: OracleSpec | None = None
+    workload: WorkloadSpec | None = None
+    streams: dict[str, Stream] = {}
+    state: dict[str, StateDocument] = {}
+    not_applicable: dict[str, str] = {}
+    limits: Limits = Limits()
+    objectives: dict[str, dict[str, float]] = {}

@@ -1,0 +1,131 @@
+"""What a trial measured: RTO, RPO, validation, and the result documents of `results.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from blackstart.model.instant import Stamp
+from blackstart.model.verdict import CheckResult, Verdict
+
+RESULTS_SCHEMA = 1
+
+PHASES = ("detection", "response", "recovery", "validation", "resume")
+
+
+class Rto(msgspec.Struct, frozen=True, kw_only=True):
+    """Recovery time in five contiguous phases (R48).
+
+    Durations are nanoseconds; None means unknown. Where all five are known their sum equals `total_ns` exactly. The total
+    needs only t0 and t5. `censored_ns` is set instead of a total when the service had not returned after that long.
+    `interrupted` is False when the service stream never stopped: then `longest_gap_ns` and `usual_gap_ns` tell the story.
+    """
+
+    detection_ns: int | None = None
+    response_ns: int | None = None
+    recovery_ns: int | None = None
+    validation_ns: int | None = None
+    resume_ns: int | None = None
+    total_ns: int | None = None
+    uncertainty_ns: int | None = None
+    censored_ns: int | None = None
+    interrupted: bool | None = None
+    longest_gap_ns: int | None = None
+    usual_gap_ns: int | None = None
+    stamps: dict[str, Stamp] = {}
+
+
+class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one stream of acknowledged events (R49, R70).
+
+    The counts are exact; the lists name at most `listed` keys each (the full lists are in the trial's `audit/` folder).
+    `gap_events` is the sequence-gap measure of the source document, section 6.3, reported beside the event measure.
+    """
+
+    acknowledged: int
+    recovered: int
+    counts: dict[str, int]
+    lost: tuple[str, ...] = ()
+    duplicated: tuple[str, ...] = ()
+    phantom: tuple[str, ...] = ()
+    corrupted: tuple[str, ...] = ()
+    reordered: tuple[str, ...] = ()
+    indeterminate: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    earliest_lost_mono_ns: int | None = None
+    lost_notional: int | None = None
+    gap_events: int | None = None
+    error: str | None = None
+
+
+LOSS_KINDS = ("lost", "duplicated", "phantom", "corrupted", "reordered", "indeterminate", "late")
+
+
+class Rpo(msgspec.Struct, frozen=True, kw_only=True):
+    """Loss over all streams: `events` lost, `ms` from the earliest lost event to the failure, `notional` in money units."""
+
+    events: int | None = None
+    ms: float | None = None
+    notional: float | None = None
+    acknowledged: int = 0
+    streams: dict[str, StreamLoss] = {}
+
+
+class ChecklistItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the fifteen items of the source document's section 7.1 (R53)."""
+
+    number: int
+    text: str
+    verdict: Verdict
+    evidence: str
+
+
+class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What was broken, by which mechanism, and the independent proof that it bit."""
+
+    name: str
+    mechanism: str
+    witness: dict[str, Any] | None
+    reverted: bool | None = None
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole result of one trial, as analysed from its history."""
+
+    id: str
+    scenario: str
+    title: str
+    requirement: str
+    target: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    seed: int
+    replay: str
+    fault: FaultRecord | None
+    rto: Rto
+    rpo: Rpo
+    validation: dict[str, CheckResult]
+    checklist: tuple[ChecklistItem, ...]
+    checks: tuple[CheckResult, ...] = ()
+    objectives: dict[str, float] = {}
+    note: str = ""
+    load_per_s: float | None = None
+    started_wall_ns: int = 0
+    duration_ns: int = 0
+    folder: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """All trials of one invocation."""
+
+    id: str
+    version: str
+    target: str
+    seed: int
+    folder: str
+    started_wall_ns: int
+    duration_ns: int
+    trials: tuple[Trial, ...]
+    environment: dict[str, Any] = {}
+    interrupted: bool = False
