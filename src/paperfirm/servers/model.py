@@ -1,0 +1,32 @@
+"""What the preparation of a server hands to whoever starts it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import msgspec
+
+from paperfirm.servers.identity import Identity
+
+
+class ServerError(Exception):
+    """A server cannot be prepared; the text says what, where and what to do."""
+
+
+class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One server, ready to be started (and started again) by a supervisor.
+
+    `death_signal` is what the kernel sends the server when its starter dies; `stop_signal` ends it cleanly;
+    `ready_file` (PostgreSQL) holds the server's own word that it takes connections.
+    """
+
+    name: str
+    argv: list[str]
+    port: int
+    url: str
+    log: Path
+    identity: Identity
+    stop_signal: signal.Signals
+    death_signal: signal.Signals
+    ready_file: Path | None = None

@@ -1,0 +1,235 @@
+"""PostgreSQL and NATS from wheels, as whoever runs the tests and, when that is root, as an ordinary user too."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import nats
+import pytest
+
+from paperfirm.servers import (
+    Identity,
+    ServerPlan,
+    choose_identity,
+    enter,
+    placement,
+    prepare_nats,
+    prepare_postgres,
+)
+from paperfirm.servers.identity import Kind
+from paperfirm.servers.postgres import is_ready
+
+ROOT = os.geteuid() == 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(plan: ServerPlan) -> subprocess.Popen[bytes]:
+    with plan.log.open("ab") as log:
+        return subprocess.Popen(
+            plan.argv, stdout=log, stderr=log, preexec_fn=enter(plan.identity, plan.death_signal), cwd="/"
+        )
+
+
+def wait_until(condition, limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "condition not reached in time"
+        time.sleep(0.005)
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Give a folder that only we can enter, as a run folder below root's home is."""
+    path = Path(tempfile.mkdtemp(prefix="services-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+    placement.sweep()
+
+
+def identities() -> list[Identity]:
+    best = choose_identity()
+    return [best, Identity(Kind.SET_UID, best.uid, best.gid)] if best.kind is Kind.USER_NAMESPACE else [best]
+
+
+def query(url: str, *statements: str) -> object:
+    async def ask() -> object:
+        connection = await asyncpg.connect(url)
+        try:
+            answers = [await connection.fetchval(statement) for statement in statements]
+            return answers[-1]
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("identity", identities(), ids=lambda identity: identity.kind.value)
+def test_committed_rows_survive_sigkill(folder: Path, identity: Identity) -> None:
+    """What PostgreSQL committed is there after a kill -9 and a second start on the same folder."""
+    plan = prepare_postgres(folder / "postgres", free_port(), identity=identity)
+    first = start(plan)
+    try:
+        wait_until(lambda: is_ready(plan, first.pid))
+        query(plan.url, "create table kept (n int)", "insert into kept select generate_series(1, 500)")
+        first.kill()
+        assert first.wait() == -signal.SIGKILL
+        assert not is_ready(plan, first.pid + 1)
+        wait_until(lambda: not listening(plan.port))
+        again = prepare_postgres(folder / "postgres", plan.port, identity=identity)
+        assert again == plan
+        second = start(again)
+        try:
+            wait_until(lambda: is_ready(again, second.pid))
+            assert query(again.url, "select count(*) from kept") == 500
+            assert query(again.url, "show fsync") == "on"
+            assert query(again.url, "show data_checksums") == "on"
+        finally:
+            second.send_signal(again.stop_signal)
+            assert second.wait(timeout=20) == 0
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_postgres_refuses_a_stranger_without_the_password(folder: Path) -> None:
+    """Another user of the machine cannot enter the database over loopback."""
+    plan = prepare_postgres(folder / "postgres", free_port())
+    server = start(plan)
+    try:
+        wait_until(lambda: is_ready(plan, server.pid))
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            query(f"postgresql://firm:wrong@127.0.0.1:{plan.port}/postgres", "select 1")
+    finally:
+        server.send_signal(plan.stop_signal)
+        server.wait(timeout=20)
+
+
+def test_nats_keeps_published_messages_over_sigkill(folder: Path) -> None:
+    """A message that JetStream acknowledged is in the stream after a kill -9."""
+    plan = prepare_nats(folder / "nats", free_port())
+
+    async def publish() -> None:
+        client = await nats.connect(plan.url)
+        stream = client.jetstream()
+        await stream.add_stream(name="T", subjects=["t.>"])
+        for number in range(20):
+            await stream.publish("t.x", str(number).encode(), headers={"Nats-Msg-Id": str(number)})
+        await client.close()
+
+    async def count() -> int:
+        client = await nats.connect(plan.url)
+        try:
+            return (await client.jetstream().stream_info("T")).state.messages
+        finally:
+            await client.close()
+
+    first = start(plan)
+    wait_until(lambda: listening(plan.port))
+    asyncio.run(publish())
+    first.kill()
+    first.wait()
+    second = start(plan)
+    try:
+        wait_until(lambda: listening(plan.port))
+        assert asyncio.run(count()) == 20
+    finally:
+        second.send_signal(plan.stop_signal)
+        second.wait(timeout=10)
+
+
+DIES_WITH_PARENT = """
+import subprocess, sys, time
+from pathlib import Path
+from paperfirm.servers import prepare_nats, prepare_postgres, enter
+folder = Path(sys.argv[1])
+plans = [prepare_postgres(folder / "postgres", int(sys.argv[2])), prepare_nats(folder / "nats", int(sys.argv[3]))]
+for plan in plans:
+    child = subprocess.Popen(plan.argv, stdout=plan.log.open("ab"), stderr=subprocess.STDOUT,
+                             preexec_fn=enter(plan.identity, plan.death_signal), cwd="/")
+    print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_servers_die_with_their_starter(folder: Path) -> None:
+    """Kill -9 of the starter leaves neither server, nor any of PostgreSQL's processes, behind."""
+    ports = [free_port(), free_port()]
+    starter = subprocess.Popen(
+        [sys.executable, "-c", DIES_WITH_PARENT, str(folder), *map(str, ports)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout is not None
+    pids = [int(starter.stdout.readline()) for _ in ports]
+    wait_until(lambda: all(map(listening, ports)))
+    starter.kill()
+    starter.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}/status").exists() and alive(pid) for pid in pids))
+    wait_until(lambda: not any(map(listening, ports)))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(
+    not ROOT, reason="only root can become somebody else; as an ordinary user every test here is that test"
+)
+def test_works_as_an_ordinary_user() -> None:
+    """The other tests of this file pass for an ordinary user with a home of its own."""
+    best = choose_identity()
+    direct = Identity(Kind.SET_UID, best.uid, best.gid)
+    # An interpreter below /root cannot be run by others: there, a user namespace makes the ordinary user.
+    identity = direct if placement.reachable(Path(sys.executable), direct) else best
+    home = Path(tempfile.mkdtemp(prefix="home-", dir="/var/tmp"))
+    placement.give_to(home, identity)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        "-x",
+        __file__,
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            preexec_fn=enter(identity),
+            env={**os.environ, "HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parents[3],
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 skipped" in done.stdout  # this very test, which shows that the inner run was no root
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
