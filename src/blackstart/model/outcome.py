@@ -91,7 +91,10 @@ class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole result of one trial, as analysed from its history."""
+    """The whole result of one trial, as analysed from its history.
+
+    `checks` are the checks besides the eight validators; `not_applicable` names the validators that the manifest rules out, and why.
+    """
 
     id: str
     scenario: str
@@ -108,6 +111,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     validation: dict[str, CheckResult]
     checklist: tuple[ChecklistItem, ...]
     checks: tuple[CheckResult, ...] = ()
+    not_applicable: dict[str, str] = {}
     objectives: dict[str, float] = {}
     note: str = ""
     load_per_s: float | None = None
@@ -127,5 +131,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     started_wall_ns: int
     duration_ns: int
     trials: tuple[Trial, ...]
+    target_title: str = ""
     environment: dict[str, Any] = {}
     interrupted: bool = False
