@@ -21,7 +21,7 @@ Directory = Annotated[
 
 
 @app.command()
-def up(
+def up(  # noqa: PLR0917 - typer passes options by name
     directory: Directory,
     exchange: Annotated[Path, typer.Option(help="endpoints.json of the exchange to trade on.")],
     config: Annotated[Path | None, typer.Option(help="TOML with account, limits, strategy, engine.")] = None,
@@ -82,7 +82,8 @@ def status(directory: Directory) -> None:
     for name, part in found["components"].items():
         role = part.get("role") or ""
         print(
-            f"{name:12} {part.get('state', ''):10} {role:8} pid {part.get('pid')} restarts {part.get('restarts')}"
+            f"{name:12} {part.get('state', ''):10} {role:8} pid {part.get('pid')} "
+             f"restarts {part.get('restarts')}"
         )
     try:
         with urllib.request.urlopen(f"{base}/ready", timeout=5):  # noqa: S310
@@ -95,6 +96,7 @@ def status(directory: Directory) -> None:
 @app.command()
 def journal(
     files: list[Path],
+    *,
     verify: Annotated[
         bool, typer.Option("--verify", help="Only check; print nothing of the content.")
     ] = False,

@@ -1,4 +1,7 @@
-"""Configuration: what a person writes (TOML), and `firm.json`, which the supervisor writes and every component reads."""
+"""Configuration: what a person writes.
+
+(TOML), and `firm.json`, which the supervisor writes and every component reads.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Risk limits. `position`: |position incl. open orders| a symbol, `*` for all others; `gross_notional` in ticks."""
+    """Risk limits.
+
+    `position`: |position incl. open orders| a symbol, `*` for all others; `gross_notional` in ticks.
+    """
 
     position: dict[str, int] = {"*": 200_000}
     gross_notional: int = 2_000_000_000_000
@@ -50,7 +56,10 @@ class StrategySettings(msgspec.Struct, frozen=True):
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
-    """Durability of the engine: when to checkpoint (whichever comes first), how many to keep, segment size in bytes."""
+    """Durability of the engine.
+
+    When to checkpoint (whichever comes first), how many to keep, segment size in bytes.
+    """
 
     checkpoint_s: float = 30.0
     checkpoint_events: int = 50_000

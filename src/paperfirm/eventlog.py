@@ -1,4 +1,4 @@
-"""The structured event log: one JSON line an event, one write a line, stamped on the monotonic clock (R31)."""
+"""The structured event log: one JSON line an event, one write a line, on the monotonic clock (R31)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EventLog:
         self._pid = os.getpid()
 
     def emit(self, event: str, *, epoch: int | None = None, mono_ns: int | None = None, **detail: Any) -> int:
-        """Write one event and return its monotonic stamp (ns); `mono_ns` states when it happened, if not now."""
+        """Write one event and return its monotonic stamp (ns); `mono_ns`: when it happened, if not now."""
         stamp = self._mono() if mono_ns is None else mono_ns
         entry = Entry(
             stamp,

@@ -1,4 +1,7 @@
-"""Length-prefixed msgpack frames over loopback TCP: one protocol class, a dialler that never gives up, a listener."""
+"""Length-prefixed msgpack frames over loopback TCP.
+
+One protocol class, a dialler that never gives up, a listener.
+"""
 
 from __future__ import annotations
 
@@ -57,15 +60,17 @@ class Splitter:
     @staticmethod
     def _decode(body: memoryview) -> Message:
         try:
-            return _decode(body)
+            message: Message = _decode(body)
         except msgspec.DecodeError as error:
             raise FrameError(f"undecodable frame of {len(body)} bytes: {error}") from error
+        return message
 
 
 class Link(asyncio.Protocol):
     """One framed connection. `on_message(link, message)` and `on_close(link, error)` are plain callables.
 
-    Writes of one loop turn leave in one system call. `buffered` is what the peer has not taken yet (bytes)."""
+    Writes of one loop turn leave in one system call. `buffered` is what the peer has not taken yet (bytes).
+    """
 
     def __init__(
         self,
@@ -123,7 +128,7 @@ class Link(asyncio.Protocol):
             self._on_close(self, self.error or exc)
 
     def send(self, message: Message) -> None:
-        """Queue a message for this loop turn; silently nothing once the connection is gone (see `connected`)."""
+        """Queue a message for this loop turn; nothing once the connection is gone (see `connected`)."""
         if self._transport is None:
             return
         if not self._out:
@@ -155,7 +160,10 @@ def no_delay(sock: socket.socket | None) -> None:
 
 
 def listening_socket(port: int, *, host: str = "127.0.0.1") -> socket.socket:
-    """Bind with SO_REUSEPORT, beside the supervisor's reservation of the same port (bound there, never listening)."""
+    """Bind with SO_REUSEPORT, beside the supervisor's reservation of the same port.
+
+    (bound there, never listening).
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -188,7 +196,10 @@ async def dial(port: int, make: Callable[[], Link], *, limit_s: float = 1.0) -> 
 async def keep_dialled(
     port: int, make: Callable[[], Link], *, first_s: float = 0.01, longest_s: float = 0.1
 ) -> None:
-    """Connect, wait for the loss, connect again, for ever; the pause doubles up to `longest_s`. Cancel to stop."""
+    """Connect, wait for the loss, connect again, for ever; the pause doubles up to `longest_s`.
+
+    Cancel to stop.
+    """
     pause_s = first_s
     while True:
         try:

@@ -1,6 +1,9 @@
-"""The small common HTTP surface: `/health`, `/ready`, `/metrics` and JSON documents, and a client for the same.
+"""The small common HTTP surface.
 
-Own code instead of aiohttp because each of the firm's processes would pay 0.25 s of import time at every restart.
+`/health`, `/ready`, `/metrics` and JSON documents, and a client for the same.
+
+Own code instead of aiohttp because each of the firm's processes would pay 0.25 s of import time at every
+restart.
 """
 
 from __future__ import annotations
@@ -149,7 +152,8 @@ def _headers(lines: list[str]) -> dict[str, str]:
 def take_request(buffer: bytearray) -> tuple[Request, bool] | None:
     """Remove one request from `buffer`: it and whether to keep the connection, or None if it is incomplete.
 
-    Raises ValueError on what is not HTTP."""
+    Raises ValueError on what is not HTTP.
+    """
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         if len(buffer) > MAX_HEAD:
@@ -174,7 +178,7 @@ def take_request(buffer: bytearray) -> tuple[Request, bool] | None:
 
 
 def common_routes(ready: Callable[[], str | None], metrics: Callable[[], str], *, component: str) -> Router:
-    """Return a router with `/health`, `/ready` and `/metrics`; `ready` returns the reason why not, or None."""
+    """Return a router with `/health`, `/ready`, `/metrics`; `ready` gives the reason why not, or None."""
     router = Router()
     router.add("GET", "/health", lambda _: json({"status": "ok", "component": component}))
     router.add("GET", "/ready", lambda _: readiness(ready()))

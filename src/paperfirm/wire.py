@@ -1,7 +1,8 @@
 """Every message between the firm's processes: tagged msgspec structs, one union, one decoder.
 
-Frames carry `u32 length (big endian) + msgpack` of one of these structs (see frames.py). Prices and cash are integers in
-ticks of 0.0001, quantities integers, sides `"buy"`/`"sell"`, times as in docs/reference/firm-interface.md.
+Frames carry `u32 length (big endian) + msgpack` of one of these structs (see frames.py). Prices and cash are
+integers in ticks of 0.0001, quantities integers, sides `"buy"`/`"sell"`, times as in
+docs/reference/firm-interface.md.
 """
 
 from __future__ import annotations
@@ -21,19 +22,25 @@ TICK = 10_000
 STREAM = "FIRM"
 SUBJECT_EXECUTIONS = "firm.executions"
 SUBJECT_ORDERS = "firm.orders"
-"""JetStream stream and subjects of the outbox; payloads are msgpack of `ExecutionRow` and `OrderRow`. The engine (publisher)
-and the recorder (durable consumer) both create the stream if it is missing: file storage, subjects `firm.>`."""
+"""JetStream stream and subjects of the outbox; payloads are msgpack of `ExecutionRow` and `OrderRow`.
+
+The engine (publisher) and the recorder (durable consumer) both create the stream if it is missing: file
+storage, subjects `firm.>`.
+"""
 
 
 class Frame(msgspec.Struct, tag=True, array_like=True, frozen=True, gc=False):
     """Base of the tagged frames: the class name is the tag, fields are in the order written."""
 
 
-# --- engine <-> engine (replication port of the primary) ------------------------------------------------------------
+# --- engine <-> engine (replication port of the primary) ------------------------------------------
 
 
 class Hello(Frame, frozen=True):
-    """Standby to primary: who I am and where my journal ends; `last_crc` is the CRC of my last record (0: none)."""
+    """Standby to primary: who I am and where my journal ends.
+
+    `last_crc` is the CRC of my last record (0: none).
+    """
 
     engine: EngineName
     last_seq: int
@@ -44,7 +51,8 @@ class Hello(Frame, frozen=True):
 class Image(Frame, frozen=True):
     """Primary to standby: the whole state as a checkpoint payload, valid after journal record `seq`.
 
-    An empty image means: what you have is a prefix of mine, keep it; the tail follows as `Append`."""
+    An empty image means: what you have is a prefix of mine, keep it; the tail follows as `Append`.
+    """
 
     seq: int
     epoch: int
@@ -52,7 +60,7 @@ class Image(Frame, frozen=True):
 
 
 class Append(Frame, frozen=True):
-    """Primary to standby: framed journal records `first`..`last`, byte for byte as in the primary's segment."""
+    """Primary to standby: framed journal records `first`..`last`, byte for byte as in its segment."""
 
     first: int
     last: int
@@ -77,11 +85,14 @@ class Beat(Frame, frozen=True):
     mono_ns: int
 
 
-# --- engine <-> risk ------------------------------------------------------------------------------------------------
+# --- engine <-> risk ------------------------------------------------------------------------------
 
 
 class OpenOrder(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An order that still counts against limits; `price` is its limit or, for market orders, the reference price."""
+    """An order that still counts against limits.
+
+    `price` is its limit or, for market orders, the reference price.
+    """
 
     id: str
     symbol: str
@@ -102,7 +113,8 @@ class Holding(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Snapshot(Frame, frozen=True):
     """Engine to risk, first message of a connection: replaces everything risk knew. Risk answers `Usage`.
 
-    Risk serves the connection with the highest epoch and closes the others. Limits are in firm.json for both."""
+    Risk serves the connection with the highest epoch and closes the others. Limits are in firm.json for both.
+    """
 
     engine: EngineName
     epoch: int
@@ -111,7 +123,10 @@ class Snapshot(Frame, frozen=True):
 
 
 class Check(Frame, frozen=True):
-    """Engine to risk: may this order go out? Approval reserves it until `Closed` or fully `Booked`. `id` = ClOrdID."""
+    """Engine to risk: ask whether this order may go out.
+
+    Approval reserves it until `Closed` or fully `Booked`. `id` = ClOrdID.
+    """
 
     id: str
     symbol: str
@@ -157,7 +172,10 @@ class Mark(Frame, frozen=True):
 
 
 class Usage(Frame, frozen=True):
-    """Risk to engine: after `Snapshot` and then, if changed, at most 5/s. `position` holds |position incl. open orders|."""
+    """Risk to engine: after `Snapshot` and then, if changed, at most 5/s.
+
+    `position` holds |position incl. open orders|.
+    """
 
     position: dict[str, int]
     gross_notional: int
@@ -165,14 +183,16 @@ class Usage(Frame, frozen=True):
     breaches: list[str]
 
 
-# --- engine <-> router ----------------------------------------------------------------------------------------------
+# --- engine <-> router ----------------------------------------------------------------------------
 
 
 class Bind(Frame, frozen=True):
     """Engine to router, first message: I am the primary of `epoch`; replay inbound messages after `since`.
 
-    `log_id` names the inbound log that `since` refers to; if it is not the router's, the router replays from 0.
-    `ask` are ClOrdIDs whose fate the engine does not know; `BindDone.known` tells which reached the FIX store."""
+    `log_id` names the inbound log that `since` refers to; if it is not the router's, the router replays from
+    0. `ask` are ClOrdIDs whose fate the engine does not know; `BindDone.known` tells which reached the FIX
+    store.
+    """
 
     engine: EngineName
     epoch: int
@@ -189,9 +209,13 @@ class BindRefused(Frame, frozen=True):
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An application message of the exchange, FIX values as strings (FIX 4.4 tags 150, 39, 17, 19, 11, 41, 37 …).
+    """An application message of the exchange, FIX values as strings.
 
-    `kind`: `execution` (8), `cancel_reject` (9), `reject` (j or 3, `cl_ord_id` of what was refused where known)."""
+    (FIX 4.4 tags 150, 39, 17, 19, 11, 41, 37 …).
+
+    `kind`: `execution` (8), `cancel_reject` (9), `reject` (j or 3, `cl_ord_id` of what was refused where
+    known).
+    """
 
     kind: Literal["execution", "cancel_reject", "reject"]
     exec_type: str
@@ -213,7 +237,10 @@ class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Inbound(Frame, frozen=True):
-    """Router to engine: one durable inbound message. `late`: PossDup, PossResend or read back from the log."""
+    """Router to engine: one durable inbound message.
+
+    `late`: PossDup, PossResend or read back from the log.
+    """
 
     router_seq: int
     late: bool
@@ -241,7 +268,10 @@ class Send(Frame, frozen=True):
 
 
 class Cancel(Frame, frozen=True):
-    """Engine to router: OrderCancelRequest; `cl_ord_id` is the request's own id, `orig_cl_ord_id` the order's."""
+    """Engine to router: OrderCancelRequest.
+
+    `cl_ord_id` is the request's own id, `orig_cl_ord_id` the order's.
+    """
 
     cl_ord_id: str
     orig_cl_ord_id: str
@@ -259,14 +289,17 @@ class StatusRequest(Frame, frozen=True):
 
 
 class Unsent(Frame, frozen=True):
-    """Router to engine: this `Send`, `Cancel` or `StatusRequest` did not and will not reach the FIX store (session down)."""
+    """Router to engine: this `Send`, `Cancel` or `StatusRequest` did not and will not reach the FIX store.
+
+    (session down).
+    """
 
     cl_ord_id: str
     reason: str
 
 
 class Known(Frame, frozen=True):
-    """Engine to router: which of these ClOrdIDs ever reached the FIX store?"""
+    """Engine to router: ask which of these ClOrdIDs ever reached the FIX store."""
 
     request: int
     cl_ord_ids: list[str]
@@ -292,11 +325,14 @@ class SessionDown(Frame, frozen=True):
     reason: str
 
 
-# --- feed -> engine -------------------------------------------------------------------------------------------------
+# --- feed -> engine -------------------------------------------------------------------------------
 
 
 class Subscribe(Frame, frozen=True):
-    """Engine to feed, first message: send me all symbols. Feed answers with a `FeedStatus` and a `Top` for each symbol."""
+    """Engine to feed, first message: send me all symbols.
+
+    Feed answers with a `FeedStatus` and a `Top` for each symbol.
+    """
 
     engine: EngineName
 
@@ -314,7 +350,10 @@ class Top(Frame, frozen=True):
 
 
 class FeedStatus(Frame, frozen=True):
-    """Feed to engine: at each change and every 100 ms; `mono_ns` is when the exchange was last heard (data or heartbeat)."""
+    """Feed to engine: at each change and every 100 ms.
+
+    `mono_ns` is when the exchange was last heard (data or heartbeat).
+    """
 
     up: bool
     seq: int
@@ -354,11 +393,14 @@ Message = (
     | FeedStatus
 )
 
-# --- outbox (NATS payloads) -----------------------------------------------------------------------------------------
+# --- outbox (NATS payloads) -----------------------------------------------------------------------
 
 
 class ExecutionRow(msgspec.Struct, frozen=True):
-    """A booked execution on its way to the table `executions`; Nats-Msg-Id is `exec_id` (`bust-…` when `quantity` < 0)."""
+    """A booked execution on its way to the table `executions`.
+
+    Nats-Msg-Id is `exec_id` (`bust-…` when `quantity` < 0).
+    """
 
     exec_id: str
     cl_ord_id: str
@@ -389,16 +431,17 @@ class OrderRow(msgspec.Struct, frozen=True):
     finished_wall_ns: int
 
 
-# --- engine -> supervisor (HTTP bodies) -----------------------------------------------------------------------------
+# --- engine -> supervisor (HTTP bodies) -----------------------------------------------------------
 
 
 class Promote(msgspec.Struct, frozen=True):
     """`POST /promote`: make me primary, if the epoch still is `epoch`; granted epoch is `epoch` + 1.
 
-    Granted at once to the persisted primary itself (it restarted) and, when there has never been one, to anybody.
-    Granted to the other engine only if the persisted primary is dead by pidfd (the supervisor may wait some
-    milliseconds for that) and it was last registered as `in_sync` (see `Replication`). Persisted (fsync) before the
-    answer."""
+    Granted at once to the persisted primary itself (it restarted) and, when there has never been one, to
+    anybody. Granted to the other engine only if the persisted primary is dead by pidfd (the supervisor may
+    wait some milliseconds for that) and it was last registered as `in_sync` (see `Replication`). Persisted
+    (fsync) before the answer.
+    """
 
     engine: EngineName
     epoch: int
@@ -414,10 +457,11 @@ class Promoted(msgspec.Struct, frozen=True):
 
 
 class Replication(msgspec.Struct, frozen=True):
-    """`POST /replication`, by the primary of `epoch` only (409 otherwise): is the standby in step?
+    """`POST /replication`, by the primary of `epoch` only (409 otherwise): whether the standby is in step.
 
-    False is registered (fsync) before the primary releases anything without its standby, so that a standby which
-    missed something can never be promoted; True after it has caught up. A new epoch starts with False."""
+    False is registered (fsync) before the primary releases anything without its standby, so that a standby
+    which missed something can never be promoted; True after it has caught up. A new epoch starts with False.
+    """
 
     engine: EngineName
     epoch: int
