@@ -1,0 +1,78 @@
+"""What every small component process does alike: arguments, `firm.json`, event log, signals, dying with the supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import uvloop
+
+from paperfirm.config import ConfigError, Firm, load_firm
+from paperfirm.eventlog import EventLog, open_event_log
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+PR_SET_PDEATHSIG = 1
+PARENT_VARIABLE = "PAPERFIRM_SUPERVISOR_PID"
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What a component gets: its settings, its event log and the event that asks it to stop."""
+
+    firm: Firm
+    events: EventLog
+    stop: asyncio.Event
+
+    def state_folder(self, name: str) -> Path:
+        """Return `DIR/state/NAME`, made if need be."""
+        folder = self.firm.path / "state" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def run_component(name: str, main: Callable[[Context], Awaitable[None]]) -> None:
+    """Run `main` until SIGTERM or SIGINT sets `stop`; exits the process with 0, or 64 for unusable settings."""
+    parser = argparse.ArgumentParser(prog=f"python -m paperfirm.{name}", description=main.__doc__)
+    parser.add_argument("--dir", required=True, type=Path, help="the firm's directory, with firm.json in it")
+    directory = parser.parse_args().dir
+    try:
+        firm = load_firm(directory)
+    except ConfigError as error:
+        print(f"paperfirm {name}: {error}", file=sys.stderr)
+        sys.exit(64)
+    die_with_supervisor()
+    events = open_event_log(firm.path, name)
+    # What the imports left behind never becomes garbage; scanning it would only cost latency.
+    gc.collect()
+    gc.freeze()
+    uvloop.run(_run(firm, events, main))
+
+
+def die_with_supervisor() -> None:
+    """Ask the kernel to end this process with its supervisor; exit at once if that is gone already.
+
+    The supervisor sets the same before `exec`; this covers a component started by hand with the variable set.
+    """
+    expected = os.environ.get(PARENT_VARIABLE)
+    if expected is None:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != int(expected):
+        sys.exit(1)
+
+
+async def _run(firm: Firm, events: EventLog, main: Callable[[Context], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await main(Context(firm, events, stop))
