@@ -1,7 +1,7 @@
 """The target manifest as data: everything Blackstart knows of a system under test. Files: `targets/*.toml`.
 
 Strings may hold `{variables}`: `{run}` the run folder, `{seed}`, `{python}`, `{here}` the manifest's folder, `{port.NAME}` a free port
-from `ports`, and `{PROCESS.KEY}` a value from the endpoints file of a process (`{firm.http}`, nested: `{exchange.fix.port}`).
+from `ports`, `{package.NAME}` the folder of an installed Python package, and `{PROCESS.KEY}` a value from the endpoints file of a process (`{firm.http}`, nested: `{exchange.fix.port}`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ Environment = Literal["sim", "dev", "test", "staging", "production"]
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a process counts as ready: a file exists, an URL answers 200, a TCP port accepts, or a log line appears."""
+    """When a process counts as ready: a file exists, an URL answers 200, a TCP port accepts, or a line of its log matches."""
 
     file: str | None = None
     url: str | None = None
     tcp: str | None = None
+    log: str | None = None
     limit_s: float = 30.0
 
 
@@ -26,10 +27,13 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A process that Blackstart starts (in file order) and ends (in reverse).
 
     `endpoints` is a JSON file that the process writes; its keys become variables. `state` are the paths that a cold restart wipes.
-    `restart = "blackstart"`: when a fault ends it, Blackstart is the operator that starts it again; `"self"`: something else does.
+    `prepare` is a command that runs before the first start and again after its `state` was wiped (`initdb`). `user = "unprivileged"`: never
+    as root; Blackstart as root gives the process another uid. `restart = "blackstart"`: when a fault ends it, Blackstart is the operator that starts it again; `"self"`: something else does.
     """
 
     command: tuple[str, ...]
+    prepare: tuple[str, ...] = ()
+    user: Literal["same", "unprivileged"] = "same"
     ready: Ready = Ready()
     endpoints: str | None = None
     environment: dict[str, str] = {}
@@ -79,7 +83,8 @@ class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service stream: the events that show, from outside, that the system serves.
 
-    `source`: `oracle` (the exchange's events), `workload` (acknowledged writes), or `probe:NAME`. `epoch` is a regular expression whose
+    `source`: `oracle` (the exchange's events), `workload` (acknowledged writes), `probe:NAME`, or `sql`: `query` is asked every `period_ms` at
+    `dsn`; each row's first column is its cursor (handed back as `$1`, first time NULL), the second its key. `epoch` is a regular expression whose
     first group is the epoch in `key`; a scenario with `new_epoch` takes only events of a later epoch as resumption.
     """
 
@@ -88,6 +93,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     where: dict[str, Any] = {}
     key: str = "cl_ord_id"
     epoch: str | None = None
+    dsn: str | None = None
+    query: str | None = None
+    period_ms: float = 10.0
     minimum_per_s: float | None = None
 
 
@@ -113,7 +121,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `acknowledged`: `oracle:orders`, `oracle:executions` or `workload`. `recovered`: exactly one of an `url` (with `select`, a JMESPath to the
     list; `page` for cursors: the query parameter `since` and the answer's `next`), `sql` with `dsn`, or `glue = "function"`.
-    `content` are the fields that must be equal; `notional` names the fields whose product is the money at stake (ticks).
+    `content` are the fields that must be equal; `rename` says what a field is called in the target (`exec_id = "id"`);
+    `ordered` names the target's field that gives its order (without it, order is not checked); `notional` names the fields whose product is the money at stake (ticks).
     """
 
     acknowledged: str
@@ -146,7 +155,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole manifest. Without `environment` it is refused (R20)."""
+    """A whole manifest. Without `environment` it is refused (R20). `folder` is where its file lies; the loader sets it."""
 
     schema: int
     name: str
@@ -170,3 +179,4 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     not_applicable: dict[str, str] = {}
     limits: Limits = Limits()
     objectives: dict[str, dict[str, float]] = {}
+    folder: str = ""
