@@ -1,0 +1,10 @@
+"""The one error class of the package."""
+
+from __future__ import annotations
+
+
+class FixError(Exception):
+    """Something given to the package is invalid; the text says what, where and what to do.
+
+    Bytes from a counterparty never raise it: they become effects (`Warning`, `Disconnect`, a Reject on the wire).
+    """

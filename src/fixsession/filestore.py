@@ -1,0 +1,255 @@
+"""The durable store: an append-only log of checksummed records."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from array import array
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fixsession.errors import FixError
+from fixsession.store import Stored, check_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HEAD = struct.Struct("<II")  # length and CRC-32 of the rest
+_BODY = struct.Struct("<cQQ")  # kind, number, Unix time in ns; then the message, for an outgoing one
+_OUT, _NEXT_OUT, _NEXT_IN, _UNSENT, _CREATED, _CUT = b"o", b"n", b"i", b"u", b"c", b"x"
+_KINDS = frozenset((_OUT, _NEXT_OUT, _NEXT_IN, _UNSENT, _CREATED, _CUT))
+_LARGEST = 1 << 21
+_SMALLEST = _BODY.size
+
+
+class Fsync(StrEnum):
+    """When records are forced to the disk. Without it they survive the death of the process, not of the machine."""
+
+    ALWAYS = "always"  # before every call returns
+    BATCH = "batch"  # when the owner calls `sync`, which it does before it lets messages out
+    NEVER = "never"  # `sync` does nothing
+
+
+class FileStore:
+    """A `SessionStore` in one file, owned by one process at a time.
+
+    A torn tail (the last record, not wholly written) is cut off when the file is opened. Damage before intact
+    records raises `FixError` with the place: numbers must not be guessed. A reset starts the file anew.
+    """
+
+    def __init__(self, path: Path | str, *, fsync: Fsync | str = Fsync.BATCH) -> None:
+        self._path = Path(path)
+        self._fsync = Fsync(fsync)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._fd)
+            raise FixError(f"{path}: in use by another process; stop it or give another file") from error
+        self._clear()
+        self._end = self._dirty_from = 0
+        try:
+            self._replay()
+        except FixError:
+            os.close(self._fd)
+            raise
+        if self._fsync is not Fsync.NEVER:
+            self._sync_directory()
+
+    def _clear(self) -> None:
+        self._next_in = self._next_out = 1
+        self._unsent_from = self._created_wall_ns = 0
+        self._places = array("Q", [0])  # by number: place of the record + 1; 0 where there is none
+
+    # ---- reading at the start
+
+    def _replay(self) -> None:
+        data = self._path.read_bytes()
+        at = 0
+        while body := _record(data, at):
+            kind, value, wall_ns = _BODY.unpack_from(body)
+            self._apply(kind, value, wall_ns, at)
+            at += _HEAD.size + len(body)
+        if at < len(data) and _intact_record_behind(data, at):
+            raise FixError(
+                f"{self._path}: damaged at byte {at}; restore the file, or delete it and reset the session"
+            )
+        if at < len(data):
+            os.ftruncate(self._fd, at)
+        self._end = self._dirty_from = at
+
+    def _apply(self, kind: bytes, value: int, wall_ns: int, at: int) -> None:
+        if kind == _OUT:
+            self._index(value, at)
+            self._next_out = value + 1
+        elif kind == _NEXT_OUT:
+            self._next_out = value
+        elif kind == _NEXT_IN:
+            self._next_in = value
+        elif kind == _UNSENT:
+            self._unsent_from = value
+        elif kind == _CREATED:
+            self._created_wall_ns = wall_ns
+        else:
+            self._forget_from(value)
+
+    def _index(self, seq_num: int, at: int) -> None:
+        places = self._places
+        if seq_num == len(places):
+            places.append(at + 1)
+            return
+        if seq_num > len(places):
+            places.extend([0] * (seq_num + 1 - len(places)))
+        places[seq_num] = at + 1
+
+    def _forget_from(self, seq_num: int) -> None:
+        del self._places[max(1, seq_num) :]
+        self._next_out = seq_num
+        self._unsent_from = self._unsent_from if self._unsent_from < seq_num else 0
+
+    # ---- writing
+
+    def _append(self, kind: bytes, value: int, wall_ns: int = 0, raw: bytes = b"") -> int:
+        body = _BODY.pack(kind, value, wall_ns) + raw
+        record = _HEAD.pack(len(body), zlib.crc32(body)) + body
+        at = self._end
+        written = os.pwrite(self._fd, record, at)
+        if written != len(record):
+            raise FixError(
+                f"{self._path}: only {written} of {len(record)} bytes written; make room on the disk"
+            )
+        self._end = at + written
+        if self._fsync is Fsync.ALWAYS:
+            self.sync()
+        return at
+
+    @property
+    def next_in(self) -> int:
+        """Number of the first incoming message that is not committed."""
+        return self._next_in
+
+    @property
+    def next_out(self) -> int:
+        """Number of the next outgoing message."""
+        return self._next_out
+
+    @next_out.setter
+    def next_out(self, value: int) -> None:
+        self._append(_NEXT_OUT, value)
+        self._next_out = value
+
+    @property
+    def unsent_from(self) -> int:
+        """First message numbered while nobody was logged on; 0: none."""
+        return self._unsent_from
+
+    @unsent_from.setter
+    def unsent_from(self, value: int) -> None:
+        self._append(_UNSENT, value)
+        self._unsent_from = value
+
+    @property
+    def created_wall_ns(self) -> int:
+        """When numbering began at 1; 0: never used."""
+        return self._created_wall_ns
+
+    def save_in(self, next_in: int, wall_ns: int) -> None:
+        """Commit everything below `next_in`."""
+        self._append(_NEXT_IN, next_in, wall_ns)
+        self._next_in = next_in
+
+    def save_out(self, seq_num: int, raw: bytes, wall_ns: int) -> None:
+        """Keep an outgoing message; one record holds it and its number."""
+        at = self._append(_OUT, seq_num, wall_ns, raw)
+        self._index(seq_num, at)
+        self._next_out = seq_num + 1
+
+    def load_out(self, begin: int, end: int) -> Iterator[Stored]:
+        """The kept messages from `begin` to `end`; raises `FixError` where one was damaged since."""
+        for seq_num in range(max(1, begin), min(end, self._next_out - 1, len(self._places) - 1) + 1):
+            place = self._places[seq_num]
+            if place:
+                yield self._load(seq_num, place - 1)
+
+    def _load(self, seq_num: int, at: int) -> Stored:
+        length, crc = _HEAD.unpack(os.pread(self._fd, _HEAD.size, at))
+        body = os.pread(self._fd, length, at + _HEAD.size)
+        if zlib.crc32(body) != crc:
+            raise FixError(f"{self._path}: message {seq_num} is damaged at byte {at}; restore the file")
+        return Stored(seq_num, body[_BODY.size :], _BODY.unpack_from(body)[2])
+
+    def reset(self, wall_ns: int) -> None:
+        """Forget everything and start the file anew. An empty file is a fresh store, so no moment is unsafe."""
+        os.ftruncate(self._fd, 0)
+        self._clear()
+        self._end = 0
+        self._append(_CREATED, 0, wall_ns)
+        self._created_wall_ns = wall_ns
+        self._dirty_from = -1
+        self.sync()
+
+    def sync(self) -> None:
+        """Force what was written to the disk, unless the policy is `never`."""
+        if self._fsync is not Fsync.NEVER and self._dirty_from != self._end:
+            os.fdatasync(self._fd)
+            self._dirty_from = self._end
+
+    def _sync_directory(self) -> None:
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Sync and release the file."""
+        self.sync()
+        os.close(self._fd)
+
+    # ---- controls
+
+    def wipe(self) -> None:
+        """Lose everything."""
+        self.reset(0)
+
+    def roll_back(self, n: int, *, outgoing: bool = True, incoming: bool = False) -> None:
+        """Forget the last `n` numbers."""
+        check_count(n)
+        if outgoing:
+            to = max(1, self._next_out - n)
+            self._append(_CUT, to)
+            self._forget_from(to)
+        if incoming:
+            self.save_in(max(1, self._next_in - n), 0)
+        self.sync()
+
+    def jump_ahead(self, n: int) -> None:
+        """Skip `n` outgoing numbers."""
+        check_count(n)
+        self.next_out = self._next_out + n
+        self.sync()
+
+
+def _record(data: bytes, at: int) -> bytes | None:
+    """The intact record at `at`, without its head, or None."""
+    if at + _HEAD.size + _SMALLEST > len(data):
+        return None
+    length, crc = _HEAD.unpack_from(data, at)
+    start = at + _HEAD.size
+    if (
+        not _SMALLEST <= length <= _LARGEST
+        or start + length > len(data)
+        or data[start : start + 1] not in _KINDS
+    ):
+        return None
+    body = data[start : start + length]
+    return body if zlib.crc32(body) == crc else None
+
+
+def _intact_record_behind(data: bytes, at: int) -> bool:
+    """Whether any intact record follows the damage, wherever it starts."""
+    return any(_record(data, start) for start in range(at + 1, len(data) - _HEAD.size - _SMALLEST + 1))
