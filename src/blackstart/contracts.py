@@ -219,6 +219,46 @@ class Fault(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsLedger(Protocol):
+    """A workload (or anything else) that can hand over what was acknowledged to it."""
+
+    async def export(self, stream: str, folder: Path) -> Record:
+        """Write everything acknowledged of a stream as a ledger file; returns its `LedgerFile`."""
+        ...
+
+
+class Rig(Protocol):
+    """All that stands around one target for one trial. `blackstart.target.rig.build` makes it from a manifest."""
+
+    target: Target
+    oracle: Oracle | None
+    workload: Workload | None
+
+    async def watch(self, service: str, interest: Sequence[Match]) -> None:
+        """Watch signals, probes, component deaths, the service stream and interesting oracle events, until cancelled.
+
+        Called once the target is open. Everything seen goes to the rig's sink at once, as records; service events as a
+        `ServiceBatch` of one or more (the recorder merges them), events that match `interest` as `OracleSeen` too. A probe's
+        first answer counts as a change. Leaves a `ServiceWatched` behind when cancelled, and when it lost sight.
+        """
+        ...
+
+
+Protect = Callable[[Iterable[Undo]], Awaitable[None]]
+"""See `FaultContext.protect`: every process that Blackstart starts is protected by a `kill` undo, too."""
+
+
+class RigFactory(Protocol):
+    """Makes the rig for one trial; nothing is started before `rig.target.open()`."""
+
+    def __call__(
+        self, manifest: Manifest, *, run_dir: Path, seed: int, clock: Clock, sink: Sink, protect: Protect
+    ) -> Rig:
+        """Raises ManifestError when the manifest names something that is not there."""
+        ...
+
+
 class HistoryView(Protocol):
     """A finished history as the checkers see it."""
 
