@@ -1,0 +1,143 @@
+"""The owner's side of the guardian: start it, hand it undos, ask it to carry them out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import blackstart
+from blackstart.errors import FaultError
+from blackstart.faults import procs
+from blackstart.model.record import Reverted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from blackstart.model.fault import Undo
+
+_START_LIMIT_S = 10.0
+_LINE_LIMIT = 1 << 24
+
+
+class Guard:
+    """A running guardian. `on_halt` is called when somebody pulled the kill switch, or when the guardian itself died."""
+
+    def __init__(
+        self,
+        run: Path,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        on_halt: Callable[[str], None],
+    ) -> None:
+        self._run = run
+        self.process = process
+        self._writer = writer
+        self._on_halt = on_halt
+        self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._turn = asyncio.Lock()
+        self._closing = False
+        self._listener = asyncio.ensure_future(self._listen(reader))
+
+    async def protect(self, undos: Iterable[Undo]) -> None:
+        """Return once all `undos` are on disk and in the guardian's hands. Raises FaultError when it is not there."""
+        entries = [msgspec.to_builtins(undo) for undo in undos]
+        if entries:
+            await self._ask({"protect": entries})
+
+    async def undo(self, ids: Sequence[str] | None = None) -> list[Reverted]:
+        """Have some undos (or all that are owed) carried out and verified."""
+        answer = await self._ask({"undo": ids if ids is None else list(ids)})
+        return [
+            Reverted(
+                undo_id=one["id"], verified=one["verified"], evidence={**one["evidence"], "by": one["by"]}
+            )
+            for one in answer["undone"]
+        ]
+
+    async def close(self) -> None:
+        """Say goodbye; what is still owed stays in the journal for the next start."""
+        self._closing = True
+        self._writer.write(b'{"close": true}\n')
+        await self.process.wait()
+        await self._listener
+        self._writer.close()
+
+    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        async with self._turn:
+            self._writer.write(json.dumps(request).encode() + b"\n")
+            answer = await self._answers.get()
+        if answer is None:
+            self._answers.put_nowait(None)
+            raise FaultError(
+                "the guardian is gone: nothing may be broken without it",
+                where=str(self._run),
+                hint="what it held is taken back at the next start (`blackstart halt` does it now)",
+            )
+        return answer
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while line := await _line(reader):
+            answer = json.loads(line)
+            if "halted" in answer:
+                break
+            self._answers.put_nowait(answer)
+        self._answers.put_nowait(None)
+        if not self._closing:
+            self._on_halt("halted" if line else "guardian-lost")
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ConnectionError:
+        return b""
+
+
+async def start(run: Path, *, on_halt: Callable[[str], None] = lambda _why: None) -> Guard:
+    """Start the guardian for a run folder. Raises FaultError when it does not come up."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await _spawn(run, theirs)
+    reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE_LIMIT)
+    try:
+        async with asyncio.timeout(_START_LIMIT_S):
+            ready = await _line(reader)
+    except TimeoutError:
+        ready = b""
+    if not ready:
+        writer.close()
+        raise FaultError("the guardian did not start", where=str(run), hint=_last_words(run))
+    return Guard(run, process, reader, writer, on_halt)
+
+
+async def _spawn(run: Path, link: socket.socket) -> asyncio.subprocess.Process:
+    environment = {k: v for k, v in os.environ.items() if k != procs.MARKER}
+    environment["PYTHONPATH"] = str(Path(blackstart.__file__).parents[1])
+    with (run / "guardian.log").open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-S", "-s", "-m", "blackstart.engine.guardian", str(run)),
+            stdin=link,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _last_words(run: Path) -> str:
+    text = (run / "guardian.log").read_text(errors="replace").strip()
+    return text.splitlines()[-1] if text else "is the disk full? see guardian.log"
+
+
+def halt_now(guard: Guard) -> None:
+    """Pull the kill switch of one guardian by signal."""
+    guard.process.send_signal(signal.SIGUSR1)

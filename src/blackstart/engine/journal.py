@@ -1,0 +1,100 @@
+"""The undo journal of a run folder: what has to be taken back, synced before it exists. Standard library only.
+
+`undo.jsonl` holds one undo a line, `undone.jsonl` one outcome a line. What is in the first and not in the second is owed.
+`owner.lock` and `guardian.lock` are held (flock) by the two processes for as long as they live.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from blackstart.engine import verbs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+OWED = "undo.jsonl"
+PAID = "undone.jsonl"
+OWNER_LOCK = "owner.lock"
+GUARDIAN_LOCK = "guardian.lock"
+HALT = "HALT"
+
+Entry = dict[str, Any]
+
+
+def append(run: str, name: str, entries: Iterable[Entry]) -> None:
+    """Append lines and wait until the disk has them, the file's name included."""
+    path = os.path.join(run, name)  # noqa: PTH118 - pathlib would double the guardian's start time
+    new = not os.path.exists(path)  # noqa: PTH110 - see above
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(handle, b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    if new:
+        _sync_folder(run)
+
+
+def _sync_folder(run: str) -> None:
+    handle = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(run: str, name: str) -> list[Entry]:
+    """Read all whole lines; a torn last one was never acknowledged, so its fault never came to be."""
+    try:
+        with open(os.path.join(run, name), "rb") as file:  # noqa: PTH118,PTH123 - see above
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [entry for line in lines if (entry := _parse(line)) is not None]
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and "id" in entry else None
+
+
+def owed(run: str) -> list[Entry]:
+    """Undos that nobody has carried out yet, oldest first."""
+    paid = {entry["id"] for entry in read(run, PAID) if entry.get("verified") is not False}
+    return [entry for entry in read(run, OWED) if entry["id"] not in paid]
+
+
+def pay(run: str, entries: Iterable[Entry], *, by: str) -> list[Entry]:
+    """Carry out undos, the newest first, verify them, and note each outcome."""
+    begun = [
+        (entry, verbs.begin(entry["action"], entry["arguments"], run)) for entry in reversed(list(entries))
+    ]
+    outcomes = [_outcome(entry, verify, by) for entry, verify in begun]
+    if outcomes:
+        append(run, PAID, outcomes)
+    return outcomes
+
+
+def _outcome(entry: Entry, verify: verbs.Verify, by: str) -> Entry:
+    verified, evidence = verify()
+    done = {"mono_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC), "by": by}
+    return {"id": entry["id"], "action": entry["action"], "verified": verified, "evidence": evidence, **done}
+
+
+def hold(run: str, name: str) -> int | None:
+    """Take a lock for as long as the returned descriptor stays open, or None when somebody else has it."""
+    handle = os.open(os.path.join(run, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)  # noqa: PTH118 - see above
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle

@@ -1,0 +1,63 @@
+"""What earlier runs left behind: undo journals whose owner and guardian are both dead are replayed at every start."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from blackstart.engine import journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_HALT_LIMIT_S = 30.0
+
+
+def clear(runs: Path) -> list[tuple[Path, list[journal.Entry]]]:
+    """Carry out everything owed by dead runs below `runs`; returns each folder with the outcomes. Live runs are left alone."""
+    cleared = []
+    for folder in journals(runs):
+        outcomes = replay(folder, by="next start")
+        if outcomes:
+            cleared.append((folder, outcomes))
+    return cleared
+
+
+def journals(runs: Path) -> Iterator[Path]:
+    """Find the folders that hold an undo journal: runs, and the trials in them."""
+    for path in sorted([*runs.glob(f"*/{journal.OWED}"), *runs.glob(f"*/*/{journal.OWED}")]):
+        if not path.parent.is_symlink() and not path.parent.parent.is_symlink():
+            yield path.parent
+
+
+def replay(folder: Path, *, by: str) -> list[journal.Entry]:
+    """Carry out what one folder owes, unless somebody alive watches over it."""
+    if not journal.owed(str(folder)):
+        return []
+    locks = [journal.hold(str(folder), name) for name in (journal.OWNER_LOCK, journal.GUARDIAN_LOCK)]
+    try:
+        if None in locks:
+            return []
+        return journal.pay(str(folder), journal.owed(str(folder)), by=by)
+    finally:
+        for lock in locks:
+            if lock is not None:
+                os.close(lock)
+
+
+def halt(runs: Path, *, limit_s: float = _HALT_LIMIT_S) -> list[tuple[Path, list[journal.Entry]]]:
+    """Pull the kill switch on everything below `runs`: live runs take everything back themselves, dead ones are replayed.
+
+    Returns what each folder still owes: nothing, when all was proven to be taken back.
+    """
+    folders = [folder for folder in journals(runs) if journal.owed(str(folder))]
+    for folder in folders:
+        (folder / journal.HALT).touch()
+    end = time.monotonic() + limit_s
+    while any(journal.owed(str(folder)) for folder in folders) and time.monotonic() < end:
+        for folder in folders:
+            replay(folder, by="halt")
+        time.sleep(0.02)
+    return [(folder, journal.owed(str(folder))) for folder in folders]

@@ -1,0 +1,1 @@
+"""Faults: one way to break something a file."""

@@ -1,0 +1,107 @@
+"""Processes by `/proc`: who is it, who belongs to it, is it gone. Standard library only: the guardian imports this.
+
+A process is named by its pid and its start time in clock ticks. A pid in use as a session id is never given to a new
+process, so members of a session whose leader died can still be found without mistake.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MARKER = "BLACKSTART_PROCESS"
+"""Environment variable of every started process and its descendants: `RUN_FOLDER:NAME`."""
+
+
+class Stat(NamedTuple):
+    """The fields of `/proc/PID/stat` that matter here."""
+
+    pid: int
+    state: str
+    ppid: int
+    sid: int
+    start_ticks: int
+
+    @property
+    def dead(self) -> bool:
+        """Zombies are dead: `kill(pid, 0)` would call them alive."""
+        return self.state in "ZX"
+
+
+def stat(pid: int) -> Stat | None:
+    """Read the process's state, or None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - pathlib would double the guardian's start time
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name may hold spaces and brackets; the last bracket ends it.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def is_alive(pid: int, start_ticks: int) -> bool:
+    """Whether this very process still runs."""
+    found = stat(pid)
+    return found is not None and found.start_ticks == start_ticks and not found.dead
+
+
+def everybody() -> Iterator[Stat]:
+    """Yield all processes that we may see."""
+    for name in os.listdir("/proc"):  # noqa: PTH208 - see above
+        if name.isdigit() and (found := stat(int(name))) is not None:
+            yield found
+
+
+def family(pid: int, start_ticks: int, marker: str | None = None) -> list[Stat]:
+    """Find the live process, its descendants, the session it leads or led, and whoever carries its marker."""
+    table = [one for one in everybody() if not one.dead]
+    leader = next((one for one in table if one.pid == pid), None)
+    ours = leader is None or leader.start_ticks == start_ticks
+    members = {one.pid for one in table if ours and pid in (one.pid, one.sid)}
+    members |= {one.pid for one in table if marker and _carries(one.pid, marker)}
+    while more := {one.pid for one in table if one.ppid in members} - members:
+        members |= more
+    return [one for one in table if one.pid in members and one.pid != os.getpid()]
+
+
+def _carries(pid: int, marker: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - see above
+            return f"{MARKER}={marker}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def send(one: Stat, number: int) -> bool:
+    """Signal exactly this process, never a later owner of its pid; says whether it was there."""
+    try:
+        handle = os.pidfd_open(one.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        now = stat(one.pid)
+        if now is None or now.start_ticks != one.start_ticks:
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def wait_gone(members: Iterable[Stat], limit_s: float) -> list[int]:
+    """Wait until all are dead; returns the pids that are not after `limit_s`."""
+    left = list(members)
+    end = time.monotonic() + limit_s
+    while left := [one for one in left if is_alive(one.pid, one.start_ticks)]:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.001)
+    return [one.pid for one in left]
