@@ -67,7 +67,7 @@ class FeedService(asyncio.DatagramProtocol):
             return
         self.state.receive(updates, self._clock())
 
-    def error_received(self, _error: OSError) -> None:
+    def error_received(self, _error: Exception) -> None:
         """Ignore ICMP errors (called by asyncio): silence is noticed anyway and subscription repeats."""
 
     def on_message(self, link: Link, message: Message) -> None:
@@ -137,9 +137,16 @@ class FeedService(asyncio.DatagramProtocol):
         up = trouble is None
         if up != self._up:
             if up:
-                self._emit("feed_recovered" if self._up is not None else "feed_synchronised", seq=self.state.next_seq - 1)
+                self._emit(
+                    "feed_recovered" if self._up is not None else "feed_synchronised",
+                    seq=self.state.next_seq - 1,
+                )
             elif self._up is not None:
-                self._emit("feed_gap" if trouble == "gap" else "feed_lost", next_seq=self.state.next_seq, reason=trouble)
+                self._emit(
+                    "feed_gap" if trouble == "gap" else "feed_lost",
+                    next_seq=self.state.next_seq,
+                    reason=trouble,
+                )
             self._up = up if up or self._up is not None else None
         elif now_ns - self._status_ns < STATUS_NS:
             return

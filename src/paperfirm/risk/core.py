@@ -134,10 +134,14 @@ class RiskBook:
         if self._gross > self.limits.gross_notional:
             found.append(f"gross notional: {self._gross} > {self.limits.gross_notional}")
         if self._concentration_counts() and self.concentration_pct() > self.limits.concentration_pct:
-            found.append(f"concentration: {self.concentration_pct():.2f} % > {self.limits.concentration_pct} %")
+            found.append(
+                f"concentration: {self.concentration_pct():.2f} % > {self.limits.concentration_pct} %"
+            )
         return found
 
-    def _excess(self, symbol: str, exposure: _Exposure, *, worst_before: int, gross_before: int) -> str | None:
+    def _excess(
+        self, symbol: str, exposure: _Exposure, *, worst_before: int, gross_before: int
+    ) -> str | None:
         """What an order would exceed; one that makes the exposure no larger may always go."""
         worst = exposure.worst()
         if worst <= worst_before and self._gross <= gross_before:

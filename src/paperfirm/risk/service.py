@@ -106,4 +106,6 @@ class RiskService:
 
     def _usage(self) -> Usage:
         book = self.book
-        return Usage(book.position_usage(), book.gross_notional, round(book.concentration_pct(), 6), book.breaches())
+        return Usage(
+            book.position_usage(), book.gross_notional, round(book.concentration_pct(), 6), book.breaches()
+        )

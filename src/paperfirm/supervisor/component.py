@@ -9,8 +9,9 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvloop
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 PR_SET_PDEATHSIG = 1
+CRASHED = 70  # EX_SOFTWARE
 PARENT_VARIABLE = "PAPERFIRM_SUPERVISOR_PID"
 
 
@@ -73,6 +75,21 @@ def die_with_supervisor() -> None:
 async def _run(firm: Firm, events: EventLog, main: Callable[[Context], Awaitable[None]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: _crash(events, context))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await main(Context(firm, events, stop))
+
+
+def _crash(events: EventLog, context: dict[str, Any]) -> None:
+    """End the process on an error nobody caught: state on disk is right at any moment, state in memory may not be."""
+    error = context.get("exception")
+    print(
+        "".join(traceback.format_exception(error)) if error else context["message"],
+        file=sys.stderr,
+        flush=True,
+    )
+    try:
+        events.emit("crashed", error=f"{type(error).__name__}: {error}" if error else str(context["message"]))
+    finally:
+        os._exit(CRASHED)

@@ -1,0 +1,106 @@
+"""The recorder's connection to PostgreSQL: made again for as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from paperfirm.recorder import tables
+from paperfirm.supervisor.backoff import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paperfirm.recorder.tables import Batch
+
+LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    TimeoutError,
+)
+"""What a dead, dying or starting server looks like."""
+# Cannot-connect-now (57P03) is an OperatorInterventionError; a full disk (53100) passes too once there is room again.
+WAIT = (*LOST, asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
+
+
+class Database:
+    """Writes batches, each in one transaction, and does not give up."""
+
+    def __init__(self, url: str, emit: Callable[..., int]) -> None:
+        self._url = url
+        self._emit = emit
+        self._connection: Any = None
+        self._backoff = Backoff(first_s=0.02, longest_s=1.0, stable_s=1.0)
+        self._was_connected = False
+        self.since_ns = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last that was tried went well."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def store(self, batch: Batch) -> None:
+        """Commit a batch; returns only when it is committed."""
+        while True:
+            connection = await self.connection()
+            try:
+                async with asyncio.timeout(10), connection.transaction():
+                    if batch.executions:
+                        await connection.execute(tables.INSERT_EXECUTIONS, *tables.columns(batch.executions))
+                    if batch.orders:
+                        await connection.execute(tables.INSERT_ORDERS, *tables.columns(batch.orders))
+            except WAIT as error:
+                await self._lost(error)
+            else:
+                return
+
+    async def connection(self) -> Any:
+        """Return a live connection with the tables in place, however long that takes."""
+        while not self.connected:
+            try:
+                self._connection = await self._connect()
+            except WAIT as error:
+                await self._lost(error)
+        return self._connection
+
+    async def close(self) -> None:
+        """Close the connection in good order, or cut it."""
+        if self._connection is not None:
+            try:
+                await self._connection.close(timeout=1)
+            except (*LOST, asyncpg.PostgresError):
+                self._connection.terminate()
+
+    async def _connect(self) -> Any:
+        # Nagle-free, no statement cache games: two statements, used for ever.
+        connection = await asyncpg.connect(self._url, timeout=2)
+        try:
+            async with connection.transaction():
+                await connection.execute(tables.SCHEMA_LOCK)
+                await connection.execute(tables.SCHEMA)
+        except BaseException:
+            connection.terminate()
+            raise
+        connection.add_termination_listener(self._terminated)
+        event = "database_restored" if self._was_connected else "database_connected"
+        self.since_ns = self._emit(event)
+        self._was_connected = True
+        self._backoff.reset()
+        return connection
+
+    def _terminated(self, connection: Any) -> None:
+        """Note at once that the server went away, also when nothing is being written."""
+        if connection is self._connection:
+            self._connection = None
+            self.since_ns = self._emit("database_lost", reason="the server closed the connection")
+
+    async def _lost(self, error: Exception) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            self.since_ns = self._emit("database_lost", reason=f"{type(error).__name__}: {error}")
+            connection.terminate()
+        await asyncio.sleep(self._backoff.failed(0.0))

@@ -1,0 +1,124 @@
+"""The recorder's side of JetStream: one durable pull consumer on the firm's stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import nats
+import nats.errors
+import nats.js.errors
+from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
+
+from paperfirm.wire import STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+DURABLE = "recorder"
+SUBJECTS = "firm.>"
+FETCH = 500
+WAIT_S = 0.5
+ACK_WAIT_S = 30.0
+BROKEN = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
+
+
+class Link(msgspec.Struct):
+    """Whether the broker is there, and since when (monotonic ns)."""
+
+    connected: bool = False
+    since_ns: int = 0
+
+
+class Stream:
+    """Fetches batches for ever; a lost broker is an event and a pause."""
+
+    def __init__(self, url: str, emit: Callable[..., int]) -> None:
+        self._url = url
+        self._emit = emit
+        self._client: Client | None = None
+        self._subscription: Any = None
+        self.link = Link()
+        self.pending = 0
+        """Messages in the stream that were not delivered yet, as of the last fetch."""
+
+    async def fetch(self) -> list[Msg]:
+        """Return the next messages; an empty list when there are none for half a second or the broker is away."""
+        try:
+            subscription = self._subscription or await self._subscribe()
+            messages: list[Msg] = await subscription.fetch(FETCH, timeout=WAIT_S)
+        except (nats.errors.TimeoutError, TimeoutError):
+            self.pending = 0 if self.link.connected else self.pending
+            return []
+        except BROKEN as error:
+            self._subscription = None
+            self._emit("queue_trouble", reason=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(0.1)
+            return []
+        self.pending = messages[-1].metadata.num_pending if messages else 0
+        return messages
+
+    async def acknowledge(self, messages: list[Msg]) -> None:
+        """Acknowledge what is committed; if that is lost, it comes again and conflicts with itself."""
+        try:
+            for message in messages:
+                await message.ack()
+        except BROKEN as error:
+            self._emit(
+                "acknowledgement_lost", reason=f"{type(error).__name__}: {error}", messages=len(messages)
+            )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def _subscribe(self) -> Any:
+        client = self._client or await self._connect()
+        context = client.jetstream()
+        try:
+            await context.stream_info(STREAM)
+        except nats.js.errors.NotFoundError:
+            await context.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECTS], storage=StorageType.FILE))
+        consumer = ConsumerConfig(
+            durable_name=DURABLE,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT_S,
+            max_ack_pending=10 * FETCH,
+        )
+        self._subscription = await context.pull_subscribe(
+            SUBJECTS, durable=DURABLE, stream=STREAM, config=consumer
+        )
+        return self._subscription
+
+    async def _connect(self) -> Client:
+        """Connect for the first time; from then on the client reconnects by itself."""
+        self._client = await nats.connect(
+            self._url,
+            connect_timeout=1,
+            reconnect_time_wait=0.1,
+            max_reconnect_attempts=-1,
+            ping_interval=2,
+            max_outstanding_pings=2,
+            disconnected_cb=self._on_lost,
+            reconnected_cb=self._on_restored,
+            error_cb=self._on_error,
+            allow_reconnect=True,
+        )
+        self.link = Link(connected=True, since_ns=self._emit("queue_connected"))
+        return self._client
+
+    async def _on_lost(self) -> None:
+        if self.link.connected:
+            self.link = Link(connected=False, since_ns=self._emit("queue_lost"))
+
+    async def _on_restored(self) -> None:
+        self.link = Link(connected=True, since_ns=self._emit("queue_restored"))
+        self._subscription = None  # its outstanding fetch died with the old connection
+
+    async def _on_error(self, error: Exception) -> None:
+        del error  # every loss is reported by the callbacks above; the client tries again by itself
