@@ -4,6 +4,7 @@ from fixsession.acceptor import BadLogons, Identity, first_frame, identify
 from fixsession.clock import Now, format_utc, parse_utc
 from fixsession.codec import Framer, Garbled, decode, encode
 from fixsession.config import OnReset, OverLimit, Refusal, Role, SessionConfig
+from fixsession.conversation import State
 from fixsession.effects import (
     Deliver,
     Disconnect,
@@ -13,13 +14,13 @@ from fixsession.effects import (
     LoggedOut,
     Rejected,
     Transmit,
-    Warning,
+    Warning,  # noqa: A004  # the field's own word
 )
 from fixsession.errors import FixError
 from fixsession.filestore import FileStore, Fsync
 from fixsession.message import Message
 from fixsession.schedule import Schedule
-from fixsession.session import Session, State
+from fixsession.session import Session
 from fixsession.store import MemoryStore, SessionStore, StoreControls, Stored
 
 __all__ = [

@@ -1,15 +1,17 @@
-"""What the owner of a listening socket needs before it knows the session: who calls, and how often in vain."""
+"""What a listening socket needs before the session is known: who calls, and how often in vain."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fixsession import tags
 from fixsession.clock import SECOND_NS
 from fixsession.codec import Framer, Garbled, decode
 from fixsession.errors import FixError
-from fixsession.message import Message
+
+if TYPE_CHECKING:
+    from fixsession.message import Message
 
 
 class Identity(NamedTuple):
@@ -20,7 +22,7 @@ class Identity(NamedTuple):
 
 
 def first_frame(data: bytes) -> Message | Garbled | None:
-    """The first message in what a new connection sent so far; None: wait for more.
+    """Find the first message in what a new connection sent so far; None: wait for more.
 
     The session that is found with it is then given all of `data`.
     """

@@ -1,4 +1,4 @@
-"""Pure checks of a received message against the session's settings; each gives a text where something is wrong."""
+"""Pure checks of a received message against the session's settings; each says what is wrong, if anything."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def format_utc(wall_ns: int) -> str:
 
 
 def parse_utc(text: str) -> int | None:
-    """UTCTimestamp (whole seconds, or any fraction up to nanoseconds) as Unix time in ns; None if it is none."""
+    """UTCTimestamp (whole seconds, or a fraction down to ns) as Unix time in ns; None if it is none."""
     second = _parse_second(text[:_PREFIX])
     fraction = text[_PREFIX:]
     if second is None or not fraction:

@@ -8,7 +8,7 @@ from fixsession.message import Message  # noqa: TC001  # msgspec reads the annot
 
 
 class Transmit(msgspec.Struct, frozen=True, tag=True):
-    """Write `data` to the connection. `resend`: it went out before under this number (or fills such a gap)."""
+    """Write `data` to the connection. `resend`: it went out before under this number, or fills a gap."""
 
     data: bytes
     seq_num: int
@@ -19,8 +19,8 @@ class Transmit(msgspec.Struct, frozen=True, tag=True):
 class Deliver(msgspec.Struct, frozen=True, tag=True):
     """Hand an application message to the application; then call `Session.commit`.
 
-    `poss_dup`: PossDupFlag was set; the number is new to this session, but after a crash the application may have
-    seen it. `poss_resend`: the sender thinks that it may have sent it under another number.
+    `poss_dup`: PossDupFlag was set; the number is new to this session, but after a crash the application may
+    have seen it. `poss_resend`: the sender may have sent it under another number.
     """
 
     message: Message
@@ -51,7 +51,7 @@ class LoggedOut(msgspec.Struct, frozen=True, tag=True):
 
 
 class Disconnect(msgspec.Struct, frozen=True, tag=True):
-    """Close the connection after writing what was transmitted before. The session already counts as disconnected."""
+    """Close the connection after writing what was transmitted before; nothing more will be."""
 
     reason: str
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HEAD = struct.Struct("<II")  # length and CRC-32 of the rest
-_BODY = struct.Struct("<cQQ")  # kind, number, Unix time in ns; then the message, for an outgoing one
+# Kind, number, Unix time in ns, bytes of the file that had reached the disk; then an outgoing message.
+_BODY = struct.Struct("<cQQQ")
 _OUT, _NEXT_OUT, _NEXT_IN, _UNSENT, _CREATED, _CUT = b"o", b"n", b"i", b"u", b"c", b"x"
 _KINDS = frozenset((_OUT, _NEXT_OUT, _NEXT_IN, _UNSENT, _CREATED, _CUT))
 _LARGEST = 1 << 21
@@ -26,7 +27,7 @@ _SMALLEST = _BODY.size
 
 
 class Fsync(StrEnum):
-    """When records are forced to the disk. Without it they survive the death of the process, not of the machine."""
+    """When records are forced to the disk; till then they survive the process, not the machine."""
 
     ALWAYS = "always"  # before every call returns
     BATCH = "batch"  # when the owner calls `sync`, which it does before it lets messages out
@@ -36,8 +37,9 @@ class Fsync(StrEnum):
 class FileStore:
     """A `SessionStore` in one file, owned by one process at a time.
 
-    A torn tail (the last record, not wholly written) is cut off when the file is opened. Damage before intact
-    records raises `FixError` with the place: numbers must not be guessed. A reset starts the file anew.
+    What was not yet forced to the disk may be torn by a power loss: it is cut off when the file is opened.
+    Damage to what had reached the disk (each record says how far that was) raises `FixError` with the place:
+    numbers must not be guessed. With `never`, damage before an intact record counts as such.
     """
 
     def __init__(self, path: Path | str, *, fsync: Fsync | str = Fsync.BATCH) -> None:
@@ -51,7 +53,8 @@ class FileStore:
             os.close(self._fd)
             raise FixError(f"{path}: in use by another process; stop it or give another file") from error
         self._clear()
-        self._end = self._dirty_from = 0
+        self._end = 0
+        self._durable = -1  # how much of the file is known to be on the disk; -1 makes the first `sync` count
         try:
             self._replay()
         except FixError:
@@ -71,16 +74,16 @@ class FileStore:
         data = self._path.read_bytes()
         at = 0
         while body := _record(data, at):
-            kind, value, wall_ns = _BODY.unpack_from(body)
+            kind, value, wall_ns, _ = _BODY.unpack_from(body)
             self._apply(kind, value, wall_ns, at)
             at += _HEAD.size + len(body)
-        if at < len(data) and _intact_record_behind(data, at):
+        if at < len(data) and _was_durable(data, at):
             raise FixError(
-                f"{self._path}: damaged at byte {at}; restore the file, or delete it and reset the session"
+                f"{self._path}: damaged at byte {at}; restore it, or delete it and reset the session"
             )
         if at < len(data):
             os.ftruncate(self._fd, at)
-        self._end = self._dirty_from = at
+        self._end = at
 
     def _apply(self, kind: bytes, value: int, wall_ns: int, at: int) -> None:
         if kind == _OUT:
@@ -114,14 +117,18 @@ class FileStore:
     # ---- writing
 
     def _append(self, kind: bytes, value: int, wall_ns: int = 0, raw: bytes = b"") -> int:
-        body = _BODY.pack(kind, value, wall_ns) + raw
-        record = _HEAD.pack(len(body), zlib.crc32(body)) + body
         at = self._end
-        written = os.pwrite(self._fd, record, at)
-        if written != len(record):
+        durable = at if self._fsync is Fsync.NEVER else max(0, self._durable)
+        body = _BODY.pack(kind, value, wall_ns, durable) + raw
+        record = _HEAD.pack(len(body), zlib.crc32(body)) + body
+        try:
+            written = os.pwrite(self._fd, record, at)
+        except OSError as error:
             raise FixError(
-                f"{self._path}: only {written} of {len(record)} bytes written; make room on the disk"
-            )
+                f"{self._path}: cannot write ({error.strerror}); make room or mend the disk"
+            ) from error
+        if written != len(record):  # the next record is written over it
+            raise FixError(f"{self._path}: only {written} of {len(record)} bytes written; make room")
         self._end = at + written
         if self._fsync is Fsync.ALWAYS:
             self.sync()
@@ -169,7 +176,7 @@ class FileStore:
         self._next_out = seq_num + 1
 
     def load_out(self, begin: int, end: int) -> Iterator[Stored]:
-        """The kept messages from `begin` to `end`; raises `FixError` where one was damaged since."""
+        """Read the kept messages from `begin` to `end`; raises `FixError` where one was damaged since."""
         for seq_num in range(max(1, begin), min(end, self._next_out - 1, len(self._places) - 1) + 1):
             place = self._places[seq_num]
             if place:
@@ -183,20 +190,19 @@ class FileStore:
         return Stored(seq_num, body[_BODY.size :], _BODY.unpack_from(body)[2])
 
     def reset(self, wall_ns: int) -> None:
-        """Forget everything and start the file anew. An empty file is a fresh store, so no moment is unsafe."""
+        """Forget everything and start the file anew; safe at any moment: an empty file is a fresh store."""
         os.ftruncate(self._fd, 0)
         self._clear()
-        self._end = 0
+        self._end = self._durable = 0
         self._append(_CREATED, 0, wall_ns)
         self._created_wall_ns = wall_ns
-        self._dirty_from = -1
         self.sync()
 
     def sync(self) -> None:
         """Force what was written to the disk, unless the policy is `never`."""
-        if self._fsync is not Fsync.NEVER and self._dirty_from != self._end:
+        if self._fsync is not Fsync.NEVER and self._durable != self._end:
             os.fdatasync(self._fd)
-            self._dirty_from = self._end
+            self._durable = self._end
 
     def _sync_directory(self) -> None:
         directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -235,7 +241,7 @@ class FileStore:
 
 
 def _record(data: bytes, at: int) -> bytes | None:
-    """The intact record at `at`, without its head, or None."""
+    """Read the intact record at `at`, without its head; None where there is none."""
     if at + _HEAD.size + _SMALLEST > len(data):
         return None
     length, crc = _HEAD.unpack_from(data, at)
@@ -250,6 +256,8 @@ def _record(data: bytes, at: int) -> bytes | None:
     return body if zlib.crc32(body) == crc else None
 
 
-def _intact_record_behind(data: bytes, at: int) -> bool:
-    """Whether any intact record follows the damage, wherever it starts."""
-    return any(_record(data, start) for start in range(at + 1, len(data) - _HEAD.size - _SMALLEST + 1))
+def _was_durable(data: bytes, at: int) -> bool:
+    """Whether an intact record behind `at`, wherever it starts, says that `at` had reached the disk."""
+    last = len(data) - _HEAD.size - _SMALLEST
+    records = (_record(data, start) for start in range(at + 1, last + 1))
+    return any(_BODY.unpack_from(body)[3] > at for body in records if body)

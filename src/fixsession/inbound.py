@@ -8,7 +8,7 @@ from fixsession.message import Message  # noqa: TC001  # msgspec reads the annot
 
 
 class MissingRange(msgspec.Struct):
-    """Messages up to `end` are missing; asked for up to `asked_to` (0: to infinity), last progress at `since_ns`."""
+    """Messages up to `end` are missing; asked for up to `asked_to` (0: infinity); last progress then."""
 
     end: int
     asked_to: int
@@ -43,7 +43,7 @@ class Inbound:
             del self.queue[seq_num]
 
     def take(self) -> Message | None:
-        """The queued message whose turn it is."""
+        """Take the queued message whose turn it is."""
         return self.queue.pop(self.next_in, None)
 
     def request(self, end: int, now_ns: int) -> tuple[int, int]:
@@ -53,6 +53,10 @@ class Inbound:
         asked_to = begin + self._chunk - 1 if in_pieces else 0
         self.missing = MissingRange(end, asked_to, now_ns)
         return begin, asked_to
+
+    def expect(self, end: int, now_ns: int) -> None:
+        """Note that everything up to `end` is missing and comes without being asked for."""
+        self.missing = MissingRange(end, 0, now_ns)
 
     def due_request(self, now_ns: int) -> tuple[int, int] | None:
         """After progress: the next piece of this gap, or the next gap among the queued messages."""

@@ -18,7 +18,7 @@ Pair = tuple[int, str]
 
 
 class Message(msgspec.Struct):
-    """Fields in wire order. Text is Latin-1, which keeps every byte; `raw` is what was received, else empty.
+    """Fields in wire order. Text is Latin-1, which keeps every byte; `raw` is what was received, if it was.
 
     `pairs` is not to be changed in place: lookups are answered from an index made at the first one.
     """
@@ -31,30 +31,30 @@ class Message(msgspec.Struct):
     def of(cls, msg_type: str, fields: Mapping[int, object] | Iterable[tuple[int, object]] = ()) -> Message:
         """Build a message of type `msg_type` (35).
 
-        A value is str, int, bool (Y/N), bytes, Decimal or float; None leaves the field out. A value that is a list
-        of groups, each a list of pairs or a mapping, becomes the count and the groups in order. The session adds the
-        header (8 9 34 35 49 52 56, and 43 122 369 where due) and the trailer; those given here are dropped.
+        A value is str, int, bool (Y/N), bytes, Decimal or float; None leaves the field out. A list of
+        groups, each a list of pairs or a mapping, becomes the count and the groups in order. The session adds
+        header (8 9 34 35 49 52 56; 43 122 369 where due) and trailer; given here, they are dropped.
         """
         pairs: list[Pair] = [(MSG_TYPE, msg_type)]
         pairs.extend(_expand(fields))
         return cls(pairs)
 
     def get(self, tag: int) -> str | None:
-        """The value of the first field `tag`, or None."""
+        """Give the value of the first field `tag`, or None."""
         index = self._index
         if index is None:
             index = self._index = dict(reversed(self.pairs))
         return index.get(tag)
 
     def require(self, tag: int) -> str:
-        """The value of the first field `tag`; raises `FixError` where the field is missing."""
+        """Give the value of the first field `tag`; raises `FixError` where the field is missing."""
         value = self.get(tag)
         if value is None:
             raise FixError(f"message of type {self.msg_type!r} has no field {tag}; the sender must supply it")
         return value
 
     def group(self, count_tag: int, members: Sequence[int]) -> list[dict[int, str]]:
-        """The repeating group announced by `count_tag`; `members` are its tags, the delimiter first.
+        """Read the repeating group announced by `count_tag`; `members` are its tags, the delimiter first.
 
         Raises `FixError` where the count differs from the groups found.
         """
@@ -101,7 +101,7 @@ class Message(msgspec.Struct):
 
 
 def number(value: str | None, *, minimum: int = 1) -> int | None:
-    """The value as an integer of at most 18 digits and at least `minimum`, else None."""
+    """Read the value as an integer of at most 18 digits and at least `minimum`, else None."""
     if value is None or not value.isascii() or not value.isdecimal() or len(value) > 18:  # noqa: PLR2004
         return None
     result = int(value)

@@ -11,7 +11,6 @@ from fixsession.clock import SECOND_NS, format_utc
 from fixsession.codec import decode, finish, split_header, write_fields
 from fixsession.config import Refusal, SessionConfig
 from fixsession.effects import Transmit
-from fixsession.message import Message
 from fixsession.tags import (
     GAP_FILL,
     NEW_SEQ_NO,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fixsession.clock import Now
-    from fixsession.message import Pair
+    from fixsession.message import Message, Pair
     from fixsession.store import SessionStore, Stored
 
 
@@ -66,7 +65,7 @@ class Outbound:
         """Give a message the next number; it is stored before anybody sees it."""
         store = self._store
         seq_num = store.next_out
-        data = self._encode(msg_type, seq_num, pairs, now.wall_ns, next_in)
+        data = self._encode(msg_type, seq_num, pairs, wall_ns=now.wall_ns, next_in=next_in)
         if msg_type in SESSION_TYPES and msg_type != REJECT:
             store.next_out = seq_num + 1
         else:
@@ -74,7 +73,14 @@ class Outbound:
         return Transmit(data, seq_num, msg_type)
 
     def _encode(
-        self, msg_type: str, seq_num: int, pairs: list[Pair], wall_ns: int, next_in: int, first_sent: str = ""
+        self,
+        msg_type: str,
+        seq_num: int,
+        pairs: list[Pair],
+        *,
+        wall_ns: int,
+        next_in: int,
+        first_sent: str = "",
     ) -> bytes:
         header, body = split_header(pairs)
         sent = format_utc(wall_ns + self.sending_skew_ns)
@@ -100,7 +106,7 @@ class Outbound:
             self._store.unsent_from = 0
 
     def advance(self, now: Now, next_in: int) -> list[Transmit]:
-        """The next part of the replay: all of it, or `resend_batch` messages."""
+        """Give the next part of the replay: all of it, or `resend_batch` messages."""
         replay = self.replay
         if replay is None or now.mono_ns < replay.due_ns:
             return []
@@ -138,24 +144,35 @@ class Outbound:
         return message.msg_type == REJECT or self._may_resend(message)
 
     def _again(self, stored: Stored, now: Now, next_in: int) -> Transmit:
-        """The stored message with its number, 43=Y and 122 = the SendingTime it first had."""
+        """Write the stored message with its number, 43=Y and 122 = the SendingTime it first had."""
         message = decode(stored.raw)
         first_sent = message.require(SENDING_TIME)
         msg_type = message.msg_type
-        data = self._encode(msg_type, stored.seq_num, message.pairs, now.wall_ns, next_in, first_sent)
+        data = self._encode(
+            msg_type,
+            stored.seq_num,
+            message.pairs,
+            wall_ns=now.wall_ns,
+            next_in=next_in,
+            first_sent=first_sent,
+        )
         return Transmit(data, stored.seq_num, msg_type, resend=True)
 
     def _fill(self, replay: Replay, to: int, now: Now, next_in: int, out: list[Transmit]) -> None:
-        """One GapFill over what is not resent before `to`."""
+        """Write one GapFill over what is not resent before `to`."""
         if replay.next >= to:
             return
         pairs = [(GAP_FILL, "Y"), (NEW_SEQ_NO, str(to))]
         sent = format_utc(now.wall_ns + self.sending_skew_ns)
-        data = self._encode(SEQUENCE_RESET, replay.next, pairs, now.wall_ns, next_in, sent)
+        data = self._encode(
+            SEQUENCE_RESET, replay.next, pairs, wall_ns=now.wall_ns, next_in=next_in, first_sent=sent
+        )
         out.append(Transmit(data, replay.next, SEQUENCE_RESET, resend=True))
         replay.next = to
 
     def forget(self) -> None:
-        """The connection is gone, or numbering began anew: nothing is replayed."""
+        """Replay nothing: no connection, or numbering begins anew. What was held was never offered."""
+        if self.held and not self._store.unsent_from:
+            self._store.unsent_from = self.held[0].seq_num
         self.replay = None
         self.held = []

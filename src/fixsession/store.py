@@ -37,7 +37,7 @@ class SessionStore(Protocol):
 
     @property
     def unsent_from(self) -> int:
-        """First message numbered while nobody was logged on and not yet offered to the counterparty; 0: none."""
+        """First message numbered while nobody was logged on and not offered to the other yet; 0: none."""
 
     @unsent_from.setter
     def unsent_from(self, value: int) -> None: ...
@@ -53,7 +53,7 @@ class SessionStore(Protocol):
         """Keep an outgoing message and set `next_out` to `seq_num` + 1, both or neither."""
 
     def load_out(self, begin: int, end: int) -> Iterator[Stored]:
-        """The kept messages from `begin` to `end`, both included, in order; missing ones are left out."""
+        """Read the kept messages from `begin` to `end`, both included, in order; skips missing ones."""
 
     def reset(self, wall_ns: int) -> None:
         """Forget everything; both numbers are 1, created at `wall_ns`."""
@@ -96,7 +96,7 @@ class MemoryStore:
         self.next_out = seq_num + 1
 
     def load_out(self, begin: int, end: int) -> Iterator[Stored]:
-        """The kept messages from `begin` to `end`."""
+        """Read the kept messages from `begin` to `end`."""
         kept = self._kept
         return (kept[seq_num] for seq_num in range(begin, min(end, self.next_out - 1) + 1) if seq_num in kept)
 
