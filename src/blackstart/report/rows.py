@@ -1,0 +1,102 @@
+"""The summary of a trial in one line: what the terminal table and the head of the HTML report both show."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from blackstart.model.outcome import PHASES, Rpo, Rto, Run, Trial
+from blackstart.model.verdict import Verdict
+from blackstart.report.wording import DASH, bare_ms, count, duration, limit
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the summary table, as text. `phases` has five entries, or none without an outage."""
+
+    id: str
+    title: str
+    verdict: Verdict
+    rto: str
+    phases: tuple[str, ...]
+    rpo: str
+    state: str
+    note: str
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """How many trials ended how."""
+
+    passed: int
+    failed: int
+    unknown: int
+
+
+def tally(run: Run) -> Tally:
+    """Count the verdicts of a run."""
+    counts = Counter(trial.verdict for trial in run.trials)
+    return Tally(counts[Verdict.PASS], counts[Verdict.FAIL], counts[Verdict.UNKNOWN])
+
+
+def rto_text(rto: Rto) -> str:
+    """Return the total, `> limit` (not back by then), `no interruption`, or a dash: nobody could measure."""
+    if rto.censored_ns is not None:
+        return limit(rto.censored_ns)
+    if rto.total_ns is not None:
+        return duration(rto.total_ns)
+    return "no interruption" if rto.interrupted is False else DASH
+
+
+def phase_values(rto: Rto) -> tuple[int | None, ...]:
+    """Return the five phases in nanoseconds, in order."""
+    return tuple(getattr(rto, f"{phase}_ns") for phase in PHASES)
+
+
+def phase_texts(rto: Rto) -> tuple[str, ...]:
+    """Return the phases in milliseconds, `?` for an unknown one; nothing where there is no phase at all."""
+    values = phase_values(rto)
+    if rto.total_ns is None and all(value is None for value in values):
+        return ()
+    return tuple(bare_ms(value) for value in values)
+
+
+def rpo_text(rpo: Rpo) -> str:
+    """`0 of 18,204`: lost events of acknowledged ones."""
+    return DASH if rpo.events is None else f"{count(rpo.events)} of {count(rpo.acknowledged)}"
+
+
+def state_text(trial: Trial) -> str:
+    """`8/8`: validators that pass, of those that apply to this target."""
+    results = trial.validation.values()
+    if not results:
+        return DASH
+    return f"{sum(result.verdict is Verdict.PASS for result in results)}/{len(results)}"
+
+
+def gap_text(rto: Rto) -> str:
+    """For a service that never stopped: its longest gap after the fault against the usual one."""
+    if rto.interrupted is not False or rto.longest_gap_ns is None:
+        return ""
+    usual = f", usual {duration(rto.usual_gap_ns)}" if rto.usual_gap_ns is not None else ""
+    return f"longest gap {duration(rto.longest_gap_ns)}{usual}"
+
+
+def note_text(trial: Trial) -> str:
+    """Why a trial is not PASS comes first; then its own note and the gap of an uninterrupted service."""
+    reasons = trial.reasons[:1] if trial.verdict is not Verdict.PASS else ()
+    more = f"+{len(trial.reasons) - 1} more" if reasons and len(trial.reasons) > 1 else ""
+    return " · ".join(part for part in (*reasons, more, trial.note, gap_text(trial.rto)) if part)
+
+
+def row(trial: Trial) -> Row:
+    """Return the summary line of one trial."""
+    return Row(
+        id=trial.id,
+        title=trial.title,
+        verdict=trial.verdict,
+        rto=rto_text(trial.rto),
+        phases=phase_texts(trial.rto),
+        rpo=rpo_text(trial.rpo),
+        state=state_text(trial),
+        note=note_text(trial),
+    )

@@ -1,0 +1,46 @@
+"""Figures as people read them. One place, so that terminal and HTML never disagree about the same number."""
+
+from __future__ import annotations
+
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+
+DASH = "\u2013"
+
+
+def milliseconds(ns: int | None) -> float | None:
+    """Nanoseconds as milliseconds for machines; None stays None."""
+    return None if ns is None else ns / NS_PER_MS
+
+
+def duration(ns: int | None) -> str:
+    """`41.3 ms` below ten seconds, `12.4 s` below two minutes, `3 min 12 s` above; unknown is a dash."""
+    if ns is None:
+        return DASH
+    if ns < 10 * NS_PER_S:
+        return f"{ns / NS_PER_MS:,.1f} ms"
+    if ns < 120 * NS_PER_S:
+        return f"{ns / NS_PER_S:.1f} s"
+    minutes, seconds = divmod(round(ns / NS_PER_S), 60)
+    return f"{minutes} min {seconds} s"
+
+
+def bare_ms(ns: int | None) -> str:
+    """Milliseconds without the unit, for columns whose heading has it; unknown is `?`, never a zero."""
+    return "?" if ns is None else f"{ns / NS_PER_MS:,.1f}"
+
+
+def limit(ns: int) -> str:
+    """Write a limit that was reached, in whole seconds where it is one: `> 30 s`."""
+    whole, rest = divmod(ns, NS_PER_S)
+    return f"> {duration(ns)}" if rest else f"> {whole:,} s"
+
+
+def count(number: int | None) -> str:
+    """`18,204`; unknown is a dash."""
+    return DASH if number is None else f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 trial`, `9 trials`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,1 @@
+"""Public kit for those who extend Blackstart: sample results for reporters."""
