@@ -235,12 +235,12 @@ class Rig(Protocol):
     oracle: Oracle | None
     workload: Workload | None
 
-    async def watch(self, service: str, interest: Sequence[Match]) -> None:
-        """Watch signals, probes, component deaths, the service stream and interesting oracle events, until cancelled.
+    async def watch(self, services: Sequence[str], interest: Sequence[Match]) -> None:
+        """Watch signals, probes, component deaths, the named service streams and interesting oracle events, until cancelled.
 
         Called once the target is open. Everything seen goes to the rig's sink at once, as records; service events as a
         `ServiceBatch` of one or more (the recorder merges them), events that match `interest` as `OracleSeen` too. A probe's
-        first answer counts as a change. Leaves a `ServiceWatched` behind when cancelled, and when it lost sight.
+        first answer counts as a change. Leaves a `ServiceWatched` for each service behind when cancelled, and when it lost sight.
         """
         ...
 
