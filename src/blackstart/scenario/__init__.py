@@ -1,0 +1,1 @@
+"""Scenarios: loading them from files, and planning trials from them. Pure."""

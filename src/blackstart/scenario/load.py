@@ -1,0 +1,131 @@
+"""Loading scenario files: packaged ones, and the user's own by path. Errors name file, key, and what would be allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from blackstart.errors import ScenarioError
+from blackstart.model.scenario import Scenario
+
+_UNKNOWN = re.compile(r"unknown field `([^`]+)`")
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+
+
+def packaged() -> list[Scenario]:
+    """Load the scenarios that come with Blackstart, in the order of the suite."""
+    folder = resources.files("blackstart") / "data" / "scenarios"
+    files = sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name)
+    return [parse(item.read_text("utf-8"), item.name) for item in files]
+
+
+def load(path: Path) -> list[Scenario]:
+    """Load one file, or every `*.toml` of a folder. Raises ScenarioError."""
+    files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+    if not files:
+        raise ScenarioError("holds no *.toml file", where=str(path), hint="a scenario is one TOML file")
+    return unique(_load_file(file) for file in files)
+
+
+def unique(scenarios: Iterable[Scenario]) -> list[Scenario]:
+    """Check that no id stands for two scenarios."""
+    found: dict[str, Scenario] = {}
+    for scenario in scenarios:
+        if scenario.id in found:
+            raise ScenarioError("the id is taken", where=scenario.id, hint="give each scenario an id of its own")
+        found[scenario.id] = scenario
+    return list(found.values())
+
+
+def select(scenarios: Sequence[Scenario], wanted: Sequence[str]) -> list[tuple[Scenario, str | None]]:
+    """Choose scenarios by id (`R25`), by trial (`R25:router`), or by the path of a file. Raises ScenarioError."""
+    return [choice for name in wanted for choice in _choose(scenarios, name)]
+
+
+def _choose(scenarios: Sequence[Scenario], name: str) -> list[tuple[Scenario, str | None]]:
+    if name.endswith(".toml") or "/" in name:
+        return [(one, None) for one in load(Path(name))]
+    wanted, _, component = name.partition(":")
+    for one in scenarios:
+        if one.id.lower() == wanted.lower():
+            return [(one, component or None)]
+    raise ScenarioError(
+        "no such scenario", where=name, hint=_nearest(wanted.upper(), [one.id for one in scenarios]) + "; or give the path of a file"
+    )
+
+
+def _load_file(path: Path) -> Scenario:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"cannot be read: {error}", where=str(path), hint="give the path of a scenario file") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str) -> Scenario:
+    """Read the text of a scenario file. Raises ScenarioError naming `where` and the key."""
+    try:
+        scenario = msgspec.convert(tomllib.loads(text), Scenario)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"is not TOML: {error}", where=where) from error
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), where) from error
+    _check(scenario, where)
+    return scenario
+
+
+def _check(scenario: Scenario, where: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", scenario.id):
+        raise ScenarioError(f"`{scenario.id}` cannot be an id", where=f"{where}: id", hint="letters, digits, `.`, `_` and `-`")
+    if scenario.trigger.at in ("oracle", "signal") and not scenario.trigger.event:
+        raise ScenarioError("which event?", where=f"{where}: trigger.event", hint="name the event that starts the fault")
+    numbers = {"steady.limit_s": scenario.steady.limit_s, "observe.limit_s": scenario.observe.limit_s}
+    for key, value in numbers.items():
+        if value <= 0:
+            raise ScenarioError("must be more than 0", where=f"{where}: {key}")
+
+
+def _explain(message: str, where: str) -> ScenarioError:
+    place = _PLACE.search(message)
+    path = place.group(1) if place else ""
+    what = _PLACE.sub("", message)
+    key = f"{where}: {path}" if path else where
+    kind = _type_at(path)
+    unknown = _UNKNOWN.search(what)
+    if unknown and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        fields = [field.encode_name for field in msgspec.structs.fields(kind)]
+        return ScenarioError(f"unknown key `{unknown.group(1)}`", where=key, hint=_nearest(unknown.group(1), fields))
+    allowed = [repr(value) for value in typing.get_args(kind)] if typing.get_origin(kind) is typing.Literal else []
+    return ScenarioError(what, where=key, hint=f"allowed: {', '.join(allowed)}" if allowed else "")
+
+
+def _type_at(path: str) -> Any:
+    """Walk from Scenario along `a.b[...]` to the type that is wanted there."""
+    kind: Any = Scenario
+    for part in re.findall(r"[^.\[\]]+", path):
+        kind = _inside(kind, part)
+    return kind
+
+
+def _inside(kind: Any, part: str) -> Any:
+    if isinstance(kind, types.UnionType):
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return typing.get_type_hints(kind).get(part)
+    arguments = typing.get_args(kind)
+    return arguments[0 if typing.get_origin(kind) is tuple else -1] if arguments else None
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    meant = f"did you mean `{close[0]}`? " if close else ""
+    return f"{meant}known: {', '.join(known)}"

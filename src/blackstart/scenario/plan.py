@@ -1,0 +1,152 @@
+"""Planning: from scenarios and a manifest to the trials that will be run. Pure.
+
+`@group` stands for the manifest's group of that name, `@each` for one trial per member of the group `each`. Two groups have a
+meaning without being written down: `each` is every component, `clean` (what gets a SIGTERM) is `cold`, else `warm`, else every
+component with a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from blackstart.errors import ScenarioError
+from blackstart.model.manifest import Manifest, Service
+from blackstart.model.scenario import Objectives, Plan, Scenario
+
+EACH = "@each"
+
+
+def plan(
+    scenario: Scenario, manifest: Manifest, *, seed: int, only: str | None = None, repeat: int = 1, target: str = ""
+) -> list[Plan]:
+    """Resolve a scenario into trials.
+
+    `only` picks one component of an `@each`; repetition k runs with `seed + k`; `target` is what the replay line names.
+    Raises ScenarioError saying why the manifest cannot carry the scenario.
+    """
+    reason = carry(manifest, scenario)
+    if reason is not None:
+        raise ScenarioError(reason, where=f"{manifest.name}: {scenario.id}", hint="`blackstart validate` lists what fits")
+    choices = _choices(scenario, manifest)
+    if only is not None:
+        choices = [choice for choice in choices if choice == (only,)]
+        if not choices:
+            raise ScenarioError(f"has no trial for `{only}`", where=scenario.id, hint=_members(scenario, manifest))
+    return [_plan(scenario, manifest, choice, seed, k, target) for k in range(repeat) for choice in choices]
+
+
+def carry(manifest: Manifest, scenario: Scenario) -> str | None:
+    """Say why a target cannot carry a scenario, or None when it can."""
+    missing = _missing_component(manifest, scenario)
+    if missing:
+        return missing
+    if not manifest.services:
+        return "the manifest names no service, so nobody could tell when it is back"
+    if scenario.fault.kind == "disconnect" and manifest.oracle is None:
+        return "only an exchange can disconnect, and the manifest names no oracle"
+    if scenario.trigger.at == "oracle" and manifest.oracle is None:
+        return f"its trigger is the oracle's `{scenario.trigger.event}`, and the manifest names no oracle"
+    if scenario.trigger.at == "signal" and not manifest.events:
+        return f"its trigger is the target's `{scenario.trigger.event}`, and the manifest names no events"
+    return _missing_preparation(manifest, scenario) or _missing_operator(manifest, scenario)
+
+
+def service_of(manifest: Manifest, wanted: str) -> str:
+    """Find the service a scenario means: the one of that name, else the manifest's first."""
+    return wanted if wanted in manifest.services else next(iter(manifest.services))
+
+
+def service(manifest: Manifest, name: str) -> Service:
+    """Look a service up."""
+    return manifest.services[name]
+
+
+def _missing_component(manifest: Manifest, scenario: Scenario) -> str | None:
+    for name in scenario.fault.components:
+        if name.startswith("@") and not _group(manifest, name[1:]):
+            return f"the manifest has no group `{name[1:]}`"
+        if not name.startswith("@") and name not in manifest.components:
+            return f"the manifest has no component `{name}`"
+    return None
+
+
+def _missing_preparation(manifest: Manifest, scenario: Scenario) -> str | None:
+    for step in scenario.prepare:
+        if step.action == "fills" and manifest.oracle is None:
+            return "it scripts fills at the exchange, and the manifest names no oracle"
+        if step.action == "submit" and manifest.workload is None:
+            return "it submits an order of its own, and the manifest names no workload"
+    return None
+
+
+def _missing_operator(manifest: Manifest, scenario: Scenario) -> str | None:
+    if scenario.fault.kind not in ("terminate", "cold"):
+        return None
+    for name in {one for choice in _choices(scenario, manifest) for one in choice}:
+        process = manifest.components[name].process
+        if process is None:
+            return f"`{name}` is not a process that Blackstart starts, so Blackstart cannot start it again"
+        if scenario.fault.kind == "cold" and not manifest.processes[process].state:
+            return f"the manifest does not say which state of `{process}` a cold restart wipes"
+    return None
+
+
+def _group(manifest: Manifest, name: str) -> tuple[str, ...]:
+    groups = manifest.groups
+    if name in groups:
+        return groups[name]
+    if name == "each":
+        return tuple(manifest.components)
+    if name == "clean":
+        owned = tuple(one for one, component in manifest.components.items() if component.process is not None)
+        return groups.get("cold") or groups.get("warm") or owned
+    return ()
+
+
+def _choices(scenario: Scenario, manifest: Manifest) -> list[tuple[str, ...]]:
+    names = scenario.fault.components
+    if EACH in names:
+        return [(one,) for one in _group(manifest, "each")]
+    members = [_group(manifest, name[1:]) if name.startswith("@") else (name,) for name in names]
+    return [tuple(dict.fromkeys(one for group in members for one in group))]
+
+
+def _members(scenario: Scenario, manifest: Manifest) -> str:
+    return f"it has: {', '.join(' + '.join(choice) for choice in _choices(scenario, manifest))}"
+
+
+def _plan(
+    scenario: Scenario, manifest: Manifest, components: tuple[str, ...], seed: int, repetition: int, target: str
+) -> Plan:
+    each = EACH in scenario.fault.components
+    name = f"{scenario.id}:{components[0]}" if each else scenario.id
+    title = f"{scenario.title}: {components[0]}" if each else scenario.title
+    aim = f" --target {target}" if target else ""
+    return Plan(
+        trial_id=f"{name}#{repetition + 1}" if repetition else name,
+        scenario=msgspec.structs.replace(scenario, title=title, objectives=_objectives(scenario, manifest)),
+        components=components,
+        service=_service(scenario, manifest, components),
+        seed=seed + repetition,
+        replay=f"blackstart run {name} --seed {seed + repetition}{aim}",
+    )
+
+
+def _service(scenario: Scenario, manifest: Manifest, components: Sequence[str]) -> str:
+    """Choose the stream whose return ends the outage: a single component may have one of its own."""
+    usual = scenario.service
+    if len(components) == 1:
+        own = manifest.components[components[0]].service
+        usual = own or scenario.services.get(components[0], usual)
+    return service_of(manifest, usual)
+
+
+def _objectives(scenario: Scenario, manifest: Manifest) -> Objectives:
+    """Let the manifest tighten or loosen them: by kind of recovery, then by scenario."""
+    changes = {**manifest.objectives.get(scenario.recovery, {}), **manifest.objectives.get(scenario.id, {})}
+    try:
+        return msgspec.convert({**msgspec.to_builtins(scenario.objectives), **changes}, Objectives, strict=False)
+    except msgspec.ValidationError as error:
+        raise ScenarioError(str(error), where=f"{manifest.name}: objectives", hint="see docs/reference/manifest.md") from error
