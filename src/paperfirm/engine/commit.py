@@ -1,0 +1,108 @@
+"""Group commit: apply at once, write and replicate once per loop turn, release effects only when durable everywhere."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from paperfirm.engine.events import Record
+from paperfirm.engine.journal import HEAD, frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paperfirm.engine.events import Event
+    from paperfirm.engine.journal import Journal
+    from paperfirm.engine.state import State
+    from paperfirm.eventlog import Clock
+
+    Effect = Callable[[], None]
+    Replicate = Callable[[int, int, bytes], None]
+
+
+class Committer:
+    """Takes events and their effects. An effect runs when its event is synced here and appended by the standby.
+
+    `schedule` runs a callable later in this or the next loop turn. `replicate(first, last, bytes)` hands records to the
+    standby while there is one; `needed` says how far the standby must have got (None: there is none). While `held`,
+    nothing is released: the loss of the standby is being registered.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        journal: Journal,
+        *,
+        clock: Clock,
+        schedule: Callable[[Effect], object],
+        on_applied: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.state = state
+        self.journal = journal
+        self.replicate: Replicate | None = None
+        self.held = False
+        self.needs_standby = False
+        self.standby_seq = 0
+        self.batches = 0
+        self._mono, self._wall = clock
+        self._schedule = schedule
+        self._on_applied = on_applied
+        self._pending: list[bytes] = []
+        self._effects: deque[tuple[int, Effect]] = deque()
+        self._scheduled = False
+
+    def submit(self, event: Event, effect: Effect | None = None) -> None:
+        """Decide an event: it is applied now, and `effect` runs once it is durable."""
+        record = Record(self.state.seq + 1, self._mono(), self._wall(), event)
+        self.state.apply(record)
+        self._pending.append(frame(record))
+        if self._on_applied is not None:
+            self._on_applied(event)
+        self.then(effect)
+
+    def then(self, effect: Effect | None = None) -> None:
+        """Run `effect` once everything submitted so far is durable."""
+        if effect is not None:
+            self._effects.append((self.state.seq, effect))
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule(self.flush)
+
+    def flush(self) -> None:
+        """Write, replicate, sync, release: one system call each, however many events there are."""
+        self._scheduled = False
+        if self._pending:
+            data = b"".join(self._pending)
+            first, last = self.journal.written + 1, self.state.seq
+            crc = HEAD.unpack_from(self._pending[-1])[1]
+            self._pending.clear()
+            self.journal.write(data, last=last, last_crc=crc)
+            if self.replicate is not None:
+                self.replicate(first, last, data)
+            self.journal.sync()
+            self.batches += 1
+        self.release()
+
+    def appended(self, seq: int) -> None:
+        """Take the standby's word that it has everything up to `seq`."""
+        self.standby_seq = max(self.standby_seq, seq)
+        self.release()
+
+    @property
+    def released(self) -> int:
+        """Records up to here are durable everywhere they must be."""
+        synced = self.journal.synced
+        return min(synced, self.standby_seq) if self.needs_standby else synced
+
+    @property
+    def waiting(self) -> int:
+        """Effects not yet released."""
+        return len(self._effects)
+
+    def release(self) -> None:
+        """Run the effects whose events are durable."""
+        if self.held:
+            return
+        bound = self.released
+        while self._effects and self._effects[0][0] <= bound:
+            self._effects.popleft()[1]()

@@ -1,0 +1,300 @@
+"""The trading desk: takes orders, has them approved, journals them, sends them; takes reports up. No I/O, no clock.
+
+An order passes: `place` -> risk `Check` -> `Approve` -> journal event -> durable everywhere -> answer to the client and
+`Send` to the router. Whatever interrupts this leaves the order either unaccepted or with a fate that recovery settles.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from paperfirm import wire
+from paperfirm.engine import decide
+from paperfirm.engine import events as ev
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paperfirm.engine.commit import Committer
+    from paperfirm.engine.state import Order, State
+
+    Reply = Callable[["Outcome"], None]
+    ToPeer = Callable[[wire.Message], None]
+
+MAX_QUANTITY = 1_000_000_000
+MAX_ID = 128
+
+
+class NewOrder(msgspec.Struct, frozen=True):
+    """What a client (or the strategy, without an id) asks for; `price` None is a market order, prices in ticks."""
+
+    symbol: str
+    side: ev.Side
+    quantity: int
+    price: int | None = None
+    client_order_id: str = ""
+    tif: Literal["day", "ioc"] = "day"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The one answer to a new order: `reason` is empty when it was accepted."""
+
+    client_order_id: str
+    cl_ord_id: str
+    reason: str = ""
+
+
+class Counters(msgspec.Struct):
+    """What the desk has done since it started."""
+
+    accepted: int = 0
+    refused: int = 0
+    sent: int = 0
+    reports: int = 0
+    unsent: int = 0
+    repeated: int = 0
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """An order at risk, not yet accepted."""
+
+    cl_ord_id: str
+    order: NewOrder
+    origin: ev.Origin
+    reply: Reply | None
+
+
+class Desk:
+    """Everything a primary does with orders. `trading` opens and closes the intake; `connected` lets cancels pass."""
+
+    def __init__(
+        self,
+        state: State,
+        committer: Committer,
+        *,
+        symbols: frozenset[str],
+        to_risk: ToPeer,
+        to_router: ToPeer,
+        on_change: Callable[[Order], None],
+    ) -> None:
+        self.state = state
+        self.committer = committer
+        self.trading = False
+        self.connected = False
+        self.halted_because = "starting"
+        self.counters = Counters()
+        self.reference: dict[str, int] = {}
+        self._symbols = symbols
+        self._to_risk = to_risk
+        self._to_router = to_router
+        self._on_change = on_change
+        self._asked: dict[str, _Asked] = {}
+        self._asked_clients: dict[str, str] = {}
+        self._number = 0
+
+    def next_id(self, kind: Literal["C", "S", "X"]) -> str:
+        """Return a ClOrdID that no epoch has used: `EPOCH-KNNNNNNN`."""
+        self._number += 1
+        return f"{self.state.epoch}-{kind}{self._number:07d}"
+
+    # --- intake ---
+
+    def place(self, order: NewOrder, *, origin: ev.Origin = "client", reply: Reply | None = None) -> str:
+        """Take an order in; the outcome comes through `reply`, once, and only when it is durable.
+
+        Returns the ClOrdID it will have if it is accepted, empty if it was answered otherwise.
+        """
+        if order.client_order_id and self._repeated(order.client_order_id, reply):
+            return ""
+        reason = self._obstacle(order)
+        cl_ord_id = self.next_id("C" if origin == "client" else "S")
+        asked = _Asked(cl_ord_id, order, origin, reply)
+        if reason is not None:
+            self._refuse(asked, reason)
+            return ""
+        self._asked[cl_ord_id] = asked
+        if order.client_order_id:
+            self._asked_clients[order.client_order_id] = cl_ord_id
+        price = order.price if order.price is not None else self.reference.get(order.symbol, 0)
+        self._to_risk(wire.Check(cl_ord_id, order.symbol, order.side, order.quantity, price))
+        return cl_ord_id
+
+    def _obstacle(self, order: NewOrder) -> str | None:
+        if not self.trading:
+            return f"not trading: {self.halted_because}"
+        if order.symbol not in self._symbols:
+            return f"unknown symbol {order.symbol}"
+        if not 0 < order.quantity <= MAX_QUANTITY:
+            return f"quantity {order.quantity} is not between 1 and {MAX_QUANTITY}"
+        if order.price is not None and order.price <= 0:
+            return f"price {order.price} is not positive"
+        return None
+
+    def _repeated(self, client_order_id: str, reply: Reply | None) -> bool:
+        """Answer a known client_order_id with its first outcome; an order still at risk will be answered itself."""
+        cl_ord_id = self.state.by_client.get(client_order_id)
+        reason = self.state.refusals.get(client_order_id)
+        if client_order_id in self._asked_clients:
+            self._join(client_order_id, reply)
+        elif cl_ord_id is not None:
+            self._answer(reply, Outcome(client_order_id, cl_ord_id))
+        elif reason is not None:
+            self._answer(reply, Outcome(client_order_id, "", reason))
+        else:
+            return False
+        self.counters.repeated += 1
+        return True
+
+    def _join(self, client_order_id: str, reply: Reply | None) -> None:
+        """The newest asker is the one who is told."""
+        cl_ord_id = self._asked_clients[client_order_id]
+        asked = self._asked[cl_ord_id]
+        self._asked[cl_ord_id] = _Asked(cl_ord_id, asked.order, asked.origin, reply)
+
+    def _answer(self, reply: Reply | None, outcome: Outcome) -> None:
+        if reply is not None:
+            self.committer.then(lambda: reply(outcome))
+
+    def _refuse(self, asked: _Asked, reason: str) -> None:
+        self.counters.refused += 1
+        client_order_id = asked.order.client_order_id
+        if client_order_id:
+            self.committer.submit(ev.ClientRefused(client_order_id, reason))
+        self._answer(asked.reply, Outcome(client_order_id, "", reason))
+
+    # --- risk ---
+
+    def approved(self, cl_ord_id: str) -> None:
+        """Risk agrees: the order is accepted as soon as the journal has it."""
+        asked = self._taken_back(cl_ord_id)
+        if asked is None:
+            return
+        if not self.trading:
+            self._refuse(asked, f"not trading: {self.halted_because}")
+            self._to_risk(wire.Closed(cl_ord_id))
+            return
+        order = asked.order
+        self.counters.accepted += 1
+        self.committer.submit(
+            ev.OrderAccepted(
+                cl_ord_id,
+                order.client_order_id,
+                asked.origin,
+                order.symbol,
+                order.side,
+                order.tif,
+                order.price,
+                order.quantity,
+            ),
+            lambda: self._accepted(asked),
+        )
+
+    def refused(self, cl_ord_id: str, reason: str) -> None:
+        """Risk objects."""
+        asked = self._taken_back(cl_ord_id)
+        if asked is not None:
+            self._refuse(asked, f"risk: {reason}")
+
+    def _taken_back(self, cl_ord_id: str) -> _Asked | None:
+        asked = self._asked.pop(cl_ord_id, None)
+        if asked is not None:
+            self._asked_clients.pop(asked.order.client_order_id, None)
+        return asked
+
+    def _accepted(self, asked: _Asked) -> None:
+        """The acceptance is durable. Send, unless recovery has taken the order's fate over in the meantime."""
+        order = self.state.orders[asked.cl_ord_id]
+        if self.trading and order.status == "pending_new":
+            self.counters.sent += 1
+            self._to_router(
+                wire.Send(order.cl_ord_id, order.symbol, order.side, order.quantity, order.price, order.tif)
+            )
+        if asked.reply is not None:
+            asked.reply(Outcome(order.client_order_id, order.cl_ord_id))
+
+    # --- cancels ---
+
+    def cancel(self, cl_ord_id: str) -> str | None:
+        """Ask the exchange to cancel; returns why not, or None."""
+        order = self.state.open_orders.get(cl_ord_id)
+        if order is None:
+            return "no such open order"
+        if not self.connected:
+            return f"not connected: {self.halted_because}"
+        if order.status not in decide.RESTING:
+            return f"order is {order.status}"
+        request = wire.Cancel(self.next_id("X"), cl_ord_id, order.symbol, order.side, order.quantity)
+        self.committer.submit(ev.CancelRequested(cl_ord_id), lambda: self._to_router(request))
+        return None
+
+    # --- halts ---
+
+    def halt(self, reason: str) -> bool:
+        """Close the intake; orders at risk are refused. Returns whether it was open."""
+        was = self.trading
+        self.trading = False
+        self.halted_because = reason
+        for asked in list(self._asked.values()):
+            self._taken_back(asked.cl_ord_id)
+            self._refuse(asked, f"not trading: {reason}")
+        return was
+
+    def resume(self) -> None:
+        """Open the intake."""
+        self.trading = True
+        self.halted_because = ""
+
+    # --- reports ---
+
+    def inbound(self, message: wire.Inbound) -> None:
+        """Take up one message of the exchange."""
+        self.counters.reports += 1
+        for event in decide.on_report(self.state, message.router_seq, message.report, late=message.late):
+            self.take(event)
+
+    def take(self, event: ev.Event) -> None:
+        """Journal an event about an order or a fill and tell risk and client once it is durable."""
+        self.committer.submit(event, self._consequence(event))
+
+    def _consequence(self, event: ev.Event) -> Callable[[], None] | None:
+        if isinstance(event, ev.Executed):
+            return lambda: self._booked(event)
+        if isinstance(event, ev.Busted):
+            return lambda: self._bust(event)
+        if isinstance(event, ev.OrderUpdated | ev.OrderClosed | ev.OrderAdopted):
+            return lambda: self._changed(event.cl_ord_id)
+        return None
+
+    def _booked(self, event: ev.Executed) -> None:
+        self._to_risk(wire.Booked(event.cl_ord_id, event.symbol, event.side, event.quantity, event.price))
+        self._changed(event.cl_ord_id)
+
+    def _bust(self, event: ev.Busted) -> None:
+        one = self.state.by_exec.get(event.exec_ref_id)
+        if one is not None and one.bust_id == event.exec_id:
+            self._to_risk(wire.Booked(one.cl_ord_id, one.symbol, one.side, -one.quantity, one.price))
+            self._changed(one.cl_ord_id)
+
+    def _changed(self, cl_ord_id: str) -> None:
+        order = self.state.orders.get(cl_ord_id)
+        if order is None:
+            return
+        if not order.open:
+            self._to_risk(wire.Closed(cl_ord_id))
+        self._on_change(order)
+
+    def unsent(self, message: wire.Unsent) -> None:
+        """The router could not send: an order ends here, a cancel is taken back by the status request of recovery."""
+        self.counters.unsent += 1
+        order = self.state.open_orders.get(message.cl_ord_id)
+        if order is not None and order.status == "pending_new":
+            self.take(ev.OrderClosed(order.cl_ord_id, "rejected", f"not sent: {message.reason}"))
+
+    def close_unsent(self, cl_ord_ids: set[str]) -> list[str]:
+        """Give up orders that never reached the FIX store; returns those that were still waiting."""
+        gone = [order.cl_ord_id for order in self.state.unresolved() if order.cl_ord_id in cl_ord_ids]
+        for cl_ord_id in gone:
+            self.take(ev.OrderClosed(cl_ord_id, "rejected", "not sent before failure"))
+        return gone

@@ -1,0 +1,228 @@
+"""The journal: segments of `u32 length, u32 CRC-32, payload`, group-synced, torn tails cut, other damage named.
+
+Integers are big endian. A segment's file name is the sequence number of its first record, so that the n-th record of a
+segment has the sequence number name + n.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from paperfirm.engine.errors import EngineError
+from paperfirm.engine.events import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HEAD = struct.Struct(">II")
+MAX_RECORD = 64 << 20
+FIRST_BYTE = b"\x94"  # every payload is a msgpack array of the four fields of Record
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+class JournalDamage(EngineError):
+    """A segment is damaged before its tail; names segment and offset (bytes)."""
+
+    def __init__(self, segment: str, offset: int, what: str) -> None:
+        super().__init__(
+            f"{segment}: damaged at offset {offset}: {what}. Restore the segment, or remove this engine's state and "
+            "let it be rebuilt from its peer or from the exchange"
+        )
+        self.segment = segment
+        self.offset = offset
+
+
+class Raw(msgspec.Struct, frozen=True, gc=False):
+    """A record as it lies in a segment; `end` is the offset after it."""
+
+    payload: bytes
+    crc: int
+    end: int
+
+
+def frame(record: Record) -> bytes:
+    """Encode a record as it stands in a segment."""
+    payload = _encode(record)
+    return HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def decode(payload: bytes) -> Record:
+    """Decode a record's payload; raises EngineError."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise EngineError(f"a journal record does not decode: {error}; was it written by another version?") from error
+
+
+def scan(data: bytes, *, name: str, last: bool) -> Iterator[Raw]:
+    """Yield the records of a segment's bytes.
+
+    In the `last` segment an unfinished or broken record with nothing sound after it is a torn tail: the iteration ends
+    there. Anywhere else it raises JournalDamage.
+    """
+    position, size = 0, len(data)
+    while position < size:
+        raw = _one(data, position)
+        if isinstance(raw, str):
+            if last and not _sound_record_after(data, position):
+                return
+            raise JournalDamage(name, position, raw)
+        yield raw
+        position = raw.end
+
+
+def _one(data: bytes, position: int) -> Raw | str:
+    """Return the record at `position`, or what is wrong with it."""
+    if len(data) - position < HEAD.size:
+        return "record header cut short"
+    length, crc = HEAD.unpack_from(data, position)
+    if not 0 < length <= MAX_RECORD:
+        return f"impossible record length {length}"
+    start = position + HEAD.size
+    payload = data[start : start + length]
+    if len(payload) < length:
+        return f"record of {length} bytes cut short after {len(payload)}"
+    if zlib.crc32(payload) != crc:
+        return "CRC does not match"
+    return Raw(payload, crc, start + length)
+
+
+def _sound_record_after(data: bytes, position: int) -> bool:
+    """Whether a whole record lies anywhere behind the broken one: then it is damage in the middle, no torn tail."""
+    at = data.find(FIRST_BYTE, position + HEAD.size + 1)
+    while at >= 0:
+        if isinstance(_one(data, at - HEAD.size), Raw):
+            return True
+        at = data.find(FIRST_BYTE, at + 1)
+    return False
+
+
+def segments(folder: Path) -> list[Path]:
+    """Return the segments, oldest first."""
+    return sorted(folder.glob("*.seg"))
+
+
+def first_seq(segment: Path) -> int:
+    """Sequence number of a segment's first record."""
+    return int(segment.stem)
+
+
+def read(folder: Path, *, after: int) -> Iterator[tuple[Record, Raw]]:
+    """Yield all records with a sequence number above `after`, in order; raises JournalDamage and EngineError."""
+    found = segments(folder)
+    for index, segment in enumerate(found):
+        following = found[index + 1] if index + 1 < len(found) else None
+        if following is not None and first_seq(following) <= after + 1:
+            continue
+        yield from _segment(segment, following, after)
+
+
+def _segment(segment: Path, following: Path | None, after: int) -> Iterator[tuple[Record, Raw]]:
+    seq = first_seq(segment)
+    for raw in scan(segment.read_bytes(), name=str(segment), last=following is None):
+        if seq > after:
+            record = decode(raw.payload)
+            if record.seq != seq:
+                raise JournalDamage(str(segment), raw.end, f"record {record.seq} where {seq} belongs")
+            yield record, raw
+        seq += 1
+    if following is not None and seq != first_seq(following):
+        raise JournalDamage(str(segment), segment.stat().st_size, f"ends before record {first_seq(following) - 1}")
+
+
+def cut_torn_tail(folder: Path) -> int:
+    """Cut an unfinished record off the last segment; returns the number of bytes cut. Raises JournalDamage."""
+    found = segments(folder)
+    if not found:
+        return 0
+    data = found[-1].read_bytes()
+    sound = 0
+    for raw in scan(data, name=str(found[-1]), last=True):
+        sound = raw.end
+    if sound < len(data):
+        with found[-1].open("r+b") as file:
+            file.truncate(sound)
+            os.fsync(file.fileno())
+    return len(data) - sound
+
+
+class Journal:
+    """The writer. `written` is the last record handed to the kernel, `synced` the last one on the disk."""
+
+    def __init__(self, folder: Path, *, last_seq: int, last_crc: int = 0, segment_bytes: int = 16 << 20) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.written = last_seq
+        self.synced = last_seq
+        self.last_crc = last_crc
+        self._segment_bytes = segment_bytes
+        self._size = 0
+        self._fd = -1
+        found = segments(folder)
+        if found and last_seq >= first_seq(found[-1]) - 1:
+            self._open(found[-1])
+        else:
+            self._roll()
+
+    def _open(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._size = os.fstat(self._fd).st_size
+
+    def _roll(self) -> None:
+        """Begin a new segment; the old one and the directory entry are synced first."""
+        if self._fd >= 0:
+            os.fsync(self._fd)
+            os.close(self._fd)
+        self._open(self.folder / f"{self.written + 1:016d}.seg")
+        sync_folder(self.folder)
+
+    def write(self, data: bytes, *, last: int, last_crc: int) -> None:
+        """Append framed records ending with number `last`; raises EngineError when the disk takes no more."""
+        if self._size >= self._segment_bytes:
+            self._roll()
+        try:
+            done = os.write(self._fd, data)
+            while done < len(data):
+                done += os.write(self._fd, data[done:])
+        except OSError as error:
+            raise EngineError(f"{self.folder}: journal cannot be written: {error}; free space and restart") from error
+        self._size += len(data)
+        self.written = last
+        self.last_crc = last_crc
+
+    def sync(self) -> None:
+        """Make everything written durable (fdatasync)."""
+        if self.synced != self.written:
+            os.fdatasync(self._fd)
+            self.synced = self.written
+
+    def prune(self, *, keep_after: int) -> int:
+        """Remove segments wholly at or before record `keep_after`; returns how many."""
+        found = segments(self.folder)
+        old = [one for one, following in zip(found, found[1:], strict=False) if first_seq(following) <= keep_after + 1]
+        for segment in old:
+            segment.unlink()
+        return len(old)
+
+    def close(self) -> None:
+        """Sync and close; idempotent."""
+        if self._fd >= 0:
+            self.sync()
+            os.close(self._fd)
+            self._fd = -1
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the directory's entries durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,150 @@
+"""Positions and open orders in memory-mapped tables of fixed-size rows, each with its CRC, scrubbed against the state.
+
+Row: payload, then CRC-32 of the payload (big endian). An all-zero row is free. Other programs may map the files read-only.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from paperfirm.engine.state import State
+
+POSITION_ROW = struct.Struct(">16sqqqI")
+ORDER_ROW = struct.Struct(">40s16s8s20sqqqI")
+CRC_BYTES = 4
+
+
+def position_row(state: State, symbol: str) -> bytes:
+    """Return the row that must stand for a symbol."""
+    position = state.positions[symbol]
+    return _sealed(POSITION_ROW, symbol.encode()[:16], position.quantity, position.cash, position.cost)
+
+
+def order_row(state: State, cl_ord_id: str) -> bytes:
+    """Return the row that must stand for an open order."""
+    order = state.orders[cl_ord_id]
+    names = (cl_ord_id.encode()[:40], order.symbol.encode()[:16], order.side.encode(), order.status.encode())
+    return _sealed(ORDER_ROW, *names, order.price or 0, order.quantity, order.cum_quantity)
+
+
+def _sealed(row: struct.Struct, *values: bytes | int) -> bytes:
+    body = row.pack(*values, 0)[:-CRC_BYTES]
+    return body + zlib.crc32(body).to_bytes(CRC_BYTES, "big")
+
+
+class Table:
+    """One mapped file of rows; `want(key)` gives the bytes that belong into the key's row."""
+
+    def __init__(self, path: Path, row: struct.Struct, want: Callable[[str], bytes], *, rows: int = 256) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._width = row.size
+        self._want = want
+        self._slots: dict[str, int] = {}
+        self._free: list[int] = []
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._rows = 0
+        self._map: mmap.mmap | None = None
+        self._cursor = 0
+        self._grow(rows)
+
+    def _grow(self, rows: int) -> None:
+        os.ftruncate(self._fd, rows * self._width)
+        if self._map is not None:
+            self._map.close()
+        self._map = mmap.mmap(self._fd, rows * self._width)
+        self._free += range(rows - 1, self._rows - 1, -1)
+        self._rows = rows
+
+    def put(self, key: str) -> None:
+        """Write the key's row as it must be now."""
+        slot = self._slots.get(key)
+        if slot is None:
+            if not self._free:
+                self._grow(self._rows * 2)
+            slot = self._slots[key] = self._free.pop()
+        self._write(slot, self._want(key))
+
+    def drop(self, key: str) -> None:
+        """Free the key's row, if it has one."""
+        slot = self._slots.pop(key, None)
+        if slot is not None:
+            self._write(slot, bytes(self._width))
+            self._free.append(slot)
+
+    def _write(self, slot: int, row: bytes) -> None:
+        assert self._map is not None
+        self._map[slot * self._width : (slot + 1) * self._width] = row
+
+    def scrub(self, *, rows: int) -> list[str]:
+        """Check the next `rows` used rows; repair what differs from the state and return its keys."""
+        keys = list(self._slots)
+        if not keys:
+            return []
+        begin = self._cursor % len(keys)
+        self._cursor = begin + rows
+        return [key for key in keys[begin : begin + rows] if self._repair(key)]
+
+    def _repair(self, key: str) -> bool:
+        assert self._map is not None
+        slot = self._slots[key]
+        want = self._want(key)
+        if self._map[slot * self._width : (slot + 1) * self._width] == want:
+            return False
+        self._write(slot, want)
+        return True
+
+    def close(self) -> None:
+        """Unmap and close; idempotent."""
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+            os.close(self._fd)
+
+
+class SharedMemory:
+    """The two tables of an engine, following its state."""
+
+    def __init__(self, folder: Path, state: State) -> None:
+        self._state = state
+        self.positions = Table(folder / "positions", POSITION_ROW, lambda key: position_row(self._state, key), rows=64)
+        self.orders = Table(folder / "orders", ORDER_ROW, lambda key: order_row(self._state, key), rows=1024)
+        self.load(state)
+
+    def load(self, state: State) -> None:
+        """Follow another state (after a sync) or the same one afresh."""
+        for key in list(self.orders._slots):  # noqa: SLF001 - same module, one owner
+            self.orders.drop(key)
+        self._state = state
+        for symbol in state.positions:
+            self.positions.put(symbol)
+        for cl_ord_id in state.open_orders:
+            self.orders.put(cl_ord_id)
+
+    def touch(self, symbols: set[str], orders: set[str]) -> None:
+        """Bring the rows of these up to date (once per commit)."""
+        for symbol in symbols:
+            if symbol in self._state.positions:
+                self.positions.put(symbol)
+        for cl_ord_id in orders:
+            if cl_ord_id in self._state.open_orders:
+                self.orders.put(cl_ord_id)
+            else:
+                self.orders.drop(cl_ord_id)
+
+    def scrub(self, *, rows: int = 256) -> list[str]:
+        """Check a portion of both tables; returns the names of corrected rows."""
+        return self.positions.scrub(rows=rows) + self.orders.scrub(rows=rows)
+
+    def close(self) -> None:
+        """Unmap both tables."""
+        self.positions.close()
+        self.orders.close()
