@@ -119,11 +119,11 @@ def _area(rates: Sequence[float], top: float) -> str:
 
 
 def _round_up(value: float) -> float:
-    """Return the next of 1, 2, 2.5, 5, 10 … at or above `value`: axes end on a round number."""
+    """Return the next round number at or above `value`: axes end on one."""
     power = 1.0
     while power * 10 < value:
         power *= 10
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= value)
+    return next(factor * power for factor in (1, 1.2, 1.6, 2, 3, 4, 6, 8, 10) if factor * power >= value)
 
 
 def _stamp_marks(flow: Flow, rto: Rto) -> tuple[Mark, ...]:
@@ -183,4 +183,4 @@ def draw_flow(flow: Flow, rto: Rto) -> FlowDrawing:
 
 def _describe(flow: Flow) -> str:
     usual = "" if flow.usual_per_s is None else f" Before the fault {flow.usual_per_s:,.0f}/s."
-    return f"{flow.service} events per second in bins of {duration(flow.bin_ns)}.{usual}"
+    return f"{flow.service.capitalize()} a second, in bins of {duration(flow.bin_ns)}.{usual}"

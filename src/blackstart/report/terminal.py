@@ -1,0 +1,98 @@
+"""The result table of a run in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from blackstart.model.verdict import Verdict
+from blackstart.report.rows import row, tally
+from blackstart.report.wording import NS_PER_S, plural
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import TextIO
+
+    from blackstart.model.outcome import Run
+    from blackstart.report.rows import Row
+
+_STYLE = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
+_PHASES = ("detect", "respond", "recover", "validate", "resume")
+_FULL_WIDTH = 128
+_LOG_WIDTH = 180
+
+
+def console(stream: TextIO) -> Console:
+    """Make a console for `stream`: a terminal keeps its width; a file or pipe gets wide lines."""
+    found = Console(file=stream, highlight=False, soft_wrap=False)
+    return found if found.is_terminal else Console(file=stream, highlight=False, width=_LOG_WIDTH)
+
+
+def headline(run: Run) -> Text:
+    """Return `Blackstart 0.1.0 · reference firm · 9 trials · seed 7 · 48.2 s`."""
+    parts = (
+        run.target_title or run.target,
+        plural(len(run.trials), "trial"),
+        f"seed {run.seed}",
+        f"{run.duration_ns / NS_PER_S:.1f} s",
+    )
+    return Text.assemble(("Blackstart ", "bold"), f"{run.version} · ", " · ".join(parts))
+
+
+def closing(run: Run, report: Path | None) -> Text:
+    """Return the closing line: tally, report, and how to replay the trial that matters most."""
+    counts = tally(run)
+    verdicts = f"{counts.passed} pass, {counts.failed} fail, {counts.unknown} unknown"
+    text = Text.assemble((f"{plural(len(run.trials), 'trial')}: ", "bold"), verdicts)
+    if run.interrupted:
+        text.append(" · interrupted", "bold yellow")
+    if report is not None:
+        text.append(f" · report: {report}")
+    worst = sorted(run.trials, key=lambda trial: ("FAIL", "UNKNOWN", "PASS").index(trial.verdict))
+    if worst:
+        text.append(f" · replay one: {worst[0].replay}")
+    return text
+
+
+def table(run: Run, *, width: int) -> Table:
+    """Lay out the summary. Below full width the five phases make room for what they add up to."""
+    wide = width >= _FULL_WIDTH
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", collapse_padding=True)
+    grid.add_column("", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    grid.add_column("verdict", no_wrap=True)
+    grid.add_column("RTO", justify="right", no_wrap=True)
+    for phase in _PHASES if wide else ():
+        grid.add_column(phase, justify="right", no_wrap=True)
+    grid.add_column("RPO", justify="right", no_wrap=True)
+    grid.add_column("state", no_wrap=True)
+    grid.add_column("", overflow="fold")
+    for trial in run.trials:
+        grid.add_row(*_cells(row(trial), wide=wide))
+    return grid
+
+
+def _cells(line: Row, *, wide: bool) -> list[Text]:
+    verdict = Text(line.verdict, _STYLE[line.verdict])
+    phases = [Text(text, "dim") for text in (line.phases or ("",) * len(_PHASES))] if wide else []
+    plain = (Text(text) for text in (line.rpo, line.state))
+    return [
+        Text(line.id),
+        Text(line.title),
+        verdict,
+        Text(line.rto, "bold"),
+        *phases,
+        *plain,
+        Text(line.note),
+    ]
+
+
+def print_run(run: Run, out: Console, *, report: Path | None = None) -> None:
+    """Print headline, table and closing line."""
+    out.print(headline(run), soft_wrap=True)
+    if run.trials:
+        out.print(table(run, width=out.width))
+    out.print(closing(run, report), soft_wrap=True)
