@@ -161,6 +161,19 @@ class Misbehaving(Protocol):
         """Disarm everything; idempotent."""
         ...
 
+    def disarm(self) -> Undo:
+        """How the guardian does the same without us: an `http` undo."""
+        ...
+
+
+@runtime_checkable
+class ScriptsFills(Protocol):
+    """An oracle that can fill the next large order in scripted slices (R33)."""
+
+    async def script_fills(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Arm it; `parameters`: `min_quantity`, `slices`, `interval_ms`, perhaps `symbol`."""
+        ...
+
 
 @runtime_checkable
 class Workload(Protocol):
@@ -220,11 +233,19 @@ class Fault(Protocol):
 
 
 @runtime_checkable
-class KeepsLedger(Protocol):
-    """A workload (or anything else) that can hand over what was acknowledged to it."""
+class HasStreams(Protocol):
+    """A target whose streams can be compared: what was acknowledged against what it holds."""
 
     async def export(self, stream: str, folder: Path) -> Record:
-        """Write everything acknowledged of a stream as a ledger file; returns its `LedgerFile`."""
+        """Write what the target holds of a stream; returns its `LedgerFile`, in whose `error` a failure is told."""
+        ...
+
+    async def acknowledged(self, stream: str, folder: Path) -> Record:
+        """Write what was acknowledged of a stream, by the oracle or by the workload; returns its `LedgerFile`."""
+        ...
+
+    async def totals(self, stream: str) -> tuple[int | None, int | None]:
+        """How many events were acknowledged and how many the target holds; None where counting is not cheap."""
         ...
 
 
@@ -256,6 +277,15 @@ class RigFactory(Protocol):
         self, manifest: Manifest, *, run_dir: Path, seed: int, clock: Clock, sink: Sink, protect: Protect
     ) -> Rig:
         """Raises ManifestError when the manifest names something that is not there."""
+        ...
+
+
+@runtime_checkable
+class Operated(Protocol):
+    """A fault after which the operator of the target has something to do: that is us."""
+
+    async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Do at once what an operator does: wait for the end, wipe what a cold restart wipes, start again."""
         ...
 
 
