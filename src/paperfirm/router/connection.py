@@ -92,6 +92,10 @@ async def _connect(router: Router, endpoint: Endpoint) -> ExchangeConnection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
         async with asyncio.timeout(CONNECT_LIMIT_S):
             await loop.sock_connect(sock, (endpoint.host, endpoint.port))
+        if sock.getsockname() == sock.getpeername():
+            raise OSError(
+                "connected to myself: nobody listens there"
+            )  # happens on loopback, rarely, by TCP's rules
         _, connection = await loop.create_connection(lambda: ExchangeConnection(router), sock=sock)
     except BaseException:
         sock.close()

@@ -18,7 +18,8 @@ class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One server, ready to be started (and started again) by a supervisor.
 
     `death_signal` is what the kernel sends the server when its starter dies; `stop_signal` ends it cleanly;
-    `ready_file` (PostgreSQL) holds the server's own word that it takes connections.
+    `ready_file` (PostgreSQL) holds the server's own word that it takes connections;
+    `template` is the cluster that its data are copied from.
     """
 
     name: str
@@ -30,3 +31,4 @@ class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: signal.Signals
     death_signal: signal.Signals
     ready_file: Path | None = None
+    template: Path | None = None

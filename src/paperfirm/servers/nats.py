@@ -45,7 +45,7 @@ def prepare_nats(directory: Path, port: int, *, sync_interval: str = "always") -
     password = _password(directory / "password")
     configuration = directory / "nats.conf"
     text = CONFIGURATION.format(port=port, password=password, store=store, sync_interval=sync_interval)
-    _write_private(configuration, text)
+    write_private(configuration, text)
     return ServerPlan(
         name="nats",
         argv=[str(nats_binary()), "--config", str(configuration)],
@@ -61,11 +61,12 @@ def prepare_nats(directory: Path, port: int, *, sync_interval: str = "always") -
 def _password(path: Path) -> str:
     """Keep one random password a data directory: loopback is open to every user of the machine."""
     if not path.exists():
-        _write_private(path, secrets.token_hex(16))
+        write_private(path, secrets.token_hex(16))
     return path.read_text(encoding="ascii").strip()
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only we may read, atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

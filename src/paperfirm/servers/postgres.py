@@ -18,6 +18,7 @@ from pathlib import Path
 from paperfirm.servers import placement
 from paperfirm.servers.identity import Identity, Kind, choose_identity, enter
 from paperfirm.servers.model import ServerError, ServerPlan
+from paperfirm.servers.nats import write_private
 
 USER = "firm"
 # Raised whenever the template's content changes, so that an old cache is not used.
@@ -42,8 +43,8 @@ log_line_prefix = '%m [%p] '
 """
 
 
-def prepare_postgres(directory: Path, port: int, *, identity: Identity | None = None) -> ServerPlan:
-    """Make a cluster below `directory` (kept if there is one) and return how to start it on loopback `port`.
+def plan_postgres(directory: Path, port: int, *, identity: Identity | None = None) -> ServerPlan:
+    """Return how to start the server of `directory` on loopback `port`; `make_cluster` has to come before the first start.
 
     As root with no user namespace at hand, data that other users could not reach go to a private folder below /var/tmp, which
     `directory/elsewhere` names.
@@ -53,10 +54,10 @@ def prepare_postgres(directory: Path, port: int, *, identity: Identity | None = 
     binaries = postgres_binaries(identity)
     template = _template(binaries, identity)
     data = placement.data_folder(directory, identity)
-    if not (data / "PG_VERSION").exists():
-        _copy_cluster(template / "data", data, identity)
-    _write_settings(data, port, identity)
-    password = (template / "password").read_text(encoding="ascii").strip()
+    kept = directory / "password"
+    if not kept.exists():  # the cluster keeps the password it was made with, whatever becomes of the template
+        write_private(kept, (template / "password").read_text(encoding="ascii"))
+    password = kept.read_text(encoding="ascii").strip()
     return ServerPlan(
         name="postgres",
         argv=[str(binaries / "postgres"), "-D", str(data)],
@@ -67,7 +68,25 @@ def prepare_postgres(directory: Path, port: int, *, identity: Identity | None = 
         stop_signal=signal.SIGINT,  # "fast": disconnects clients, writes a checkpoint
         death_signal=signal.SIGQUIT,  # "immediate": takes all its children along; the next start recovers
         ready_file=data / "postmaster.pid",
+        template=template / "data",
     )
+
+
+def make_cluster(plan: ServerPlan) -> None:
+    """Copy the template (0.1 s) unless there is a cluster already, and write the settings."""
+    assert plan.ready_file is not None
+    assert plan.template is not None
+    data = plan.ready_file.parent
+    if not (data / "PG_VERSION").exists():
+        _copy_cluster(plan.template, data, plan.identity)
+    _write_settings(data, plan.port, plan.identity)
+
+
+def prepare_postgres(directory: Path, port: int, *, identity: Identity | None = None) -> ServerPlan:
+    """Plan a server and make its cluster: what is returned can be started."""
+    plan = plan_postgres(directory, port, identity=identity)
+    make_cluster(plan)
+    return plan
 
 
 def postgres_binaries(identity: Identity) -> Path:

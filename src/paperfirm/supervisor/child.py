@@ -1,0 +1,177 @@
+"""One child process: started, watched by pidfd, started again after a back-off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from paperfirm.servers import Identity, enter
+from paperfirm.supervisor.backoff import Backoff
+from paperfirm.supervisor.component import PARENT_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from pathlib import Path
+
+State = Literal["starting", "running", "back_off", "stopped"]
+
+FIRST_S, LONGEST_S, STABLE_S = 0.1, 10.0, 10.0
+RAPID_DEATHS = 8
+"""After so many deaths in a row an operator is called; the child is still tried every LONGEST_S."""
+POLL_S = 0.02
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run a child, how to end it, and how to know that it works (`is_ready`, given its pid)."""
+
+    name: str
+    argv: list[str]
+    log: Path
+    identity: Identity
+    is_ready: Callable[[int], Awaitable[bool]]
+    stop_signal: signal.Signals = signal.SIGTERM
+    death_signal: signal.Signals = signal.SIGKILL
+    stop_limit_s: float = 5.0
+
+
+class Child:
+    """A component or server under the supervisor. `emit` writes events."""
+
+    def __init__(self, spec: Spec, emit: Callable[..., int], *, on_exit: Callable[[Child], None]) -> None:
+        self.spec = spec
+        self._emit = emit
+        self._on_exit = on_exit
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._backoff = Backoff(first_s=FIRST_S, longest_s=LONGEST_S, stable_s=STABLE_S)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self.exited = asyncio.Event()
+        self.state: State = "stopped"
+        self.restarts = 0
+        self.started_ns = self.heartbeat_ns = 0
+
+    @property
+    def name(self) -> str:
+        """The component's name."""
+        return self.spec.name
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, if there is one."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Start the process and watch it."""
+        self._emit("component_starting", component=self.name)
+        try:
+            self._process = self._popen()
+        except (OSError, subprocess.SubprocessError) as error:
+            self._emit("component_start_failed", component=self.name, reason=str(error))
+            self._start_again(ran_s=0.0)
+            return
+        self.exited.clear()
+        pid = self._process.pid
+        self._pidfd = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._died)
+        self.state = "starting"
+        self.started_ns = self.heartbeat_ns = self._emit("component_started", component=self.name, pid=pid)
+        self._spawn(self._await_ready(pid))
+
+    def _popen(self) -> subprocess.Popen[bytes]:
+        self.spec.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.spec.log.open("ab") as log:
+            return subprocess.Popen(
+                self.spec.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+                process_group=0,  # Ctrl-C in a terminal is for the supervisor, which then stops in order
+                preexec_fn=enter(self.spec.identity, self.spec.death_signal),  # noqa: PLW1509 - no threads here
+            )
+
+    async def stop(self) -> None:
+        """End it cleanly; by force when it does not go."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        if self._process is None:
+            self.state = "stopped"
+            return
+        self._signal(self.spec.stop_signal)
+        try:
+            async with asyncio.timeout(self.spec.stop_limit_s):
+                await self.exited.wait()
+        except TimeoutError:
+            self._emit("component_killed", component=self.name, reason="did not end in time")
+            self._signal(signal.SIGKILL)
+            await self.exited.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def _died(self) -> None:
+        """The pidfd became readable: stamp first, then find out."""
+        mono_ns = time.monotonic_ns()
+        process = self._process
+        assert process is not None
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        code = process.wait()
+        self._process = None
+        detail = {"signal": -code} if code < 0 else {"exit_status": code}
+        self._emit("component_exited", mono_ns=mono_ns, component=self.name, pid=process.pid, **detail)
+        self.state = "stopped"
+        self.exited.set()
+        self._on_exit(self)
+        if not self._stopping:
+            self._start_again(ran_s=(mono_ns - self.started_ns) / 1e9)
+
+    def _start_again(self, *, ran_s: float) -> None:
+        delay_s = self._backoff.failed(ran_s)
+        self.restarts += 1
+        failures = self._backoff.failures
+        if failures == RAPID_DEATHS:
+            self._emit("component_given_up", component=self.name, deaths=failures, retry_s=LONGEST_S)
+        if delay_s == 0:
+            self.start()
+            return
+        if failures >= RAPID_DEATHS:
+            delay_s = LONGEST_S
+        self.state = "back_off"
+        self._emit("component_back_off", component=self.name, delay_ms=round(delay_s * 1000), deaths=failures)
+        self._spawn(self._start_later(delay_s))
+
+    async def _start_later(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        self.start()
+
+    async def _await_ready(self, pid: int) -> None:
+        while self.pid == pid:
+            if await self.spec.is_ready(pid):
+                if self.pid == pid:
+                    self.state = "running"
+                    self.heartbeat_ns = self._emit("component_ready", component=self.name, pid=pid)
+                return
+            await asyncio.sleep(POLL_S)
+
+    async def beat(self) -> None:
+        """Ask a running child whether it still works, and remember when it last did."""
+        pid = self.pid
+        if self.state == "running" and pid is not None and await self.spec.is_ready(pid):
+            self.heartbeat_ns = time.monotonic_ns()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,173 @@
+"""`paperfirm up`: the whole firm under one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import uvloop
+
+from paperfirm.config import (
+    COMPONENTS,
+    Firm,
+    load_exchange,
+    load_firm,
+    load_settings,
+    save_firm,
+    write_atomically,
+)
+from paperfirm.eventlog import open_event_log
+from paperfirm.http import serve
+from paperfirm.servers import ServerError, ServerPlan, make_cluster, plan_postgres, prepare_nats
+from paperfirm.servers.placement import sweep
+from paperfirm.supervisor.firm import Supervised
+from paperfirm.supervisor.lock import InUseError, take_lock
+from paperfirm.supervisor.ports import Reservations
+from paperfirm.supervisor.specs import component_specs, server_spec
+from paperfirm.supervisor.web import routes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from paperfirm.config import Ports, UpOptions
+    from paperfirm.eventlog import EventLog
+
+REFUSED = 1
+STARTING_POLL_S = 0.02
+POLL_S = 0.5
+
+
+def run(options: UpOptions) -> int:
+    """Run the firm until SIGTERM or SIGINT; returns the exit status (1: refused, with the reason on standard error)."""
+    try:
+        lock = take_lock(options.dir)
+    except InUseError as error:
+        print(f"paperfirm: {error}", file=sys.stderr)
+        return REFUSED
+    try:
+        uvloop.run(_run(options))
+    except ServerError as error:
+        print(f"paperfirm: {error}", file=sys.stderr)
+        return REFUSED
+    finally:
+        os.close(lock)
+    return 0
+
+
+async def _run(options: UpOptions) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    events = open_event_log(options.dir, "supervisor")
+    events.emit("supervisor_started", directory=str(options.dir))
+    reservations = Reservations(_former_ports(options.dir))
+    plans = _plan_servers(options, reservations.ports)
+    firm = _firm(options, reservations.ports, plans)
+    save_firm(firm)
+    _write_endpoints(firm)
+    state = options.dir / "state" / "supervisor"
+    state.mkdir(parents=True, exist_ok=True)
+    supervised = Supervised(firm, events.emit, state=state)
+    web = await serve(firm.ports["supervisor"].http, routes(supervised))
+    try:
+        await _start(supervised, plans)
+        await _watch(supervised, events, stop)
+    finally:
+        events.emit("stopping")
+        await supervised.stop()
+        web.close()
+        reservations.close()
+        (options.dir / "endpoints.json").unlink(missing_ok=True)
+        events.emit("stopped")
+
+
+def _plan_servers(options: UpOptions, ports: dict[str, Ports]) -> dict[str, ServerPlan]:
+    """Plan the servers that the user did not give by URL."""
+    sweep()
+    folder = options.dir / "state"
+    plans = {}
+    if options.nats_url is None:
+        plans["nats"] = prepare_nats(folder / "nats", ports["nats"].service)
+    if options.postgres_url is None:
+        plans["postgres"] = plan_postgres(folder / "postgres", ports["postgres"].service)
+    return plans
+
+
+def _firm(options: UpOptions, ports: dict[str, Ports], plans: dict[str, ServerPlan]) -> Firm:
+    settings, sha256 = load_settings(options.config)
+    return Firm(
+        dir=str(options.dir),
+        ports=ports,
+        exchange=load_exchange(options.exchange),
+        postgres=options.postgres_url or plans["postgres"].url,
+        nats=options.nats_url or plans["nats"].url,
+        seed=options.seed,
+        account=settings.account,
+        limits=settings.limits,
+        strategy=settings.strategy,
+        engine=settings.engine,
+        configuration=str(options.config.absolute()) if options.config else "",
+        sha256=sha256,
+    )
+
+
+async def _start(supervised: Supervised, plans: dict[str, ServerPlan]) -> None:
+    """Start everything at once: each component waits for what it needs by itself, and knows where it will be.
+
+    The cluster is copied last: the components load their modules meanwhile, and only the recorder waits for the database.
+    """
+    if "nats" in plans:
+        supervised.start([server_spec(plans["nats"])])
+    supervised.start(component_specs(supervised.firm))
+    if "postgres" in plans:
+        make_cluster(plans["postgres"])
+        supervised.start([server_spec(plans["postgres"])])
+
+
+async def _watch(supervised: Supervised, events: EventLog, stop: asyncio.Event) -> None:
+    """Note each time the firm begins or ceases to trade, and every child's heartbeat, until asked to stop."""
+    beats = asyncio.create_task(_beat(supervised))
+    ready = False
+    while not stop.is_set():
+        reason = await supervised.not_ready()
+        if reason is None and not ready:
+            events.emit("firm_ready")
+        elif reason is not None and ready:
+            events.emit("firm_not_ready", reason=reason)
+        ready = reason is None
+        try:
+            async with asyncio.timeout(POLL_S if ready else STARTING_POLL_S):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    beats.cancel()
+
+
+async def _beat(supervised: Supervised) -> None:
+    while True:
+        await asyncio.sleep(POLL_S)
+        await supervised.beat()
+
+
+def _former_ports(directory: Path) -> dict[str, Ports]:
+    return load_firm(directory).ports if (directory / "firm.json").exists() else {}
+
+
+def _write_endpoints(firm: Firm) -> None:
+    def address(name: str) -> str:
+        return f"http://127.0.0.1:{firm.ports[name].http}"
+
+    document = {
+        "pid": os.getpid(),
+        "http": address("supervisor"),
+        "order_entry": [f"127.0.0.1:{firm.ports[name].order_entry}" for name in ("engine-a", "engine-b")],
+        "postgres": firm.postgres,
+        "nats": firm.nats,
+        "events": str(firm.path / "events"),
+        "components": {name: {"http": address(name)} for name in COMPONENTS},
+    }
+    write_atomically(firm.path / "endpoints.json", msgspec.json.format(msgspec.json.encode(document)))
