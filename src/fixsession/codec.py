@@ -52,7 +52,7 @@ _TAGS = _Tags()
 
 
 class Framer:
-    """Cuts a byte stream into frames by BodyLength (9) and CheckSum (10); finds the next start after garbage."""
+    """Cuts a byte stream into frames by BodyLength (9) and CheckSum (10); resumes after garbage."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -126,9 +126,9 @@ def _may_become_head(buffer: bytes) -> bool:
     return b"9=".startswith(rest[:2]) and (not length or (length.isdigit() and len(length) <= 7))  # noqa: PLR2004
 
 
-def decode(frame: bytes) -> Message:
+def decode(data: bytes) -> Message:
     """Read the message in a frame that `Framer` yielded; raises `FixError` where a field is malformed."""
-    text = frame.decode("latin-1")
+    text = data.decode("latin-1")
     try:
         pairs = [
             (_TAGS[tag], value) for tag, value in [field.split("=", 1) for field in text[:-1].split(SOH)]
@@ -138,7 +138,7 @@ def decode(frame: bytes) -> Message:
     else:
         if not _LENGTH_TAGS.isdisjoint([tag for tag, _ in pairs]):
             pairs = _decode_slowly(text)
-    return Message(pairs, frame)
+    return Message(pairs, data)
 
 
 def _decode_slowly(text: str) -> list[Pair]:
@@ -173,8 +173,13 @@ def finish(begin_string: str, payload: str, fields: int) -> bytes:
         body = payload.encode("latin-1")
     except UnicodeEncodeError as error:
         raise FixError(f"field text is not Latin-1 ({error.reason}); use the Encoded… fields") from error
-    frame = b"8=%s\x019=%d\x01%s" % (begin_string.encode("ascii"), len(body), body)
-    return b"%s10=%03d\x01" % (frame, sum(frame) & 255)
+    return frame(begin_string, body)
+
+
+def frame(begin_string: str, body: bytes) -> bytes:
+    """Put BeginString, BodyLength and CheckSum around a body that was checked, or is wrong on purpose."""
+    data = b"8=%s\x019=%d\x01%s" % (begin_string.encode("ascii"), len(body), body)
+    return b"%s10=%03d\x01" % (data, sum(data) & 255)
 
 
 def _check(payload: str, fields: int) -> None:
