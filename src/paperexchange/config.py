@@ -1,0 +1,91 @@
+"""Configuration: everything has a default; a TOML file and the command line may change it."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from paperexchange.errors import ExchangeError
+from paperexchange.model import Instrument, parse_price
+from paperexchange.participants import ParticipantSettings
+
+_MIDS = {
+    "ALFA": "100.00",
+    "BRAVO": "50.00",
+    "CHARLIE": "75.50",
+    "DELTA": "150.00",
+    "ECHO": "200.00",
+    "FOXTROT": "250.00",
+    "GOLF": "320.00",
+    "HOTEL": "400.00",
+}
+
+
+class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One member. `drop_copy` says what its drop copy gets (FIX 24), `cancel_*` rule cancel on disconnect (23)."""
+
+    comp_id: str = ""
+    drop_copy_comp_id: str = ""
+    drop_copy: Literal["all", "fills", "off"] = "all"
+    drop_copy_buffered: bool = True
+    drop_copy_lag_ms: float = 0.0
+    cancel_on_disconnect: bool = False
+    cancel_grace_ms: float = 0.0
+    cancel_causes: tuple[Literal["disconnect", "logout"], ...] = ("disconnect", "logout")
+    reset_on_logon: bool = False
+    next_expected: bool = False
+    last_processed: bool = False
+
+
+class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """0 is any free port."""
+
+    http: int = 0
+    fix: int = 0
+    fix_backup: int = 0
+    drop_copy: int = 0
+    market_data: int = 0
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The whole configuration; `symbols` maps a name to its first mid price in decimals."""
+
+    host: str = "127.0.0.1"
+    comp_id: str = "PAPEREX"
+    seed: int = 1
+    calendar: str = "always"
+    echo: bool = False
+    bad_logon_limit: int = 0
+    """So many bad logons in 60 s close the port for the rest of the 60 s (FIX 12 names five); 0: never."""
+    ports: Ports = msgspec.field(default_factory=Ports)
+    accounts: dict[str, AccountConfig] = msgspec.field(default_factory=lambda: {"FIRM": AccountConfig()})
+    symbols: dict[str, str] = msgspec.field(default_factory=lambda: dict(_MIDS))
+    participants: ParticipantSettings = msgspec.field(default_factory=ParticipantSettings)
+
+    def instruments(self) -> list[Instrument]:
+        """The tradable symbols; ExchangeError for a price that is none."""
+        try:
+            return [Instrument(symbol, parse_price(mid)) for symbol, mid in self.symbols.items()]
+        except ValueError as error:
+            raise ExchangeError(str(error), where="symbols", hint='for example ALFA = "100.00"') from error
+
+    def account_ids(self, account: str) -> tuple[str, str]:
+        """CompIDs of an account: order entry and drop copy."""
+        settings = self.accounts[account]
+        comp_id = settings.comp_id or account
+        return comp_id, settings.drop_copy_comp_id or f"{comp_id}DC"
+
+
+def load(path: Path | None) -> Config:
+    """Read a TOML file (None: defaults). ExchangeError names the file and the field."""
+    if path is None:
+        return Config()
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), Config)
+    except OSError as error:
+        raise ExchangeError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ExchangeError(
+            str(error), where=str(path), hint="docs/reference/exchange-interface.md lists the fields"
+        ) from error

@@ -1,0 +1,1 @@
+"""HTTP: back office for members, oracle, control."""

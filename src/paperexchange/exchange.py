@@ -1,0 +1,380 @@
+"""Ties venue, ledger, sessions and misbehaviour together; every change of the exchange passes `record`."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from fixsession.clock import Now
+from fixsession.config import SessionConfig
+from fixsession.message import Message
+from fixsession.session import Session
+from paperexchange import facts as f
+from paperexchange.config import AccountConfig, Config
+from paperexchange.errors import ExchangeError
+from paperexchange.events import Hub
+from paperexchange.gateway.dropcopy import DropCopy
+from paperexchange.gateway.host import SessionHost, Surroundings
+from paperexchange.gateway.orderentry import OrderEntry
+from paperexchange.gateway.reports import FILL_KINDS, report_for
+from paperexchange.gateway.store import LedgerStore
+from paperexchange.ledger.writer import Ledger, Written
+from paperexchange.marketdata import Feed
+from paperexchange.misbehave import Engine, Misbehaviour
+from paperexchange.model import CancelOrder, NewOrder, Order, Phase, ReplaceOrder
+from paperexchange.recovery import Recovered
+from paperexchange.state import State
+from paperexchange.venue import Venue
+
+_REPUBLISH = 1000
+_FILLS_AN_ORDER = 10
+_PRELOAD_AT_ONCE = 1000
+
+
+class Route:
+    """Where an account's reports go: the gateway in force, and the drop copy."""
+
+    def __init__(
+        self, settings: AccountConfig, primary: SessionHost, backup: SessionHost, copy: DropCopy
+    ) -> None:
+        """The primary gateway is in force."""
+        self.settings = settings
+        self.primary = primary
+        self.backup = backup
+        self.copy = copy
+        self.promoted = False
+        # Reports that nobody was there to take; a promoted backup publishes them again with PossResend.
+        self.missed: list[Message] = []
+
+    @property
+    def active(self) -> SessionHost:
+        """The order-entry session in force."""
+        return self.backup if self.promoted else self.primary
+
+
+class Exchange:
+    """The running exchange, apart from its sockets."""
+
+    def __init__(self, config: Config, state: State, ledger: Ledger, clock: Callable[[], Now]) -> None:
+        """`state` is new or recovered from `ledger`."""
+        self.config = config
+        self.state = state
+        self.ledger = ledger
+        self.clock = clock
+        self.echo = config.echo
+        self.engine = Engine(self._on_ready)
+        self.hub = Hub(ledger)
+        self.venue = Venue(config.instruments(), state, self.record)
+        self.feed = Feed(lambda: state.md_seq)
+        self.orders_received = 0
+        self.orders_per_s = 0.0
+        self.entry = OrderEntry(self, on_logon=self._logged_on, on_gone=self._gone)
+        self.routes: dict[str, Route] = {}
+        self.hosts: dict[str, SessionHost] = {}
+        self._outgoing: list[tuple[f.Fact, Message]] = []
+        self._loop = asyncio.get_running_loop()
+        self._around = Surroundings(ledger, self.record, self._record_later, self.engine, clock)
+        self._silent = False
+        self._scripts_armed = 0
+        self._conn_no = 0
+        ledger.on_durable = self._on_durable
+        for account, settings in config.accounts.items():
+            self._open_account(account, settings)
+
+    def next_conn(self) -> int:
+        """The number of the next TCP connection; it grows over restarts too."""
+        self._conn_no = max(self._conn_no, self.state.conn_no) + 1
+        return self._conn_no
+
+    def resume(self, recovered: Recovered) -> None:
+        """Finish what the crash interrupted: sessions, books, and reports nobody numbered."""
+        now = self.clock()
+        for name, entries in recovered.session_facts.items():
+            if name in self.hosts:
+                self.hosts[name].restore(entries)
+        for fact in recovered.unreported:
+            report = report_for(fact, self.state) if fact.account in self.routes else None
+            if report is not None:
+                self._outgoing.append((fact, report))
+        self.venue.resume(now)
+        self.publish(now)
+
+    # Sessions -------------------------------------------------------------------------------------------
+
+    def _open_account(self, account: str, settings: AccountConfig) -> None:
+        comp_id, copy_id = self.config.account_ids(account)
+        primary = self._host(comp_id, "primary", account, comp_id, settings, self.entry)
+        backup = self._host(f"{comp_id}@backup", "backup", account, comp_id, settings, self.entry)
+        copy = DropCopy(settings, self.clock)
+        copy.host = self._host(copy_id, "drop_copy", account, copy_id, settings, copy)
+        self.routes[account] = Route(settings, primary, backup, copy)
+
+    def _host(
+        self, name: str, gateway: str, account: str, comp_id: str, settings: AccountConfig, application: Any
+    ) -> SessionHost:
+        store = LedgerStore(name, gateway, account, self.record, self.clock)
+        session_config = SessionConfig(
+            sender=self.config.comp_id,
+            target=comp_id,
+            reset_on_logon=settings.reset_on_logon,
+            next_expected=settings.next_expected,
+            last_processed=settings.last_processed,
+        )
+        host = SessionHost(
+            self._around,
+            name=name,
+            gateway=gateway,
+            account=account,
+            session=Session(session_config, store),
+            store=store,
+            application=application,
+        )
+        self.hosts[name] = host
+        return host
+
+    def host(self, name: str) -> SessionHost:
+        """The session of that name; ExchangeError names the known ones."""
+        found = self.hosts.get(name)
+        if found is None:
+            raise ExchangeError(
+                f"unknown session {name!r}", where="session", hint="one of " + " ".join(self.hosts)
+            )
+        return found
+
+    def accepts_orders(self, host: SessionHost) -> bool:
+        """Only the gateway in force takes application messages."""
+        return self.routes[host.account].active is host
+
+    def promote(self, promoted: bool) -> None:  # noqa: FBT001 - the state itself
+        """Put the backup gateway in force, or the primary again."""
+        for route in self.routes.values():
+            route.promoted = promoted
+        self.note("gateway", f"backup promoted: {promoted}")
+
+    def _logged_on(self, host: SessionHost, now: Now) -> None:
+        route = self.routes[host.account]
+        if host is route.backup and route.promoted:
+            missed, route.missed = route.missed, []
+            for message in missed:
+                host.send(Message([(35, message.msg_type), (97, "Y"), *message.pairs[1:]]), now)
+
+    def _gone(self, host: SessionHost, reason: str, now: Now) -> None:
+        """Cancel on disconnect, after the grace time, unless the member is back."""
+        del now
+        settings = self.routes[host.account].settings
+        cause = "logout" if "ogout" in reason else "disconnect"
+        if settings.cancel_on_disconnect and cause in settings.cancel_causes:
+            self._loop.call_later(settings.cancel_grace_ms / 1000, self._cancel_on_disconnect, host)
+
+    def _cancel_on_disconnect(self, host: SessionHost) -> None:
+        if not host.logged_on:
+            self.mass_cancel(host.account, "", "", self.clock(), reason="cancel on disconnect")
+
+    # Entries --------------------------------------------------------------------------------------------
+
+    def record(self, fact: f.Fact) -> None:
+        """Number an entry, write it, apply it, and prepare what the member is told of it."""
+        self.ledger.append(fact)
+        self._take_in(fact)
+
+    def _record_later(self, fact: f.Fact) -> None:
+        self.ledger.append_later(fact)
+        self._take_in(fact)
+
+    def _take_in(self, fact: f.Fact) -> None:
+        self.state.apply(fact)
+        if fact.account in self.routes and not self._silent:
+            report = report_for(fact, self.state)
+            if report is not None:
+                self._outgoing.append((fact, report))
+        if self.engine.armed:
+            self.engine.observe(fact)
+
+    def publish(self, now: Now) -> None:
+        """Send the reports of everything recorded since the last time."""
+        outgoing, self._outgoing = self._outgoing, []
+        for fact, message in outgoing:
+            route = self.routes[fact.account]
+            host = route.active
+            if not host.logged_on:
+                route.missed.append(message)
+                del route.missed[:-_REPUBLISH]
+            host.send(message, now)
+            route.copy.send(message, now, is_fill=isinstance(fact, FILL_KINDS))
+
+    def _on_durable(self, entries: list[Written]) -> None:
+        self.hub.publish(entries)
+        changes = [w.fact for w in entries if isinstance(w.fact, f.BookChange | f.BookTrade)]
+        if changes:
+            self.feed.publish(changes)
+
+    def note(self, action: str, detail: str) -> None:
+        """Record a control request that has no entry of its own."""
+        now = self.clock()
+        self.record(f.ControlDone(mono_ns=now.mono_ns, wall_ns=now.wall_ns, action=action, detail=detail))
+
+    # Commands of members --------------------------------------------------------------------------------
+
+    def submit(self, request: NewOrder, host: SessionHost, now: Now) -> bool:
+        """Book or reject an order; False when the connection was cut before booking."""
+        self.orders_received += 1
+        self.record(
+            f.OrderReceived(
+                mono_ns=now.mono_ns,
+                wall_ns=now.wall_ns,
+                account=request.account,
+                cl_ord_id=request.cl_ord_id,
+                symbol=request.symbol,
+                side=request.side,
+                quantity=request.quantity,
+                price=request.price,
+                conn=request.conn,
+                received_mono_ns=request.received_mono_ns,
+                received_stamp=request.received_stamp,
+            )
+        )
+        if self._cut_at(host, "before_booking", now):
+            return False
+        order = self.venue.submit(request, now)
+        self._cut_at(host, "after_booking", now)
+        if order is not None and order.scripted:
+            self._start_script(order, now)
+        self.publish(now)
+        return True
+
+    def _cut_at(self, host: SessionHost, place: str, now: Now) -> bool:
+        armed = self.engine.take(host.name, place, now.mono_ns) if self.engine.armed else None
+        if armed is None:
+            return False
+        self._fired(armed, now)
+        host.cut(f"misbehaviour {armed.id}", refuse_ms=armed.number("refuse_ms", 0))
+        return True
+
+    def cancel(self, request: CancelOrder, now: Now) -> None:
+        """Cancel an order."""
+        self.venue.cancel(request, now)
+        self.publish(now)
+
+    def replace(self, request: ReplaceOrder, now: Now) -> None:
+        """Replace an order."""
+        self.venue.replace(request, now)
+        self.publish(now)
+
+    def mass_cancel(
+        self, account: str, symbol: str, side: str, now: Now, *, reason: str = "mass cancel"
+    ) -> int:
+        """Cancel an account's open orders; how many."""
+        count = self.venue.cancel_all(account, now, reason=reason, symbol=symbol, side=side)
+        self.publish(now)
+        return count
+
+    def enter(self, phase: Phase) -> None:
+        """Move the session calendar."""
+        now = self.clock()
+        self.venue.enter(phase, now)
+        self.publish(now)
+
+    # Scripted fills -------------------------------------------------------------------------------------
+
+    def next_script_id(self) -> str:
+        """An id for a fill script, unlike any of earlier runs."""
+        self._scripts_armed += 1
+        return f"S{self.state.runs}-{self._scripts_armed}"
+
+    def _start_script(self, order: Order, now: Now) -> None:
+        script = self.venue.scripts.running(order.order_id)
+        if script is None or script.when == "on_cancel":
+            return
+        if script.when == "before_ack":
+            self.venue.fill_slice(order.order_id, now)
+            self._outgoing.sort(key=lambda pair: not isinstance(pair[0], f.Fill))
+        self._loop.call_later(script.interval_ms / 1000, self._run_script, order.order_id)
+
+    def _run_script(self, order_id: str) -> None:
+        script = self.venue.scripts.running(order_id)
+        if script is None:
+            return
+        due = self._loop.time() + script.interval_ms / 1000
+        now = self.clock()
+        if self.venue.fill_slice(order_id, now):
+            self._loop.call_at(due, self._run_script, order_id)
+        self.publish(now)
+
+    async def preload(self, account: str, executions: int) -> None:
+        """Book `executions` real fills that no session is told of: history from before anybody was there."""
+        now = self.clock()
+        for done in range(0, executions, _FILLS_AN_ORDER):
+            self._silent = True
+            self.venue.preload(account, min(_FILLS_AN_ORDER, executions - done), now)
+            self._silent = False
+            if done % _PRELOAD_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        await self.ledger.barrier()
+
+    # Misbehaviour ---------------------------------------------------------------------------------------
+
+    def _on_ready(self, armed: Misbehaviour) -> None:
+        """Act at once when asked by a person, else right after the entry's command is finished."""
+        if armed.on is None:
+            self.act(armed)
+        else:
+            self._loop.call_soon(self.act, armed)
+
+    def act(self, armed: Misbehaviour) -> None:
+        """Carry out a misbehaviour of the place `now`."""
+        if not armed.ready:
+            return
+        host = self.host(armed.session)
+        mono_ns = _ACTS[armed.action](host, armed) or self.clock().mono_ns
+        self.engine.fire(armed, mono_ns)
+        self._fired(armed, self.clock())
+
+    def _fired(self, armed: Misbehaviour, now: Now) -> None:
+        self.record(
+            f.MisbehaviourFired(
+                mono_ns=armed.fired_mono_ns[-1],
+                wall_ns=now.wall_ns,
+                id=armed.id,
+                action=armed.action,
+                session=armed.session,
+                on_seq=armed.on_seq,
+            )
+        )
+
+
+def _disconnect(host: SessionHost, armed: Misbehaviour) -> int:
+    return host.cut(f"misbehaviour {armed.id}", refuse_ms=armed.number("refuse_ms", 0))
+
+
+def _refuse_logon(host: SessionHost, armed: Misbehaviour) -> int:
+    host.refuse_for(armed.number("ms", 1000))
+    return 0
+
+
+def _release(host: SessionHost, _: Misbehaviour) -> int:
+    host.release()
+    return 0
+
+
+def _half_open(host: SessionHost, armed: Misbehaviour) -> int:
+    host.half_open(armed.number("ms", 30_000))
+    return 0
+
+
+def _slow_read(host: SessionHost, armed: Misbehaviour) -> int:
+    host.slow_read(armed.number("bytes_per_s", 1000), armed.number("ms", 1000))
+    return 0
+
+
+def _freeze(host: SessionHost, armed: Misbehaviour) -> int:
+    host.freeze(armed.number("ms", 1000))
+    return 0
+
+
+_ACTS: dict[str, Callable[[SessionHost, Misbehaviour], int]] = {
+    "disconnect": _disconnect,
+    "refuse_logon": _refuse_logon,
+    "release": _release,
+    "half_open": _half_open,
+    "slow_read": _slow_read,
+    "freeze": _freeze,
+}

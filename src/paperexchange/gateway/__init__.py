@@ -1,0 +1,1 @@
+"""FIX gateways: connections, sessions, order entry, drop copy."""

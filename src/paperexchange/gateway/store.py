@@ -1,0 +1,152 @@
+"""A FIX session store that is the truth ledger: numbers and messages live there, and nowhere else.
+
+A number is thus durable before the message that carries it leaves the exchange, and a recovery cannot find a
+report of an order that is not booked.
+"""
+
+from collections.abc import Callable, Iterator
+
+from fixsession.clock import Now
+from fixsession.store import Stored, check_count
+from paperexchange import facts as f
+
+Record = Callable[[f.Fact], None]
+
+
+class LedgerStore:
+    """Implements `fixsession.store.SessionStore` and its controls for one session."""
+
+    def __init__(
+        self, session: str, gateway: str, account: str, record: Record, clock: Callable[[], Now]
+    ) -> None:
+        """`record` writes an entry."""
+        self.session = session
+        self.gateway = gateway
+        self.account = account
+        self.next_in = 1
+        self.unsent_from = 0
+        self.created_wall_ns = 0
+        self._next_out = 1
+        self._record = record
+        self._clock = clock
+        self._kept: dict[int, Stored] = {}
+
+    @property
+    def next_out(self) -> int:
+        """Number of the next outgoing message."""
+        return self._next_out
+
+    @next_out.setter
+    def next_out(self, value: int) -> None:
+        self._next_out = value
+        now = self._clock()
+        self._record(
+            f.NextOutgoing(
+                mono_ns=now.mono_ns,
+                wall_ns=now.wall_ns,
+                account=self.account,
+                session=self.session,
+                gateway=self.gateway,
+                next_out=value,
+            )
+        )
+
+    def save_in(self, next_in: int, wall_ns: int) -> None:
+        """Commit every incoming message below `next_in`."""
+        self.next_in = next_in
+        self._record(
+            f.NextIncoming(
+                mono_ns=self._clock().mono_ns,
+                wall_ns=wall_ns,
+                account=self.account,
+                session=self.session,
+                gateway=self.gateway,
+                next_in=next_in,
+            )
+        )
+
+    def save_out(self, seq_num: int, raw: bytes, wall_ns: int) -> None:
+        """Keep an outgoing message; its entry is `report_sent`."""
+        self._kept[seq_num] = Stored(seq_num, raw, wall_ns)
+        self._next_out = seq_num + 1
+        self._record(
+            f.ReportSent(
+                mono_ns=self._clock().mono_ns,
+                wall_ns=wall_ns,
+                account=self.account,
+                session=self.session,
+                gateway=self.gateway,
+                seq_num=seq_num,
+                msg_type=field(raw, b"35"),
+                data=raw,
+                exec_id=field(raw, b"17"),
+                cl_ord_id=field(raw, b"11"),
+                exec_type=field(raw, b"150"),
+            )
+        )
+
+    def load_out(self, begin: int, end: int) -> Iterator[Stored]:
+        """The kept messages from `begin` to `end`, both included."""
+        kept = self._kept
+        return (kept[n] for n in range(begin, min(end, self._next_out - 1) + 1) if n in kept)
+
+    def reset(self, wall_ns: int) -> None:
+        """Forget everything; both numbers are 1."""
+        self._forget(wall_ns)
+        self._record(
+            f.SessionReset(
+                mono_ns=self._clock().mono_ns,
+                wall_ns=wall_ns,
+                account=self.account,
+                session=self.session,
+                gateway=self.gateway,
+            )
+        )
+
+    def _forget(self, wall_ns: int) -> None:
+        self.next_in = self._next_out = 1
+        self.unsent_from = 0
+        self.created_wall_ns = wall_ns
+        self._kept.clear()
+
+    def sync(self) -> None:
+        """Nothing to do: the ledger is synced before a message leaves."""
+
+    def wipe(self) -> None:
+        """Lose everything (FIX 13)."""
+        self.reset(0)
+
+    def roll_back(self, n: int, *, outgoing: bool = True, incoming: bool = False) -> None:
+        """Forget the last `n` numbers, as after restoring an old copy (FIX 13)."""
+        check_count(n)
+        if outgoing:
+            self.next_out = max(1, self._next_out - n)
+            self._kept = {number: kept for number, kept in self._kept.items() if number < self._next_out}
+        if incoming:
+            self.save_in(max(1, self.next_in - n), self._clock().wall_ns)
+
+    def jump_ahead(self, n: int) -> None:
+        """Skip `n` outgoing numbers (FIX 13: a drop-copy failover jumps by 4000)."""
+        check_count(n)
+        self.next_out = self._next_out + n
+
+    def apply(self, fact: f.Fact) -> None:
+        """Take in an entry of this session on recovery."""
+        if isinstance(fact, f.ReportSent):
+            self._kept[fact.seq_num] = Stored(fact.seq_num, fact.data, fact.wall_ns)
+            self._next_out = fact.seq_num + 1
+        elif isinstance(fact, f.NextOutgoing):
+            self._next_out = fact.next_out
+        elif isinstance(fact, f.NextIncoming):
+            self.next_in = fact.next_in
+        elif isinstance(fact, f.SessionReset):
+            self._forget(fact.wall_ns)
+
+
+def field(raw: bytes, tag: bytes) -> str:
+    """The value of the first field `tag` of an encoded message, or ''."""
+    start = raw.find(b"\x01%b=" % tag)
+    if start < 0:
+        return ""
+    start += len(tag) + 2
+    return raw[start : raw.index(b"\x01", start)].decode("latin-1")

@@ -1,0 +1,1 @@
+"""The truth ledger: written first, synced before any effect leaves the exchange."""

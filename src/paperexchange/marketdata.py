@@ -1,0 +1,147 @@
+"""Market data over UDP: incremental messages with one sequence, heartbeats, and its own misbehaviours.
+
+Only durable entries are published. A subscriber registers by datagram and repeats it; a gap is healed with
+the HTTP snapshot.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import msgspec
+
+from paperexchange import facts as f
+from paperexchange.errors import ExchangeError
+
+Address = tuple[str | Any, int]
+MarketDataAction = Literal["gap", "stale", "crossed", "failover"]
+_LEASE_NS: Final = 5_000_000_000
+_HEARTBEAT_NS: Final = 100_000_000
+_PER_DATAGRAM: Final = 100
+_encode = msgspec.json.Encoder().encode
+
+
+class Subscription(msgspec.Struct):
+    """What one address wants; None is everything."""
+
+    symbols: frozenset[str] | None
+    until_ns: int
+
+
+class Feed(asyncio.DatagramProtocol):
+    """Publishes book changes and trades."""
+
+    def __init__(
+        self, sequence: Callable[[], int], *, on_datagram: Callable[[], None] = lambda: None
+    ) -> None:
+        """`sequence` gives the newest market-data number of the venue."""
+        self.epoch = 0
+        self.base = 0
+        self.subscriptions: dict[Address, Subscription] = {}
+        self._sequence = sequence
+        self._on_datagram = on_datagram
+        self._transport: asyncio.DatagramTransport | None = None
+        self._skip = 0
+        self._cross = 0
+        self._stale_until_ns = 0
+        self._last_sent_ns = 0
+        self._published = sequence()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is there."""
+        if isinstance(transport, asyncio.DatagramTransport):
+            self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        """A registration; anything else is ignored, as on any UDP port."""
+        try:
+            wanted = msgspec.json.decode(data)["subscribe"]
+            symbols = None if wanted == "*" else frozenset(map(str, wanted))
+        except (msgspec.DecodeError, KeyError, TypeError):
+            return
+        self.subscriptions[addr] = Subscription(symbols, time.monotonic_ns() + _LEASE_NS)
+
+    def error_received(self, exc: Exception) -> None:
+        """A subscriber's port is closed; its lease will lapse."""
+
+    def number(self, md_seq: int) -> int:
+        """The published number of a venue number in this epoch."""
+        return md_seq - self.base
+
+    def publish(self, changes: list[f.BookChange | f.BookTrade]) -> None:
+        """Send durable changes to every subscriber."""
+        changes = [change for change in changes if change.md_seq > self._published]
+        if not changes:
+            return
+        self._published = changes[-1].md_seq
+        skipped, self._skip = min(self._skip, len(changes)), max(0, self._skip - len(changes))
+        if not self.subscriptions or self._stale_until_ns > time.monotonic_ns():
+            return
+        for address, subscription in list(self.subscriptions.items()):
+            self._send_changes(address, subscription, changes[skipped:])
+        self._cross = 0
+
+    def _send_changes(
+        self, address: Address, subscription: Subscription, changes: list[f.BookChange | f.BookTrade]
+    ) -> None:
+        messages: list[dict[str, Any]] = []
+        for change in changes:
+            if subscription.symbols is None or change.symbol in subscription.symbols:
+                messages.append(self._message(change))
+            elif messages and "skip_to" in messages[-1]:
+                messages[-1]["skip_to"] = self.number(change.md_seq)
+            else:
+                messages.append({"skip_to": self.number(change.md_seq)})
+        for start in range(0, len(messages), _PER_DATAGRAM):
+            self._send(address, messages[start : start + _PER_DATAGRAM])
+
+    def _message(self, change: f.BookChange | f.BookTrade) -> dict[str, Any]:
+        message: dict[str, Any] = {"seq": self.number(change.md_seq), "symbol": change.symbol}
+        if isinstance(change, f.BookTrade):
+            message["trade"] = {"price": change.price, "quantity": change.quantity}
+        else:
+            away = self._cross if change.side == "buy" else -self._cross
+            price = change.price + away
+            message |= {"side": change.side, "price": price, "quantity": change.quantity or int(bool(away))}
+        message["mono_ns"] = change.mono_ns
+        if self.epoch:
+            message["epoch"] = self.epoch
+        return message
+
+    def _send(self, address: Address, messages: Any) -> None:
+        if self._transport is not None:
+            self._transport.sendto(_encode(messages), address)
+            self._last_sent_ns = time.monotonic_ns()
+
+    def tick(self, now_ns: int) -> None:
+        """Drop lapsed subscribers; a heartbeat when idle."""
+        for address in [a for a, s in self.subscriptions.items() if s.until_ns < now_ns]:
+            del self.subscriptions[address]
+        if now_ns - self._last_sent_ns < _HEARTBEAT_NS or self._stale_until_ns > now_ns:
+            return
+        heartbeat: dict[str, Any] = {"heartbeat": self.number(self._published) + 1, "mono_ns": now_ns}
+        if self.epoch:
+            heartbeat["epoch"] = self.epoch
+        for address in self.subscriptions:
+            self._send(address, [heartbeat])
+
+    def misbehave(self, action: str, *, n: int = 10, ms: float = 1000.0) -> None:
+        """`gap`: lose the next `n` messages; `stale`: silence for `ms`; `crossed`: the next change crosses the
+        book by `n` ticks of 0.01; `failover`: a new epoch whose sequence begins at 1.
+        """
+        if action == "gap":
+            self._skip += n
+        elif action == "stale":
+            self._stale_until_ns = time.monotonic_ns() + int(ms * 1e6)
+        elif action == "crossed":
+            self._cross = n * 100
+        elif action == "failover":
+            self.epoch += 1
+            self.base = self._published
+        else:
+            raise ExchangeError(
+                f"unknown market-data action {action!r}",
+                where="action",
+                hint="gap, stale, crossed or failover",
+            )
