@@ -17,8 +17,8 @@ bench: setup
 	$(BIN)/python -m bench.run $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check src tests bench targets
-	$(BIN)/ruff format --check src tests bench targets
+	$(BIN)/ruff check src tests bench targets tools
+	$(BIN)/ruff format --check src tests bench targets tools
 	$(BIN)/mypy
 
 setup: $(VENV)/.ready
