@@ -54,12 +54,13 @@ class FileStore:
             raise FixError(f"{path}: in use by another process; stop it or give another file") from error
         self._clear()
         self._end = 0
-        self._durable = -1  # how much of the file is known to be on the disk; -1 makes the first `sync` count
+        self._durable = -1  # how much of the file is known to be on the disk
         try:
             self._replay()
         except FixError:
             os.close(self._fd)
             raise
+        self.sync()  # what an earlier process left unsynced is now relied upon
         if self._fsync is not Fsync.NEVER:
             self._sync_directory()
 
@@ -118,7 +119,7 @@ class FileStore:
 
     def _append(self, kind: bytes, value: int, wall_ns: int = 0, raw: bytes = b"") -> int:
         at = self._end
-        durable = at if self._fsync is Fsync.NEVER else max(0, self._durable)
+        durable = at if self._fsync is Fsync.NEVER else self._durable
         body = _BODY.pack(kind, value, wall_ns, durable) + raw
         record = _HEAD.pack(len(body), zlib.crc32(body)) + body
         try:
