@@ -109,10 +109,12 @@ class OracleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The load: the glue's `connect` and `write` driven at `rate_per_s`; a separate process keeps the ledger of acknowledged writes."""
+    """The load: the glue's `connect` and `write` driven at `rate_per_s`; a separate process keeps the ledger of acknowledged writes.
+    A write without an answer for `timeout_s` breaks the connection. `settings` go to the glue."""
 
     rate_per_s: float = 400.0
     concurrency: int = 64
+    timeout_s: float = 5.0
     settings: dict[str, Any] = {}
 
 

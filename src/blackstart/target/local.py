@@ -1,0 +1,179 @@
+"""A target whose processes run on this host, started by Blackstart or found by it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jmespath
+
+from blackstart.errors import TargetError
+from blackstart.model.record import ProcessSeen
+from blackstart.target import http, ports, proc, streams
+from blackstart.target.operator import Operator
+from blackstart.target.variables import expand, expand_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from blackstart.contracts import Clock, Protect, Sink
+    from blackstart.model.fault import ProcessRef
+    from blackstart.model.manifest import Component, Manifest
+    from blackstart.model.record import LedgerFile
+
+
+class LocalTarget:
+    """Implements Target, HasProcesses, Restartable and HasState of `blackstart.contracts`.
+
+    Everything seen goes to `sink`; every process is put under `protect` before it runs. `on_restart` is called when a process was
+    started again: its endpoints may have changed.
+    """
+
+    def __init__(
+        self, manifest: Manifest, *, run_dir: Path, seed: int, clock: Clock, sink: Sink, protect: Protect
+    ) -> None:
+        self.name = manifest.name
+        self.manifest = manifest
+        self.run_dir = run_dir.resolve()
+        self.seed, self.clock, self.sink = seed, clock, sink
+        self.on_restart: list[Callable[[], None]] = []
+        self.values: dict[str, Any] = {
+            "run": str(self.run_dir),
+            "seed": seed,
+            "python": sys.executable,
+            "here": manifest.folder,
+        }
+        self.operator = Operator(
+            manifest, run_dir=self.run_dir, values=self.values, clock=clock, sink=sink, protect=protect
+        )
+        self._deaths: dict[ProcessRef, tuple[int, asyncio.Event]] = {}
+        self._connections: dict[str, http.Connection] = {}
+
+    async def open(self) -> None:
+        """Start every process in the order of the manifest. When one does not come up, what was started is ended again."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.values["port"] = ports.allocate(self.manifest.ports, random.SystemRandom())
+        try:
+            for name in self.manifest.processes:
+                await self.operator.start(name)
+        except BaseException:
+            with contextlib.suppress(TargetError):
+                await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End everything that `open` started, in reverse order; idempotent. Raises TargetError naming survivors."""
+        for descriptor, _ in self._deaths.values():
+            asyncio.get_running_loop().remove_reader(descriptor)
+            os.close(descriptor)
+        self._deaths.clear()
+        for connection in self._connections.values():
+            connection.close()
+        await self.operator.close()
+
+    async def process(self, component: str) -> ProcessRef:
+        """Return the process behind a component right now, looked up anew each time. Raises TargetError when there is none."""
+        spec = self._component(component)
+        if spec.process is not None:
+            return self.operator.child(spec.process).ref
+        pid = self._pid_of_file(component, spec) if spec.pid_file else await self._pid_of_url(component, spec)
+        found = proc.reference(pid)
+        if found is None:
+            raise TargetError(f"pid {pid} is not running", where=f"components.{component}")
+        return found
+
+    async def watch(self, component: str) -> ProcessRef:
+        """Have the kernel tell the death of the component's present process (pidfd); recorded as ProcessSeen exited.
+
+        Processes started here are watched anyway. Raises TargetError when there is no process.
+        """
+        ref = await self.process(component)
+        if ref in self._deaths or self.operator.owns(ref):
+            return ref
+        descriptor = os.pidfd_open(ref.pid)
+        if not proc.alive(ref):  # the pid changed hands meanwhile
+            os.close(descriptor)
+            raise TargetError(f"pid {ref.pid} ended", where=f"components.{component}")
+        self._deaths[ref] = (descriptor, asyncio.Event())
+        asyncio.get_running_loop().add_reader(descriptor, self._gone, component, ref)
+        return ref
+
+    async def death(self, ref: ProcessRef) -> None:
+        """Wait until a watched process has ended."""
+        if ref in self._deaths:
+            await self._deaths[ref][1].wait()
+
+    async def start(self, process: str) -> None:
+        """Start a process of the manifest and wait until it is ready. Raises TargetError."""
+        await self.operator.start(process)
+        for changed in self.on_restart:
+            changed()
+
+    def state_paths(self, process: str) -> Sequence[Path]:
+        """Return what a cold restart of a process wipes."""
+        return self.operator.state_paths(process)
+
+    async def document(self, name: str) -> Any:
+        """Return one state document (docs/reference/state-documents.md). Raises TargetError when it cannot be had."""
+        spec = self.manifest.state.get(name)
+        if spec is None:
+            raise TargetError(f"the manifest names no document `{name}`", where=f"[state.{name}]")
+        url = self.expand(spec.url, where=f"state.{name}.url")
+        document = await http.fetch_json(url)
+        return document if spec.select is None else jmespath.search(spec.select, document)
+
+    async def export(self, stream: str, folder: Path) -> LedgerFile:
+        """Write what the target holds of a stream into `folder`. A failure is told in the record's `error`, never hidden."""
+        return await streams.export_recovered(self, stream, folder)
+
+    def expand(self, text: str, *, where: str) -> str:
+        """Replace the variables of a manifest's string by their present values."""
+        return expand(text, self.values, where=where)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the workload's settings with their variables expanded; the glue's readers get them, too."""
+        workload = self.manifest.workload
+        settings: dict[str, Any] = expand_all(
+            workload.settings if workload else {}, self.values, where="workload.settings"
+        )
+        return settings
+
+    def _component(self, name: str) -> Component:
+        try:
+            return self.manifest.components[name]
+        except KeyError:
+            raise TargetError(f"the manifest has no component `{name}`", where=self.name) from None
+
+    def _pid_of_file(self, component: str, spec: Component) -> int:
+        where = f"components.{component}.pid_file"
+        path = self.expand(spec.pid_file or "", where=where)
+        try:
+            return int(Path(path).read_text(encoding="utf-8").split()[0])
+        except (OSError, ValueError, IndexError) as error:
+            raise TargetError(f"no pid in {path}: {error}", where=where) from None
+
+    async def _pid_of_url(self, component: str, spec: Component) -> int:
+        where = f"components.{component}"
+        url = self.expand(spec.url or "", where=f"{where}.url")
+        connection = self._connections.setdefault(url, http.Connection(url))
+        try:
+            answer = await asyncio.wait_for(connection.request(), 5.0)
+        except (OSError, TimeoutError) as error:
+            raise TargetError(f"{url} cannot be reached: {error}", where=where) from None
+        pid = jmespath.search(spec.select or "@", http.decode(answer, url))
+        if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
+            raise TargetError(f"`{spec.select}` yields {pid!r}, not a pid", where=where)
+        return pid
+
+    def _gone(self, component: str, ref: ProcessRef) -> None:
+        now = self.clock.now().mono_ns
+        descriptor, ended = self._deaths.pop(ref)
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        ended.set()
+        self.sink(ProcessSeen(component=component, what="exited", pid=ref.pid, mono_ns=now))

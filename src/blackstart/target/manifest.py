@@ -1,0 +1,142 @@
+"""Find and load target manifests: TOML in, a checked `Manifest` out, or one error that lists everything wrong."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+import blackstart
+from blackstart.errors import ManifestError
+from blackstart.model import manifest as model
+from blackstart.model.manifest import Manifest
+from blackstart.target.problems import problems
+from blackstart.target.suggest import did_you_mean
+
+DEFAULT_TARGET = "paperfirm"
+
+# Sections that hold named entries, and what an entry must be.
+_TABLES: dict[str, Any] = {
+    "processes": model.Process,
+    "components": model.Component,
+    "groups": tuple[str, ...],
+    "events": model.EventSource,
+    "probes": model.ProbeSpec,
+    "services": model.Service,
+    "streams": model.Stream,
+    "state": model.StateDocument,
+    "not_applicable": str,
+    "objectives": dict[str, float],
+}
+_UNKNOWN_FIELD = re.compile(r"unknown field `([^`]+)`")
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+
+
+def folders() -> list[Path]:
+    """Return where packaged targets lie: in the installed wheel, or `targets/` of an editable checkout."""
+    package = Path(blackstart.__file__).parent
+    places = [package / "data" / "targets", package.parents[1] / "targets"]
+    return [place for place in places if place.is_dir()]
+
+
+def packaged() -> dict[str, Path]:
+    """Return the packaged targets by name."""
+    found = {path.stem: path for folder in reversed(folders()) for path in folder.glob("*.toml")}
+    return dict(sorted(found.items()))
+
+
+def find(target: str | Path) -> Path:
+    """Return the manifest file that `target` names: a path, or the name of a packaged target."""
+    path = Path(target).expanduser()
+    if path.is_file():
+        return path.resolve()
+    named = packaged()
+    if str(target) in named:
+        return named[str(target)].resolve()
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise ManifestError("no such file", where=str(path), hint=f"packaged targets: {', '.join(named)}")
+    hint = "give a packaged target by name, a manifest by path, or write one with `blackstart init`"
+    raise ManifestError(f"no target `{target}`{did_you_mean(str(target), named)}", hint=hint)
+
+
+def load(target: str | Path = DEFAULT_TARGET) -> Manifest:
+    """Load the manifest that `target` names and check it. Raises ManifestError listing every problem (R20: no environment, no run)."""
+    path = find(target)
+    manifest = read(path)
+    _refuse(path, problems(manifest))
+    return manifest
+
+
+def read(path: Path) -> Manifest:
+    """Load a manifest file; only its form is checked. Raises ManifestError with file, key, what is allowed and what was meant."""
+    document = _parse(path)
+    document.pop("folder", None)
+    _refuse(path, [*_unknown_sections(document), *_broken_entries(document)])
+    try:
+        manifest = msgspec.convert(document, Manifest)
+    except msgspec.ValidationError as error:
+        raise ManifestError(explain(error, Manifest, ""), where=str(path)) from None
+    return msgspec.structs.replace(manifest, folder=str(path.parent))
+
+
+def explain(error: msgspec.ValidationError, kind: Any, key: str) -> str:
+    """Turn msgspec's message into `key.path: what is wrong`, with a suggestion for a misspelt field."""
+    text = str(error)
+    place = _PLACE.search(text)
+    inner = place.group(1) if place else ""
+    where = ".".join(part for part in (key, inner) if part)
+    text = _PLACE.sub("", text)
+    unknown = _UNKNOWN_FIELD.search(text)
+    if unknown and not inner:
+        text = f"unknown key `{unknown.group(1)}`{did_you_mean(unknown.group(1), _fields(kind))}"
+    return f"{where}: {text}" if where else text
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"not TOML: {error}", where=str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"cannot be read: {error}", where=str(path)) from None
+
+
+def _unknown_sections(document: dict[str, Any]) -> list[str]:
+    known = set(get_type_hints(Manifest)) - {"folder"}
+    return [f"unknown key `{name}`{did_you_mean(name, known)}" for name in document if name not in known]
+
+
+def _broken_entries(document: dict[str, Any]) -> list[str]:
+    """Convert entry by entry, so that each error names its entry and all errors are found."""
+    found = []
+    for section, kind in _TABLES.items():
+        table = document.get(section, {})
+        if not isinstance(table, dict):
+            found.append(f"{section}: expected a table [{section}.NAME]")
+            continue
+        for name, entry in table.items():
+            found += _try(entry, kind, f"{section}.{name}")
+    return found
+
+
+def _try(entry: Any, kind: Any, key: str) -> list[str]:
+    try:
+        msgspec.convert(entry, kind)
+    except msgspec.ValidationError as error:
+        return [explain(error, kind, key)]
+    return []
+
+
+def _fields(kind: Any) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(kind)] if isinstance(kind, type) else []
+
+
+def _refuse(path: Path, found: list[str]) -> None:
+    if not found:
+        return
+    what = found[0] if len(found) == 1 else f"{len(found)} problems:\n  - " + "\n  - ".join(found)
+    hint = "docs/reference/manifest.md has every key; `blackstart validate` shows this list again"
+    raise ManifestError(what, where=str(path), hint=hint)

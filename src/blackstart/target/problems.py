@@ -1,0 +1,258 @@
+"""Everything that is wrong with a manifest, at once: what the form alone does not show."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import jmespath
+import msgspec
+from jmespath.exceptions import JMESPathError
+
+from blackstart.model.match import matches
+from blackstart.model.scenario import Objectives
+from blackstart.target import glue, variables
+from blackstart.target.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from blackstart.model.manifest import Manifest, Service, Stream
+
+SCHEMA = 1
+ENVIRONMENTS = ("sim", "dev", "test", "staging", "production")
+DOCUMENTS = (
+    "positions",
+    "orders",
+    "risk",
+    "pnl",
+    "connectivity",
+    "market_data",
+    "strategy",
+    "infrastructure",
+)
+ACKNOWLEDGED = ("oracle:orders", "oracle:executions", "workload")
+
+
+def problems(manifest: Manifest) -> list[str]:
+    """Return every problem as `key.path: what is wrong`, in the order of the file. An empty list means that it can be used."""
+    checks = (
+        _head,
+        _processes,
+        _components,
+        _phases,
+        _probes,
+        _services,
+        _load,
+        _streams,
+        _state,
+        _variables,
+    )
+    return [problem for check in checks for problem in check(manifest)]
+
+
+def _head(manifest: Manifest) -> Iterator[str]:
+    if manifest.schema != SCHEMA:
+        yield f"schema: {manifest.schema} is not known; this Blackstart reads {SCHEMA}"
+    if manifest.environment is None:
+        allowed = ", ".join(ENVIRONMENTS)
+        yield f"environment: missing; say where this system runs ({allowed}): nothing is broken unasked"
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", manifest.name):
+        yield f"name: `{manifest.name}` cannot be part of a file name; use letters, digits, `-`, `_`, `.`"
+
+
+def _processes(manifest: Manifest) -> Iterator[str]:
+    for name, process in manifest.processes.items():
+        key = f"processes.{name}"
+        if not process.command:
+            yield f"{key}.command: empty"
+        ready = process.ready
+        given = [kind for kind in ("file", "url", "tcp", "log") if getattr(ready, kind) is not None]
+        if len(given) > 1:
+            yield f"{key}.ready: {' and '.join(given)} given; choose one"
+        if ready.log is not None:
+            yield from _regex(ready.log, f"{key}.ready.log")
+        if name in variables.BUILT_IN or name in {"port", "package"}:
+            yield f"{key}: `{name}` is the name of a built-in variable; choose another"
+
+
+def _components(manifest: Manifest) -> Iterator[str]:
+    for name, component in manifest.components.items():
+        key = f"components.{name}"
+        ways = [way for way in ("process", "pid_file", "url") if getattr(component, way) is not None]
+        if len(ways) != 1:
+            yield f"{key}: give exactly one of process, pid_file, url ({', '.join(ways) or 'none'} given)"
+        if (component.url is None) != (component.select is None):
+            yield f"{key}: url and select (a JMESPath that yields the pid) go together"
+        yield from _jmespath(component.select, f"{key}.select")
+        yield from _known(component.process, manifest.processes, f"{key}.process", "process")
+        yield from _known(component.service, manifest.services, f"{key}.service", "service")
+    for name, members in manifest.groups.items():
+        for member in members:
+            yield from _known(member, manifest.components, f"groups.{name}", "component")
+    for member in manifest.limits.components or ():
+        yield from _known(member, manifest.components, "limits.components", "component")
+
+
+def _phases(manifest: Manifest) -> Iterator[str]:
+    if manifest.phases and not manifest.events:
+        yield "phases: nothing to look in; name the target's event files under [events.NAME]"
+    for phase, alternatives in manifest.phases.items():
+        for index, match in enumerate(alternatives):
+            yield from _where(match.where, f"phases.{phase}[{index}].where")
+
+
+def _probes(manifest: Manifest) -> Iterator[str]:
+    for name, probe in manifest.probes.items():
+        if (probe.url is None) == (probe.tcp is None):
+            yield f"probes.{name}: give exactly one of url, tcp"
+        if probe.period_ms <= 0 or probe.timeout_ms <= 0:
+            yield f"probes.{name}: period_ms and timeout_ms must be above 0"
+    yield from _known(manifest.ready, manifest.probes, "ready", "probe")
+
+
+def _services(manifest: Manifest) -> Iterator[str]:
+    for name, service in manifest.services.items():
+        key = f"services.{name}"
+        yield from _source(manifest, service, key)
+        yield from _where(service.where, f"{key}.where")
+        if service.epoch is not None:
+            yield from _regex(service.epoch, f"{key}.epoch", groups=1)
+
+
+def _source(manifest: Manifest, service: Service, key: str) -> Iterator[str]:
+    source = service.source
+    if source == "oracle":
+        yield from _needs(manifest.oracle, f"{key}.source", "[oracle]")
+        if not service.event:
+            yield f"{key}.event: missing; the oracle's event that shows service (`order_accepted`)"
+    elif source == "workload":
+        yield from _needs(manifest.workload, f"{key}.source", "[workload]")
+    elif source == "sql":
+        if service.dsn is None or service.query is None:
+            yield f"{key}: source `sql` needs dsn and query"
+    elif source.startswith("probe:"):
+        yield from _known(source.removeprefix("probe:"), manifest.probes, f"{key}.source", "probe")
+    else:
+        known = ("oracle", "workload", "sql", *(f"probe:{probe}" for probe in manifest.probes))
+        yield f"{key}.source: `{source}` is no source{did_you_mean(source, known)}"
+
+
+def _load(manifest: Manifest) -> Iterator[str]:
+    if manifest.workload is not None:
+        if manifest.glue is None:
+            yield "workload: needs glue, a Python file beside the manifest with `connect` and `write`"
+        if manifest.workload.rate_per_s <= 0 or manifest.workload.concurrency < 1:
+            yield "workload: rate_per_s must be above 0 and concurrency at least 1"
+    if manifest.glue is not None:
+        needed = ["connect", "write"] if manifest.workload is not None else []
+        needed += [stream.glue for stream in manifest.streams.values() if stream.glue is not None]
+        yield from glue.problems(manifest, needed)
+
+
+def _streams(manifest: Manifest) -> Iterator[str]:
+    for name, stream in manifest.streams.items():
+        key = f"streams.{name}"
+        yield from _acknowledged(manifest, stream, key)
+        ways = [way for way in ("url", "sql", "glue") if getattr(stream, way) is not None]
+        if len(ways) != 1:
+            yield f"{key}: give exactly one of url, sql, glue ({', '.join(ways) or 'none'} given)"
+        if stream.sql is not None and stream.dsn is None:
+            yield f"{key}.dsn: missing; sql needs to know where"
+        if stream.glue is not None and manifest.glue is None:
+            yield f"{key}.glue: `{stream.glue}` is a function of the glue file, but the manifest names no glue"
+        yield from _jmespath(stream.select, f"{key}.select")
+
+
+def _acknowledged(manifest: Manifest, stream: Stream, key: str) -> Iterator[str]:
+    if stream.acknowledged not in ACKNOWLEDGED:
+        hint = did_you_mean(stream.acknowledged, ACKNOWLEDGED)
+        yield f"{key}.acknowledged: `{stream.acknowledged}` is no source{hint}"
+    elif stream.acknowledged == "workload":
+        yield from _needs(manifest.workload, f"{key}.acknowledged", "[workload]")
+    else:
+        yield from _needs(manifest.oracle, f"{key}.acknowledged", "[oracle]")
+
+
+def _state(manifest: Manifest) -> Iterator[str]:
+    for section in ("state", "not_applicable"):
+        for name in getattr(manifest, section):
+            yield from _known(name, DOCUMENTS, f"{section}.{name}", "validator")
+    for name, document in manifest.state.items():
+        yield from _jmespath(document.select, f"state.{name}.select")
+    fields = [field.name for field in msgspec.structs.fields(Objectives)]
+    for scenario, values in manifest.objectives.items():
+        for name in values:
+            yield from _known(name, fields, f"objectives.{scenario}", "objective")
+
+
+def _variables(manifest: Manifest) -> Iterator[str]:
+    started: set[str] = set()
+    for name, process in manifest.processes.items():
+        for variable in variables.names(msgspec.to_builtins(process)):
+            own = variable.split(".")[0] == name
+            if own and process.endpoints is None:
+                yield f"processes.{name}: variable {{{variable}}}: `{name}` writes no endpoints file"
+            elif not own:
+                yield from _variable(variable, manifest, started, f"processes.{name}")
+        started.add(name)
+    later = ("components", "events", "probes", "services", "oracle", "workload", "streams", "state")
+    for section in later:
+        for variable in variables.names(msgspec.to_builtins(getattr(manifest, section))):
+            yield from _variable(variable, manifest, started, section)
+
+
+def _variable(variable: str, manifest: Manifest, started: set[str], key: str) -> Iterator[str]:
+    head, _, rest = variable.partition(".")
+    if head in variables.BUILT_IN and not rest:
+        return
+    if head == "port":
+        yield from _known(rest, manifest.ports, f"{key}: variable {{{variable}}}", "port")
+    elif head == "package":
+        if variables.package_folder(rest) is None:
+            yield f"{key}: variable {{{variable}}}: the Python package `{rest}` is not installed"
+    elif head in manifest.processes and head not in started:
+        yield f"{key}: variable {{{variable}}}: `{head}` is started later; move it up"
+    elif head not in manifest.processes:
+        known = (*variables.BUILT_IN, "port", "package", *manifest.processes)
+        yield f"{key}: variable {{{variable}}}: nothing is called `{head}`{did_you_mean(head, known)}"
+    elif manifest.processes[head].endpoints is None:
+        yield f"{key}: variable {{{variable}}}: process `{head}` names no endpoints file"
+
+
+def _known(name: str | None, known: Iterable[str], key: str, what: str) -> Iterator[str]:
+    names = list(known)
+    if name is not None and name not in names:
+        yield f"{key}: no {what} `{name}`{did_you_mean(name, names)}"
+
+
+def _needs(section: Any, key: str, name: str) -> Iterator[str]:
+    if section is None:
+        yield f"{key}: there is no {name} in this manifest"
+
+
+def _regex(pattern: str, key: str, *, groups: int = 0) -> Iterator[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        yield f"{key}: not a regular expression: {error}"
+        return
+    if compiled.groups < groups:
+        yield f"{key}: needs a group in parentheses: `^(\\d+)-`"
+
+
+def _where(where: dict[str, Any], key: str) -> Iterator[str]:
+    try:
+        matches(where)
+    except re.error as error:
+        yield f"{key}: not a regular expression: {error}"
+
+
+def _jmespath(expression: str | None, key: str) -> Iterator[str]:
+    if expression is None:
+        return
+    try:
+        jmespath.compile(expression)
+    except JMESPathError as error:
+        first = str(error).splitlines()[0]
+        yield f"{key}: not JMESPath: {first}"

@@ -1,0 +1,151 @@
+"""All that stands around one target for one trial: the target, its oracle, its load, and everybody who watches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from blackstart.errors import BlackstartError, ManifestError, TargetError
+from blackstart.model.record import Problem
+from blackstart.target import probes, services, signals, streams
+from blackstart.target.exchange_oracle import ExchangeOracle
+from blackstart.target.local import LocalTarget
+from blackstart.target.suggest import did_you_mean
+from blackstart.target.workload import WorkloadProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from blackstart.contracts import Clock, Probe, Protect, Sink
+    from blackstart.model.manifest import Manifest, Match
+    from blackstart.model.record import LedgerFile
+
+COMPONENT_AGAIN_S = 0.1
+
+
+def build(
+    manifest: Manifest, *, run_dir: Path, seed: int, clock: Clock, sink: Sink, protect: Protect
+) -> LocalRig:
+    """Return the rig for one trial (a RigFactory); nothing is started before `rig.target.open()`."""
+    target = LocalTarget(manifest, run_dir=run_dir, seed=seed, clock=clock, sink=sink, protect=protect)
+    return LocalRig(target)
+
+
+class LocalRig:
+    """Implements Rig of `blackstart.contracts`."""
+
+    def __init__(self, target: LocalTarget) -> None:
+        manifest = target.manifest
+        self.target = target
+        self.oracle: ExchangeOracle | None = None
+        self.workload: WorkloadProcess | None = None
+        if manifest.oracle is not None:
+            url = manifest.oracle.url
+            self.oracle = ExchangeOracle(
+                manifest, manifest.oracle, lambda: target.expand(url, where="oracle.url")
+            )
+        if manifest.workload is not None:
+            self.workload = WorkloadProcess(
+                manifest,
+                run_dir=target.run_dir,
+                seed=target.seed,
+                settings=target.settings,
+                spawn=target.operator.spawn,
+            )
+            target.on_restart.append(self.workload.refresh)
+
+    async def watch(self, service: str, interest: Sequence[Match]) -> None:
+        """Watch signals, probes, deaths, the service stream and interesting oracle events, until cancelled.
+
+        Raises ManifestError when there is no such service. A watcher that fails leaves a Problem and does not stop the others.
+        """
+        jobs = [self._service(service), *self._signals(), *self._deaths(), *self._probes(service)]
+        if self.oracle is not None:
+            jobs.append(services.oracle_events(self.oracle, interest, sink=self.target.sink))
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(self._guarded(job))
+
+    async def acknowledged(self, stream: str, folder: Path) -> LedgerFile:
+        """Write what was acknowledged of a stream, by the oracle or by the workload's ledger, whichever the manifest names."""
+        source = self.target.manifest.streams[stream].acknowledged
+        keeper = self.workload if source == "workload" else self.oracle
+        if keeper is None:
+            raise TargetError(f"nobody keeps `{source}`", where=f"streams.{stream}.acknowledged")
+        return await keeper.export(stream, folder)
+
+    async def totals(self, stream: str) -> tuple[int | None, int | None]:
+        """Return how many events were acknowledged and how many the target holds; None where that is not cheap to know."""
+        source = self.target.manifest.streams[stream].acknowledged
+        if source == "workload":
+            acknowledged = await self.workload.total() if self.workload else None
+        else:
+            acknowledged = await self.oracle.total(source.removeprefix("oracle:")) if self.oracle else None
+        return acknowledged, await streams.total(self.target, stream)
+
+    def _service(self, name: str) -> Coroutine[Any, Any, None]:
+        target, known = self.target, self.target.manifest.services
+        if name not in known:
+            raise ManifestError(f"no service `{name}`{did_you_mean(name, known)}", where=target.name)
+        spec, clock, sink = known[name], target.clock, target.sink
+        if spec.source == "oracle" and self.oracle is not None:
+            return services.from_oracle(name, spec, self.oracle, sink=sink)
+        if spec.source == "workload" and self.workload is not None:
+            return services.from_workload(name, spec, self.workload, clock=clock, sink=sink)
+        if spec.source == "sql":
+            dsn = target.expand(spec.dsn or "", where=f"services.{name}.dsn")
+            return services.from_sql(name, spec, dsn, clock=clock, sink=sink)
+        if spec.source.startswith("probe:"):
+            probe = self._probe(spec.source.removeprefix("probe:"))
+            return services.from_probe(name, probe, clock=clock, sink=sink)
+        raise ManifestError(f"source `{spec.source}` is not there", where=f"services.{name}")
+
+    def _signals(self) -> list[Coroutine[Any, Any, None]]:
+        target = self.target
+        sources = [
+            signals.JsonLines(name, spec, target.expand(spec.files, where=f"events.{name}"))
+            for name, spec in target.manifest.events.items()
+        ]
+        return [signals.run(source, clock=target.clock, sink=target.sink) for source in sources]
+
+    def _probes(self, service: str) -> list[Coroutine[Any, Any, None]]:
+        target = self.target
+        busy = target.manifest.services[service].source.removeprefix("probe:")
+        names = [name for name in target.manifest.probes if name != busy]
+        return [probes.run(self._probe(name), clock=target.clock, sink=target.sink) for name in names]
+
+    def _probe(self, name: str) -> Probe:
+        target = self.target
+        return probes.make(
+            name,
+            target.manifest.probes[name],
+            lambda text: target.expand(text, where=f"probes.{name}"),
+            target.clock,
+        )
+
+    def _deaths(self) -> list[Coroutine[Any, Any, None]]:
+        """Watch components that others start; processes of our own are watched from their start."""
+        components = self.target.manifest.components
+        return [self._lives(name) for name, spec in components.items() if spec.process is None]
+
+    async def _lives(self, component: str) -> None:
+        while True:
+            try:
+                ref = await self.target.watch(component)
+            except TargetError:
+                await asyncio.sleep(COMPONENT_AGAIN_S)
+            else:
+                await self.target.death(ref)
+
+    async def _guarded(self, job: Coroutine[Any, Any, None]) -> None:
+        try:
+            await job
+        except BlackstartError as error:
+            self._problem(error.render())
+        except Exception as error:  # noqa: BLE001 - the others go on watching; the verdict hears of it
+            self._problem(f"{type(error).__name__}: {error}")
+
+    def _problem(self, text: str) -> None:
+        now = self.target.clock.now().mono_ns
+        self.target.sink(Problem(code="watch-failed", text=text, mono_ns=now))

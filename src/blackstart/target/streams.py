@@ -1,0 +1,125 @@
+"""What the target holds of a stream after recovery: read from an URL, from SQL, or by the glue; written as a ledger file."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+import jmespath
+
+from blackstart.errors import TargetError
+from blackstart.target import canonical, glue, http, ledger, sql
+from blackstart.target.ledger import Row
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from blackstart.model.manifest import Stream
+    from blackstart.model.record import LedgerFile
+    from blackstart.target.local import LocalTarget
+
+PAGE = 5000
+
+
+async def export_recovered(target: LocalTarget, name: str, folder: Path) -> LedgerFile:
+    """Write the recovered side of a stream. A failure is told in the record's `error`."""
+    return await ledger.write(name, "recovered", folder, _rows(target, name, _stream(target, name)))
+
+
+async def total(target: LocalTarget, name: str) -> int | None:
+    """Return how many events the target holds, where one small question tells: a paged URL's `last`, or SQL. Raises TargetError."""
+    stream = _stream(target, name)
+    if stream.url is not None and stream.page:
+        url = _with(target.expand(stream.url, where=f"streams.{name}.url"), since=0, limit=1)
+        last = (await http.fetch_json(url)).get("last")
+        return last if isinstance(last, int) else None
+    if stream.sql is not None and stream.dsn is not None:
+        dsn = target.expand(stream.dsn, where=f"streams.{name}.dsn")
+        return await sql.count(dsn, stream.sql)
+    return None
+
+
+async def _rows(target: LocalTarget, name: str, stream: Stream) -> AsyncIterator[Row]:
+    async for record in _records(target, name, stream):
+        yield _row(record, stream)
+
+
+def _row(record: dict[str, Any], stream: Stream) -> Row:
+    key = record.get(stream.rename.get(stream.key, stream.key))
+    if key is None:
+        raise TargetError(f"an event without `{stream.key}`: {sorted(record)}")
+    seq = record.get(stream.ordered) if stream.ordered else None
+    return Row(
+        key=canonical.text(key),
+        seq=seq if isinstance(seq, int) else None,
+        content=canonical.content(record, stream.content, stream.rename) if stream.content else None,
+        late=bool(record.get(stream.rename.get("late", "late"), False)),
+    )
+
+
+async def _records(target: LocalTarget, name: str, stream: Stream) -> AsyncIterator[dict[str, Any]]:
+    if stream.url is not None:
+        url = target.expand(stream.url, where=f"streams.{name}.url")
+        source = _paged(url, stream) if stream.page else _listed(url, stream)
+    elif stream.sql is not None:
+        dsn = target.expand(stream.dsn or "", where=f"streams.{name}.dsn")
+        source = sql.rows(dsn, stream.sql)
+    else:
+        source = _glued(target, stream)
+    position = 0
+    async for record in source:
+        position += 1
+        # Where the source itself gives the order, `ordered = "#"` numbers the events as they come.
+        if stream.ordered == "#":
+            record["#"] = position
+        yield record
+
+
+async def _listed(url: str, stream: Stream) -> AsyncIterator[dict[str, Any]]:
+    for record in _select(await http.fetch_json(url, limit_s=30.0), stream, url):
+        yield record
+
+
+async def _paged(url: str, stream: Stream) -> AsyncIterator[dict[str, Any]]:
+    """Follow cursors: `since` asks, the answer's `next` tells the next; an empty page ends it."""
+    since: Any = 0
+    while True:
+        document = await http.fetch_json(_with(url, since=since, limit=PAGE), limit_s=30.0)
+        page = _select(document, stream, url)
+        for record in page:
+            yield record
+        following = document.get("next")
+        if not page or following is None or following == since:
+            return
+        since = following
+
+
+async def _glued(target: LocalTarget, stream: Stream) -> AsyncIterator[dict[str, Any]]:
+    module = glue.load(glue.path(target.manifest))
+    found = glue.function(module, stream.glue or "")(target.settings())
+    if inspect.isasyncgen(found):
+        async for record in found:
+            yield record
+        return
+    for record in await found:
+        yield record
+
+
+def _select(document: Any, stream: Stream, url: str) -> list[dict[str, Any]]:
+    found = document if stream.select is None else jmespath.search(stream.select, document)
+    if not isinstance(found, list):
+        raise TargetError(f"`{stream.select or '@'}` yields no list", where=url)
+    return found
+
+
+def _with(url: str, **parameters: Any) -> str:
+    return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(parameters)}"
+
+
+def _stream(target: LocalTarget, name: str) -> Stream:
+    try:
+        return target.manifest.streams[name]
+    except KeyError:
+        raise TargetError(f"the manifest has no stream `{name}`", where=target.name) from None
