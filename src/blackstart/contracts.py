@@ -7,18 +7,21 @@ meant to be inherited from: any object with these methods will do.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
 from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
-from blackstart.model.instant import Instant
-from blackstart.model.manifest import Manifest, Match
-from blackstart.model.outcome import Run
 from blackstart.model.record import Record
-from blackstart.model.scenario import FaultStep, Plan
 from blackstart.model.verdict import CheckResult
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from blackstart.model.instant import Instant
+    from blackstart.model.manifest import Manifest, Match
+    from blackstart.model.outcome import Run
+    from blackstart.model.scenario import FaultStep, Plan
 
 
 class Clock(Protocol):
@@ -151,9 +154,11 @@ class Oracle(Protocol):
 
 @runtime_checkable
 class Misbehaving(Protocol):
-    """An oracle that can also be the fault: an exchange that disconnects, delays, duplicates …"""
+    """An oracle that can also be the fault: an exchange that disconnects, delays, duplicates …."""
 
-    async def misbehave(self, action: str, *, on: Match | None, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def misbehave(
+        self, action: str, *, on: Match | None, parameters: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         """Arm or do it; the answer has `id`, and `mono_ns` once it took effect."""
         ...
 
@@ -163,6 +168,15 @@ class Misbehaving(Protocol):
 
     def disarm(self) -> Undo:
         """How the guardian does the same without us: an `http` undo."""
+        ...
+
+
+@runtime_checkable
+class Quiets(Protocol):
+    """An oracle that can stop the market, so that the books on both sides come to rest before they are compared."""
+
+    async def quiet(self) -> None:
+        """Let nothing new happen from now on: the exchange goes to its `close` phase."""
         ...
 
 
@@ -208,6 +222,10 @@ class FaultContext(Protocol):
         """Put a record into the trial's history."""
         ...
 
+    def recorded(self) -> Sequence[Record]:
+        """Everything recorded so far: for witnesses, who look for independent traces of the fault."""
+        ...
+
 
 @runtime_checkable
 class Fault(Protocol):
@@ -232,23 +250,6 @@ class Fault(Protocol):
         ...
 
 
-@runtime_checkable
-class HasStreams(Protocol):
-    """A target whose streams can be compared: what was acknowledged against what it holds."""
-
-    async def export(self, stream: str, folder: Path) -> Record:
-        """Write what the target holds of a stream; returns its `LedgerFile`, in whose `error` a failure is told."""
-        ...
-
-    async def acknowledged(self, stream: str, folder: Path) -> Record:
-        """Write what was acknowledged of a stream, by the oracle or by the workload; returns its `LedgerFile`."""
-        ...
-
-    async def totals(self, stream: str) -> tuple[int | None, int | None]:
-        """How many events were acknowledged and how many the target holds; None where counting is not cheap."""
-        ...
-
-
 class Rig(Protocol):
     """All that stands around one target for one trial. `blackstart.target.rig.build` makes it from a manifest."""
 
@@ -263,6 +264,14 @@ class Rig(Protocol):
         `ServiceBatch` of one or more (the recorder merges them), events that match `interest` as `OracleSeen` too. A probe's
         first answer counts as a change. Leaves a `ServiceWatched` for each service behind when cancelled, and when it lost sight.
         """
+        ...
+
+    async def acknowledged(self, stream: str, folder: Path) -> Record:
+        """Write what was acknowledged of a stream, by the oracle or by the workload; returns its `LedgerFile`."""
+        ...
+
+    async def totals(self, stream: str) -> tuple[int | None, int | None]:
+        """How many events were acknowledged and how many the target holds; None where counting is not cheap."""
         ...
 
 

@@ -39,7 +39,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         self._end = start_s + limit_s
 
     def time(self) -> float:
-        """Simulated seconds."""
+        """Return the simulated seconds."""
         return self._now
 
     def _run_once(self) -> None:

@@ -125,7 +125,7 @@ async def _spawn(run: Path, link: socket.socket) -> asyncio.subprocess.Process:
     with (run / "guardian.log").open("ab") as log:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-S", "-s", "-m", "blackstart.engine.guardian", str(run)),
-            stdin=link,
+            stdin=link.fileno(),
             stdout=log,
             stderr=log,
             env=environment,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from blackstart.model.record import Record, ServiceBatch
+from blackstart.model.record import Injected, Record, ServiceBatch
 
 if TYPE_CHECKING:
     from blackstart.contracts import Clock
@@ -34,6 +34,8 @@ class Recorder:
         if isinstance(record, ServiceBatch):
             self._gather(record)
         else:
+            if isinstance(record, Injected):
+                self._close_batches()  # what was seen before the fault stands before it in the history
             self._keep(record)
         for listener in self._listeners:
             listener(record)

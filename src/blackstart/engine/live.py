@@ -1,0 +1,118 @@
+"""What the conductor must know while the trial runs: rates, probes, the last events. It decides only when to go on.
+
+What the records *mean* is found later, by the checkers, from the finished history. The one rule that both need, whether the
+service has resumed, is `check.service.ResumeWatch` here and there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from blackstart.check.service import ResumeWatch
+from blackstart.model.manifest import Manifest
+from blackstart.model.match import matches
+from blackstart.model.record import (
+    Injected,
+    OracleSeen,
+    ProbeChange,
+    ProcessSeen,
+    Record,
+    ServiceBatch,
+    SignalSeen,
+)
+from blackstart.model.scenario import Plan
+
+_RATE_NS = 1_000_000_000
+
+
+class Live:
+    """Listens to the recorder."""
+
+    def __init__(self, plan: Plan, manifest: Manifest) -> None:
+        self.resume = ResumeWatch.of(plan, manifest)
+        self.probes: dict[str, tuple[bool, int]] = {}
+        self.exited: list[ProcessSeen] = []
+        self.t0_ns: int | None = None
+        self.phases: dict[str, int] = {}
+        self._recent: dict[str, deque[int]] = {}
+        self._total: dict[str, int] = {}
+        self._phases = {
+            phase: [(one.event, matches(one.where)) for one in wanted]
+            for phase, wanted in manifest.phases.items()
+        }
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            ServiceBatch: self._service,
+            ProbeChange: self._probe,
+            ProcessSeen: self._process,
+            SignalSeen: self._signal,
+            Injected: self._injected,
+        }
+
+    def __call__(self, record: Record) -> None:
+        """Take one record in."""
+        self.resume.feed(record)
+        handler = self._handlers.get(type(record))
+        if handler is not None:
+            handler(record)
+
+    def rate_per_s(self, service: str, now_ns: int, *, window_s: float = 1.0) -> float:
+        """Count the service's events of the last `window_s`, per second."""
+        recent = self._recent.get(service, ())
+        since = now_ns - round(window_s * _RATE_NS)
+        return sum(1 for moment in recent if moment > since) / window_s
+
+    def total(self, service: str) -> int:
+        """Count all events of a service so far."""
+        return self._total.get(service, 0)
+
+    def ok_since(self, probe: str) -> int | None:
+        """Since when a probe has said yes without a break; None when it says no or has not answered yet."""
+        ok, since = self.probes.get(probe, (False, 0))
+        return since if ok else None
+
+    def expects(self, phase: str) -> bool:
+        """Whether the manifest says how the target reports this phase."""
+        return bool(self._phases.get(phase))
+
+    def _service(self, record: ServiceBatch) -> None:
+        recent = self._recent.setdefault(record.service, deque(maxlen=20_000))
+        recent.extend(moment for moment, _, _ in record.events)
+        self._total[record.service] = self._total.get(record.service, 0) + len(record.events)
+
+    def _probe(self, record: ProbeChange) -> None:
+        self.probes[record.probe] = (record.ok, record.mono_ns)
+
+    def _process(self, record: ProcessSeen) -> None:
+        if record.what == "exited":
+            self.exited.append(record)
+
+    def _injected(self, record: Injected) -> None:
+        self.t0_ns = record.receipt.t0_mono_ns
+
+    def _signal(self, record: SignalSeen) -> None:
+        """Keep the last time after the fault that each phase was reported."""
+        if self.t0_ns is None or record.mono_ns < self.t0_ns:
+            return
+        for phase, wanted in self._phases.items():
+            if any(event == record.event and test(record.fields) for event, test in wanted):
+                self.phases[phase] = record.mono_ns
+
+
+class Tripwire:
+    """Waits for the event that a trigger names; it must be stretched before the event can happen."""
+
+    def __init__(self, event: str, where: dict[str, Any], kind: type, wake: Callable[[], None]) -> None:
+        self.hit: OracleSeen | SignalSeen | None = None
+        self._event, self._test, self._kind, self._wake = event, matches(where), kind, wake
+
+    def __call__(self, record: Record) -> None:
+        """Look at one record."""
+        if self.hit is None and type(record) is self._kind:
+            self._look(record)  # type: ignore[arg-type]
+
+    def _look(self, record: OracleSeen | SignalSeen) -> None:
+        if record.event == self._event and self._test(record.fields):
+            self.hit = record
+            self._wake()

@@ -1,0 +1,89 @@
+"""How busy host and components are, measured by us four times a second: for the infrastructure validator (R54)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from blackstart.contracts import Clock, HasProcesses, Sink, Target
+from blackstart.errors import BlackstartError
+from blackstart.model.record import ResourceSample
+
+PERIOD_NS = 250_000_000
+_RESOLVE_EVERY = 4
+
+
+class Sampler:
+    """Samples until cancelled. Processes are looked up anew once a second, because faults change them."""
+
+    def __init__(
+        self, target: Target, components: Iterable[str], folder: Path, clock: Clock, sink: Sink
+    ) -> None:
+        self._target = target
+        self._components = tuple(components)
+        self._folder = folder
+        self._clock = clock
+        self._sink = sink
+        self._processes: dict[str, psutil.Process] = {}
+
+    async def run(self) -> None:
+        """Sample for ever."""
+        psutil.cpu_percent()
+        due_ns = self._clock.now().mono_ns
+        turn = 0
+        while True:
+            if turn % _RESOLVE_EVERY == 0:
+                await self._resolve()
+            due_ns += PERIOD_NS
+            await self._clock.sleep_until(due_ns)
+            self._sink(self.sample())
+            turn += 1
+
+    def sample(self) -> ResourceSample:
+        """Measure once."""
+        found = ((name, _component(process)) for name, process in self._processes.items())
+        return ResourceSample(
+            mono_ns=self._clock.now().mono_ns,
+            cpu_percent=psutil.cpu_percent(),
+            memory_percent=psutil.virtual_memory().percent,
+            disk_percent=_disk_percent(self._folder),
+            components={name: one for name, one in found if one is not None},
+        )
+
+    async def _resolve(self) -> None:
+        target = self._target
+        if not isinstance(target, HasProcesses):
+            return
+        for name in self._components:
+            known = self._processes.get(name)
+            with contextlib.suppress(BlackstartError, psutil.Error):
+                pid = (await target.process(name)).pid
+                if known is None or known.pid != pid:
+                    self._processes[name] = psutil.Process(pid)
+
+
+def _component(process: psutil.Process) -> dict[str, Any] | None:
+    try:
+        with process.oneshot():
+            times = process.cpu_times()
+            return {
+                "pid": process.pid,
+                "cpu_s": times.user + times.system,
+                "rss": process.memory_info().rss,
+                "threads": process.num_threads(),
+                "state": process.status(),
+            }
+    except psutil.Error:
+        return None
+
+
+def _disk_percent(folder: Path) -> float:
+    """Share of the disk that an ordinary user can no longer use, like `df` counts it."""
+    disk = os.statvfs(folder)
+    used = disk.f_blocks - disk.f_bfree
+    return 100.0 * used / max(used + disk.f_bavail, 1)

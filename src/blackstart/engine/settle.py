@@ -1,0 +1,96 @@
+"""The end of a trial's measuring: let the books settle, then read everything that the checkers compare."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from blackstart.contracts import Clock, HasState, Oracle, Rig, Sink, Target
+from blackstart.errors import BlackstartError
+from blackstart.model.record import StateRead
+
+_LOOK_NS = 50_000_000
+_EQUAL_NS = 300_000_000
+_STANDING_NS = 2_000_000_000
+
+Totals = dict[str, tuple[int | None, int | None]]
+
+
+async def quiesce(rig: Rig, clock: Clock, limit_s: float) -> dict[str, Any]:
+    """Wait until both sides of every stream have come to rest; returns how it ended, for the history.
+
+    At rest: the counts are the same on both sides and unchanged for 300 ms; or, where they differ or cannot be counted cheaply,
+    unchanged for 2 s. Never longer than `limit_s`: what is missing then is missing.
+    """
+    start = changed = clock.now().mono_ns
+    last: Totals = {}
+    while True:
+        totals = await _totals(rig)
+        now = clock.now().mono_ns
+        if totals != last:
+            last, changed = totals, now
+        if now - changed >= (_EQUAL_NS if _equal(totals) else _STANDING_NS):
+            return {"settled": True, "waited_ms": (now - start) / 1e6, "totals": totals}
+        if now - start > limit_s * 1e9:
+            return {"settled": False, "waited_ms": (now - start) / 1e6, "totals": totals}
+        await clock.sleep_until(now + _LOOK_NS)
+
+
+async def _totals(rig: Rig) -> Totals:
+    found: Totals = {}
+    for name in rig.target.manifest.streams:
+        try:
+            found[name] = await rig.totals(name)
+        except BlackstartError:
+            found[name] = (None, None)
+    return found
+
+
+def _equal(totals: Totals) -> bool:
+    return all(one is not None and one == other for one, other in totals.values())
+
+
+async def read_state(
+    target: Target, oracle: Oracle | None, clock: Clock, sink: Sink, moment: Literal["before", "after"]
+) -> None:
+    """Read every document of the manifest, and the oracle's side; what cannot be read is recorded with its error."""
+    names = list(target.manifest.state)
+    if isinstance(target, HasState):
+        for name in names:
+            await _read(sink, clock, "target", moment, name, target.document(name))
+    if oracle is not None:
+        await _read(sink, clock, "oracle", moment, "positions", oracle.positions())
+        await _read(sink, clock, "oracle", moment, "orders", oracle.open_orders())
+
+
+async def _read(
+    sink: Sink,
+    clock: Clock,
+    side: Literal["target", "oracle"],
+    moment: Literal["before", "after"],
+    name: str,
+    asking: Awaitable[Any],
+) -> None:
+    document, problem = None, None
+    try:
+        document = await asking
+    except BlackstartError as error:
+        problem = error.render()
+    now = clock.now().mono_ns
+    sink(
+        StateRead(side=side, moment=moment, name=name, mono_ns=now, document=_plain(document), error=problem)
+    )
+
+
+def _plain(document: Any) -> Any:
+    return dict(document) if isinstance(document, Mapping) else document
+
+
+async def export(rig: Rig, sink: Sink, folder: Path) -> None:
+    """Write both sides of every stream as ledger files."""
+    folder.mkdir(exist_ok=True)
+    for name in rig.target.manifest.streams:
+        sink(await rig.acknowledged(name, folder))
+        if isinstance(rig.target, HasState):
+            sink(await rig.target.export(name, folder))

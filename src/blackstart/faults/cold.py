@@ -1,0 +1,96 @@
+"""Cold restart: processes killed, their state on disk wiped, then started with nothing (R3)."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blackstart.contracts import FaultContext, Restartable
+from blackstart.errors import FaultError
+from blackstart.faults import death
+from blackstart.model.fault import Receipt, Witness
+
+if TYPE_CHECKING:
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep
+
+_END_LIMIT_S = 10.0
+
+
+class Cold:
+    """SIGKILL, then the `state` paths of the processes are removed before the operator starts them again."""
+
+    name = "cold"
+
+    def __init__(self) -> None:
+        self._bed: death.Deathbed | None = None
+        self._wiped: asyncio.Event = asyncio.Event()
+
+    def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
+        """See `contracts.Fault`."""
+        return death.no_processes(target, step.components)
+
+    async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
+        """Kill the plan's components; the wiping is the operator's part, because files may only go once nobody writes them."""
+        del step
+        restart = death.ours(ctx.target.manifest, ctx.plan.components)
+        state = [str(path) for path in _state(ctx, restart)]
+        self._bed = death.Deathbed(await death.find(ctx), ctx.clock)
+        before, after = self._bed.strike(signal.SIGKILL)
+        return Receipt(
+            fault=self.name,
+            mechanism="SIGKILL by pidfd_send_signal, state removed",
+            t0_mono_ns=after,
+            t0_source="the kill call",
+            uncertainty_ns=after - before,
+            processes=self._bed.processes,
+            data={"restart": restart, "state": state},
+        )
+
+    async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
+        """Prove the deaths, and that the state was gone before the restart."""
+        del ctx
+        assert self._bed is not None
+        deaths = await death.witness(self._bed, receipt.t0_mono_ns, limit_s=_END_LIMIT_S)
+        try:
+            await asyncio.wait_for(self._wiped.wait(), _END_LIMIT_S)
+        except TimeoutError:
+            return Witness(bit=False, evidence={**deaths.evidence, "wiped": False})
+        return Witness(bit=deaths.bit, evidence={**deaths.evidence, "wiped": receipt.data["state"]})
+
+    async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Wipe and start with nothing."""
+        assert self._bed is not None
+        if not await self._bed.gone(_END_LIMIT_S):
+            raise FaultError("still there after SIGKILL", where=", ".join(self._bed.processes))
+        for path in map(Path, receipt.data["state"]):
+            await asyncio.to_thread(_remove, path)
+        self._wiped.set()
+        await death.start_again(ctx, receipt.data["restart"])
+
+    async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Let the handles go; what was wiped is wiped."""
+        del ctx, receipt
+        if self._bed is not None:
+            self._bed.close()
+
+
+def _state(ctx: FaultContext, processes: list[str]) -> list[Path]:
+    target = ctx.target
+    assert isinstance(target, Restartable)
+    return [Path(path) for name in processes for path in target.state_paths(name)]
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder. Processes that die with their parent may write for one more moment: try again until it is gone."""
+    for _ in range(100):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        if not path.exists():
+            return
+    raise FaultError("cannot be removed", where=str(path))

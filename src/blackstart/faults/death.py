@@ -1,0 +1,133 @@
+"""Ending processes all at once, and noticing their death from the kernel: the pidfd becomes readable."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from blackstart.contracts import Clock, FaultContext, HasProcesses, Restartable
+from blackstart.errors import FaultError
+from blackstart.faults import procs
+from blackstart.model.fault import ProcessRef, Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from blackstart.model.manifest import Manifest
+
+
+class Deathbed:
+    """Watches processes from before they are hit. `noticed` is when the kernel told us of each death."""
+
+    def __init__(self, processes: Mapping[str, ProcessRef], clock: Clock) -> None:
+        self.processes = dict(processes)
+        self.noticed: dict[str, int] = {}
+        self._clock = clock
+        self._all = asyncio.Event()
+        self._handles: dict[str, int] = {}
+        try:
+            for name, process in processes.items():
+                self._handles[name] = _open(name, process)
+        except BaseException:
+            self.close()
+            raise
+        for name, handle in self._handles.items():
+            asyncio.get_running_loop().add_reader(handle, self._died, name)
+
+    def strike(self, number: signal.Signals) -> tuple[int, int]:
+        """Signal all of them, as close together as can be; returns the instants just before and just after."""
+        before = self._clock.now().mono_ns
+        for handle in self._handles.values():
+            try:
+                signal.pidfd_send_signal(handle, number)
+            except ProcessLookupError:
+                continue  # it ended by itself meanwhile; the witness will tell
+        return before, self._clock.now().mono_ns
+
+    async def gone(self, limit_s: float) -> bool:
+        """Wait until all are dead; False after `limit_s`."""
+        try:
+            await asyncio.wait_for(self._all.wait(), limit_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the handles; idempotent."""
+        for name in list(self._handles):
+            self._release(name)
+
+    def _died(self, name: str) -> None:
+        self.noticed[name] = self._clock.now().mono_ns
+        self._release(name)
+        if len(self.noticed) == len(self.processes):
+            self._all.set()
+
+    def _release(self, name: str) -> None:
+        handle = self._handles.pop(name)
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
+
+
+def _open(name: str, process: ProcessRef) -> int:
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        raise FaultError("has ended before the fault", where=f"{name} (pid {process.pid})") from None
+    if not procs.is_alive(process.pid, process.start_ticks):
+        os.close(handle)
+        raise FaultError("has ended before the fault", where=f"{name} (pid {process.pid})")
+    return handle
+
+
+async def find(ctx: FaultContext) -> dict[str, ProcessRef]:
+    """Look up the processes of the plan's components. Raises TargetError when one has none."""
+    target = ctx.target
+    assert isinstance(target, HasProcesses)
+    found = await asyncio.gather(*(target.process(name) for name in ctx.plan.components))
+    return dict(zip(ctx.plan.components, found, strict=True))
+
+
+async def witness(bed: Deathbed, t0_mono_ns: int, *, limit_s: float = 10.0) -> Witness:
+    """Prove the deaths twice: the kernel told us by pidfd, and `/proc` no longer shows a live process of that start time."""
+    told = await bed.gone(limit_s)
+    evidence = {name: _evidence(bed, name, process, t0_mono_ns) for name, process in bed.processes.items()}
+    return Witness(bit=told and all(one["gone_from_proc"] for one in evidence.values()), evidence=evidence)
+
+
+def _evidence(bed: Deathbed, name: str, process: ProcessRef, t0_mono_ns: int) -> dict[str, Any]:
+    noticed = bed.noticed.get(name)
+    return {
+        "pid": process.pid,
+        "start_ticks": process.start_ticks,
+        "noticed_after_ms": None if noticed is None else (noticed - t0_mono_ns) / 1e6,
+        "gone_from_proc": not procs.is_alive(process.pid, process.start_ticks),
+    }
+
+
+def ours(manifest: Manifest, components: Iterable[str]) -> list[str]:
+    """Name the processes among them that Blackstart, as the operator, starts again; in the order of the manifest."""
+    wanted = {manifest.components[one].process for one in components if one in manifest.components}
+    return [
+        name
+        for name, process in manifest.processes.items()
+        if name in wanted and process.restart == "blackstart"
+    ]
+
+
+async def start_again(ctx: FaultContext, processes: Iterable[str]) -> None:
+    """Start processes in order, each as soon as the one before is ready."""
+    target = ctx.target
+    for name in processes:
+        assert isinstance(target, Restartable)
+        await target.start(name)
+
+
+def no_processes(manifest: Manifest, components: Iterable[str]) -> str | None:
+    """Say which component is no process that could be hit, or None."""
+    for name in components:
+        if not name.startswith("@") and name not in manifest.components:
+            return f"`{name}` is not a component of {manifest.name}"
+    return None if manifest.components else "the manifest names no components"

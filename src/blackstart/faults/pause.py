@@ -1,0 +1,86 @@
+"""Pause: SIGSTOP, and SIGCONT after `duration_s` (R77). The guardian holds the SIGCONT before the process stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blackstart.faults import death, procs
+from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
+
+if TYPE_CHECKING:
+    from blackstart.contracts import FaultContext
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep
+
+_DEFAULT_S = 2.0
+
+
+class Pause:
+    """Every process of the plan's components stands still for `duration_s` (2 s)."""
+
+    name = "pause"
+
+    def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
+        """See `contracts.Fault`."""
+        return death.no_processes(target, step.components)
+
+    async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
+        """Stop them; the undo is in the guardian's hands first."""
+        processes = await death.find(ctx)
+        limit_ns = round(ctx.target.manifest.limits.fault_limit_s * 1e9)
+        undos = tuple(_undo(name, one, ctx.clock.now().mono_ns + limit_ns) for name, one in processes.items())
+        await ctx.protect(undos)
+        bed = death.Deathbed(processes, ctx.clock)
+        before, after = bed.strike(signal.SIGSTOP)
+        bed.close()
+        return Receipt(
+            fault=self.name,
+            mechanism="SIGSTOP by pidfd_send_signal",
+            t0_mono_ns=after,
+            t0_source="the stop call",
+            uncertainty_ns=after - before,
+            processes=processes,
+            undo=undos,
+            data={"duration_s": float(step.parameters.get("duration_s", _DEFAULT_S))},
+        )
+
+    async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
+        """Ask the kernel: it shows the state `T` for each of them."""
+        deadline = ctx.clock.now().mono_ns + round(min(1.0, receipt.data["duration_s"] / 2) * 1e9)
+        states = _states(receipt)
+        while set(states.values()) != {"T"} and ctx.clock.now().mono_ns < deadline:
+            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + 1_000_000)
+            states = _states(receipt)
+        return Witness(bit=all(state == "T" for state in states.values()), evidence={"states": states})
+
+    async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Let them run on after the time is over."""
+        await ctx.clock.sleep_until(receipt.t0_mono_ns + round(receipt.data["duration_s"] * 1e9))
+        await self.revert(ctx, receipt)
+
+    async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Continue; harmless when they run already or are gone."""
+        del ctx
+        for one in receipt.processes.values():
+            found = procs.stat(one.pid)
+            if found is not None and found.start_ticks == one.start_ticks:
+                procs.send(found, signal.SIGCONT)
+        await asyncio.sleep(0)
+
+
+def _undo(name: str, process: ProcessRef, expires_mono_ns: int) -> Undo:
+    return Undo(
+        id=f"pause:{name}:{process.pid}",
+        action="continue",
+        arguments=msgspec.to_builtins(process),
+        expires_mono_ns=expires_mono_ns,
+    )
+
+
+def _states(receipt: Receipt) -> dict[str, str]:
+    found = {name: procs.stat(one.pid) for name, one in receipt.processes.items()}
+    return {name: one.state if one is not None else "gone" for name, one in found.items()}

@@ -1,0 +1,55 @@
+"""All faults by name: the built-in ones, and those that other packages bring (entry points `blackstart.faults`)."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from blackstart.contracts import Fault
+from blackstart.errors import ScenarioError
+from blackstart.faults.cold import Cold
+from blackstart.faults.disconnect import Disconnect
+from blackstart.faults.kill import Kill
+from blackstart.faults.pause import Pause
+from blackstart.faults.terminate import Terminate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GROUP = "blackstart.faults"
+_BUILT_IN: tuple[Callable[[], Fault], ...] = (Kill, Terminate, Cold, Disconnect, Pause)
+
+
+@cache
+def known() -> dict[str, Callable[[], Fault]]:
+    """Return what makes each fault, by its name. A plug-in may not replace a built-in one."""
+    made: dict[str, Callable[[], Fault]] = {}
+    for point in entry_points(group=GROUP):
+        made[point.name] = point.load()
+    return made | {factory().name: factory for factory in _BUILT_IN}
+
+
+def make(kind: str) -> Fault:
+    """Make a fresh fault for one trial. Raises ScenarioError for an unknown kind or a plug-in that breaks the contract."""
+    factory = known().get(kind)
+    if factory is None:
+        close = difflib.get_close_matches(kind, known(), n=1)
+        meant = f"did you mean `{close[0]}`? " if close else ""
+        raise ScenarioError(
+            f"no such fault: `{kind}`", where="fault.kind", hint=f"{meant}known: {', '.join(sorted(known()))}"
+        )
+    fault = factory()
+    missing = [
+        name
+        for name in ("unavailable", "inject", "witness", "revert")
+        if not callable(getattr(fault, name, None))
+    ]
+    if missing or not isinstance(fault, Fault):
+        raise ScenarioError(
+            f"the plug-in lacks: {', '.join(missing) or 'name'}",
+            where=f"fault `{kind}`",
+            hint="see CREATING_FAULTS.md",
+        )
+    return fault

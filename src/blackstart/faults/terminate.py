@@ -1,0 +1,65 @@
+"""Clean shutdown: SIGTERM, the end awaited, then a start by the operator (R24). Nothing may be lost."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from blackstart.errors import FaultError
+from blackstart.faults import death
+from blackstart.model.fault import Receipt, Witness
+
+if TYPE_CHECKING:
+    from blackstart.contracts import FaultContext
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep
+
+_END_LIMIT_S = 60.0
+
+
+class Terminate:
+    """SIGTERM through pidfds; t0 is the call, because from there on the system goes down."""
+
+    name = "terminate"
+
+    def __init__(self) -> None:
+        self._bed: death.Deathbed | None = None
+
+    def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
+        """See `contracts.Fault`."""
+        return death.no_processes(target, step.components)
+
+    async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
+        """Ask the plan's components to end."""
+        del step
+        self._bed = death.Deathbed(await death.find(ctx), ctx.clock)
+        before, after = self._bed.strike(signal.SIGTERM)
+        return Receipt(
+            fault=self.name,
+            mechanism="SIGTERM by pidfd_send_signal",
+            t0_mono_ns=after,
+            t0_source="the call that asked for the stop",
+            uncertainty_ns=after - before,
+            processes=self._bed.processes,
+            data={"restart": death.ours(ctx.target.manifest, ctx.plan.components)},
+        )
+
+    async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
+        """Prove the ends: a system that ignores SIGTERM was not shut down."""
+        del ctx
+        assert self._bed is not None
+        return await death.witness(self._bed, receipt.t0_mono_ns, limit_s=_END_LIMIT_S)
+
+    async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Start again as soon as everything has ended."""
+        assert self._bed is not None
+        if not await self._bed.gone(_END_LIMIT_S):
+            left = [name for name in self._bed.processes if name not in self._bed.noticed]
+            raise FaultError(f"still running {_END_LIMIT_S:g} s after SIGTERM", where=", ".join(left))
+        await death.start_again(ctx, receipt.data["restart"])
+
+    async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Nothing stays in place; only the handles are let go."""
+        del ctx, receipt
+        if self._bed is not None:
+            self._bed.close()
