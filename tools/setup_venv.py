@@ -61,7 +61,6 @@ def main(venv: Path) -> None:
     run([python, *PIP, "install", "--no-deps", "-r", lock], "installing the locked packages")
     install = [python, *PIP, "install", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
     run(install, "installing blackstart")
-    run([python, "-m", "compileall", "-q", str(ROOT / "src")], "compiling")
     (ROOT / venv / ".ready").touch()
 
 
