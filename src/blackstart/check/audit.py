@@ -1,0 +1,302 @@
+"""Ledger audit: what became of every acknowledged event, exactly, in bounded memory (R49, R70).
+
+Meaning of every list: docs/reference/ledger-format.md. Besides: a key that stands more than once in
+the ledger (a client that tried again) counts once, with its strongest outcome (`ok` before `info`
+before `fail`) and of those its lowest `seq`. Where a key is held more than once, its copy with the
+lowest `seq` is the one whose order counts. Content is compared by a 64-bit hash.
+
+How: one full outer hash join of both sides leaves a narrow table (two integers and a byte of flags an
+event; the key only where something is remarkable). Every list is a filter on it. That no key repeats
+is seen for nothing, from the numbers of rows; only where they disagree are the repeated keys sought.
+Order is a running maximum over that table.
+"""
+
+# ruff: noqa: S608 - every name and number in these queries is our own; file names are quoted by `quote`
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import msgspec
+
+from blackstart.check.ledgers import FORM, INTEGERS, OUTCOMES, Ledger, attach, damage_located, quote
+from blackstart.errors import BlackstartError, LedgerError
+from blackstart.model.outcome import LOSS_KINDS
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# Bits of the flags: which sides have it (0 both, 1 ledger only, 2 held only), outcome, content, late.
+LEDGER_ONLY, HELD_ONLY = 1, 2
+INFO, FAILED, UNDEFINED = 4, 8, 12
+DIFFERS, COMPARED, LATE = 16, 32, 64
+
+BOTH = "(f & 3) = 0"
+KNOWN = f"(f & 12) <= {INFO}"
+LISTS = {
+    "lost": f"(f & 15) = {LEDGER_ONLY}",
+    "phantom": f"(f & 3) = {HELD_ONLY} OR ({BOTH} AND (f & 12) = {FAILED})",
+    "corrupted": f"{BOTH} AND {KNOWN} AND (f & {DIFFERS}) <> 0",
+    "indeterminate": f"(f & 3) <> {HELD_ONLY} AND (f & 12) = {INFO}",
+    "late": f"{BOTH} AND {KNOWN} AND (f & {LATE}) <> 0",
+}
+
+
+class AuditCancelledError(BlackstartError):
+    """The audit was called off before it had an answer."""
+
+
+class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of an audit.
+
+    `acknowledged` counts `ok` events, `recovered` held rows. `counts` are exact; `lists` hold the
+    first keys of each kind; `files` the whole lists as JSON lines. `lost_notional` is None when the
+    ledger states no money. `not_checked` says which comparisons the files did not allow.
+    """
+
+    acknowledged: int
+    recovered: int
+    counts: dict[str, int]
+    lists: dict[str, tuple[str, ...]]
+    files: dict[str, str] = {}
+    earliest_lost_mono_ns: int | None = None
+    lost_notional: int | None = None
+    gap_events: int | None = None
+    not_checked: tuple[str, ...] = ()
+
+
+def audit(
+    acknowledged: Path,
+    recovered: Path,
+    *,
+    out: Path | None = None,
+    listed: int = 100,
+    t0_mono_ns: int | None = None,
+    memory_limit: str = "1GB",
+    threads: int | None = None,
+    cancelled: threading.Event | None = None,
+) -> AuditResult:
+    """Compare two ledger files.
+
+    `out` is a folder for the whole lists, `listed` how many keys of each the result names.
+    `t0_mono_ns` (the failure) is needed for `gap_events`. What does not fit into `memory_limit` is
+    spilled to a folder that is removed afterwards. Setting `cancelled` from another thread ends the
+    audit with AuditCancelledError. Raises LedgerError naming file and place of damage.
+    """
+    with tempfile.TemporaryDirectory(prefix="blackstart-audit-", dir=out) as spill:
+        settings: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": spill}
+        if threads:
+            settings["threads"] = threads
+        with duckdb.connect(config=settings) as con, _cancellable(con, cancelled):
+            # No network, ever; row order is not needed and costs memory.
+            con.execute("SET autoinstall_known_extensions = false; SET preserve_insertion_order = false")
+            return _Audit(con, acknowledged, recovered).result(out, listed, t0_mono_ns)
+
+
+@contextmanager
+def _cancellable(con: DuckDBPyConnection, cancelled: threading.Event | None) -> Iterator[None]:
+    """Interrupt the running query as soon as `cancelled` is set."""
+    done = threading.Event()
+
+    def wait(event: threading.Event) -> None:
+        while not done.is_set():
+            if event.wait(0.05):
+                con.interrupt()
+                done.wait(0.05)
+
+    watcher = threading.Thread(target=wait, args=(cancelled,), daemon=True) if cancelled else None
+    if watcher:
+        watcher.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise AuditCancelledError("the audit was cancelled") from error
+    finally:
+        done.set()
+        if watcher:
+            watcher.join()
+
+
+class _Audit:
+    """The queries of one audit on one connection."""
+
+    def __init__(self, con: DuckDBPyConnection, acknowledged: Path, recovered: Path) -> None:
+        self._con = con
+        self._ledger = attach(con, acknowledged, "ledger_file")
+        self._held = attach(con, recovered, "held_file")
+        self._views()
+
+    def result(self, out: Path | None, listed: int, t0_mono_ns: int | None) -> AuditResult:
+        """Run everything."""
+        with damage_located(self._ledger.path), damage_located(self._held.path):
+            self._join()
+        self._refuse_bad_rows()
+        if self._ledger_repeats():
+            self._merge_ledger()
+            self._join()
+        self._lists()
+        counts = {kind: self._number(f"SELECT count(*) FROM {kind}") for kind in LOSS_KINDS}
+        lost = self._row("SELECT min(mono_ns), sum(notional), count(notional) FROM lost")
+        return AuditResult(
+            acknowledged=self._number("SELECT count(*) FROM ledger WHERE o = 0"),
+            recovered=self._number("SELECT count(*) FROM held"),
+            counts=counts,
+            lists={kind: self._first(kind, listed) for kind in LOSS_KINDS},
+            files=self._write(out, counts) if out else {},
+            earliest_lost_mono_ns=lost[0],
+            lost_notional=self._notional(counts["lost"], lost[1], lost[2]),
+            gap_events=None if t0_mono_ns is None else self._gap(t0_mono_ns),
+            not_checked=self._not_checked(),
+        )
+
+    def _views(self) -> None:
+        """Give both files one shape: keys of one type, outcomes as numbers, content as a hash."""
+        ledger, held = self._ledger, self._held
+        key = "key" if {ledger.types["key"], held.types["key"]} <= INTEGERS else "key::VARCHAR"
+        outcome = ledger.column("outcome", "VARCHAR")
+        code = f"CASE WHEN {outcome} IS NULL OR {outcome} = 'ok' THEN 0 WHEN {outcome} = 'info' THEN 1"
+        code += f" WHEN {outcome} = 'fail' THEN 2 ELSE 3 END"
+        self._con.execute(f"""
+            CREATE TEMP VIEW ledger AS SELECT {key} AS key, {ledger.column("seq", "BIGINT")} AS seq,
+              {_digest(ledger)} AS c, {ledger.column("mono_ns", "BIGINT")} AS mono_ns,
+              ({code})::UTINYINT AS o, {ledger.column("notional", "BIGINT")} AS notional FROM ledger_file;
+            CREATE TEMP VIEW held AS SELECT {key} AS key, {held.column("seq", "BIGINT")} AS seq,
+              {_digest(held)} AS c, coalesce({held.column("late", "BOOLEAN")}, false) AS late FROM held_file""")
+
+    def _join(self) -> None:
+        """Put both sides together: `ls` and `rs` are the orders, `f` the flags, `k` a remarkable key."""
+        self._con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE j AS
+            WITH l AS (SELECT key, seq, c, o, true AS here FROM ledger),
+                 r AS (SELECT key, seq, c, late, true AS here FROM held),
+                 p AS (SELECT l.key AS lk, r.key AS rk, l.seq AS ls, r.seq AS rs,
+                     (CASE WHEN r.here IS NULL THEN {LEDGER_ONLY} WHEN l.here IS NULL THEN {HELD_ONLY}
+                        ELSE 0 END
+                      + 4 * coalesce(l.o, 0)
+                      + CASE WHEN l.c <> r.c THEN {DIFFERS + COMPARED} WHEN l.c = r.c THEN {COMPARED}
+                        ELSE 0 END
+                      + CASE WHEN r.late THEN {LATE} ELSE 0 END)::UTINYINT AS f
+                   FROM l FULL OUTER JOIN r ON l.key = r.key)
+            SELECT ls, rs, f,
+              CASE WHEN (f & ~{COMPARED}::UTINYINT) <> 0 THEN coalesce(lk, rk) END AS k FROM p""")
+
+    def _refuse_bad_rows(self) -> None:
+        """Refuse rows without identity, and outcomes that are none."""
+        for ledger, side in ((self._ledger, LEDGER_ONLY), (self._held, HELD_ONLY)):
+            missing = self._number(f"SELECT count(*) FROM j WHERE (f & 3) = {side} AND k IS NULL")
+            if missing:
+                raise LedgerError(f"{missing} row(s) have no key", where=str(ledger.path), hint=f"see {FORM}")
+        if self._number(f"SELECT count(*) FROM j WHERE (f & 12) = {UNDEFINED}"):
+            column = self._ledger.column("outcome", "VARCHAR")
+            row = self._row(f"SELECT key, {column} FROM ledger_file WHERE {column} NOT IN {OUTCOMES} LIMIT 1")
+            what = f"outcome {row[1]!r} of key {row[0]!r} is none of {', '.join(OUTCOMES)}"
+            raise LedgerError(what, where=str(self._ledger.path), hint=f"see {FORM}")
+
+    def _ledger_repeats(self) -> bool:
+        """Tell whether a key repeats in the ledger: then held rows appear more than once in the join."""
+        joined = self._number(f"SELECT count(*) FROM j WHERE (f & 3) <> {LEDGER_ONLY}")
+        if joined > self._number("SELECT count(*) FROM held"):
+            return True
+        return self._repeats(f"(f & 3) = {LEDGER_ONLY}")
+
+    def _held_repeats(self) -> bool:
+        joined = self._number(f"SELECT count(*) FROM j WHERE (f & 3) <> {HELD_ONLY}")
+        return joined > self._number("SELECT count(*) FROM ledger") or self._repeats(f"(f & 3) = {HELD_ONLY}")
+
+    def _repeats(self, where: str) -> bool:
+        row = self._row(f"SELECT count(k), count(DISTINCT k) FROM j WHERE {where}")
+        return bool(row[0] > row[1])
+
+    def _merge_ledger(self) -> None:
+        """Let each key of the ledger stand once, with its strongest outcome."""
+        self._con.execute("""
+            CREATE TEMP TABLE merged AS
+              SELECT key, min(row(o, coalesce(seq, 9223372036854775807), seq, mono_ns, c, notional)) AS m
+              FROM ledger GROUP BY key;
+            CREATE OR REPLACE TEMP VIEW ledger AS
+              SELECT key, m[3] AS seq, m[5] AS c, m[4] AS mono_ns, m[1] AS o, m[6] AS notional FROM merged""")
+
+    def _lists(self) -> None:
+        """Make a table of keys for every kind of loss."""
+        for kind, where in LISTS.items():
+            name = "lost_keys" if kind == "lost" else kind
+            source = f"SELECT k AS key, min(ls) AS seq FROM j WHERE {where} GROUP BY k"
+            self._con.execute(f"CREATE TEMP TABLE {name} AS {source}")
+        self._con.execute("CREATE TEMP TABLE lost AS SELECT * FROM ledger SEMI JOIN lost_keys USING (key)")
+        only_if = "" if self._held_repeats() else "WHERE false"
+        self._con.execute(f"""CREATE TEMP TABLE duplicated AS
+            SELECT key, min(seq) AS seq FROM held {only_if} GROUP BY key HAVING count(*) > 1""")
+        self._reordered()
+
+    def _reordered(self) -> None:
+        """Find what is held behind something acknowledged later; rows of one `rs` do not judge each other."""
+        self._con.execute(f"""
+            CREATE TEMP TABLE behind AS SELECT DISTINCT ls, rs FROM
+              (SELECT ls, rs, f, max(ls) OVER (ORDER BY rs, ls ROWS UNBOUNDED PRECEDING) AS highest FROM j
+               WHERE {BOTH} AND {KNOWN} AND ls IS NOT NULL AND rs IS NOT NULL)
+              WHERE ls < highest AND (f & {LATE}) = 0;
+            CREATE TEMP TABLE suspects AS SELECT l.key, l.seq, r.seq AS rs
+              FROM (SELECT key, seq FROM ledger SEMI JOIN behind ON seq = behind.ls WHERE o <= 1) l
+              JOIN (SELECT key, seq FROM held SEMI JOIN behind ON seq = behind.rs WHERE NOT late) r
+                ON l.key = r.key
+              SEMI JOIN behind ON l.seq = behind.ls AND r.seq = behind.rs;
+            CREATE TEMP TABLE reordered AS SELECT DISTINCT s.key, s.seq FROM suspects s
+              LEFT JOIN duplicated d ON s.key = d.key WHERE d.key IS NULL OR s.rs = d.seq""")
+
+    def _notional(self, lost: int, total: int | None, stated: int) -> int | None:
+        if lost:
+            return int(total) if total is not None and stated == lost else None
+        return 0 if "notional" in self._ledger.types else None
+
+    def _gap(self, t0_mono_ns: int) -> int | None:
+        """Count acknowledged events between the last held one before the failure and the first one after."""
+        held = "FROM ledger ANTI JOIN lost_keys USING (key) WHERE o = 0"
+        before = f"SELECT max(seq) {held} AND mono_ns <= {t0_mono_ns}"
+        last = self._row(before)[0]
+        behind = "" if last is None else f"AND seq > {last}"
+        first = self._row(f"SELECT min(seq) {held} AND mono_ns > {t0_mono_ns} {behind}")[0]
+        if last is None and first is None:
+            return None
+        ahead = "" if first is None else f"AND seq < {first}"
+        return self._number(f"SELECT count(*) FROM ledger WHERE o = 0 {behind} {ahead}")
+
+    def _not_checked(self) -> tuple[str, ...]:
+        """Say which comparisons could be made for no event that is on both sides, or only for some."""
+        row = self._row(f"""SELECT count(*), count(*) FILTER ((f & {COMPARED}) <> 0),
+            count(*) FILTER (ls IS NOT NULL AND rs IS NOT NULL) FROM j WHERE {BOTH} AND {KNOWN}""")
+        pairs = {"content": row[1], "order": row[2]}
+        return tuple(
+            f"{what} of {row[0] - done} of {row[0]} events" for what, done in pairs.items() if done < row[0]
+        )
+
+    def _write(self, out: Path, counts: dict[str, int]) -> dict[str, str]:
+        out.mkdir(parents=True, exist_ok=True)
+        files = {kind: out / f"{kind}.jsonl" for kind, count in counts.items() if count}
+        for kind, path in files.items():
+            self._con.execute(
+                f"COPY (SELECT key, seq FROM {kind} ORDER BY seq, key) TO {quote(path)} (FORMAT json)"
+            )
+        return {kind: str(path) for kind, path in files.items()}
+
+    def _first(self, kind: str, listed: int) -> tuple[str, ...]:
+        rows = self._con.execute(f"SELECT key FROM {kind} ORDER BY seq, key LIMIT {listed}").fetchall()
+        return tuple(str(row[0]) for row in rows)
+
+    def _row(self, query: str) -> tuple[Any, ...]:
+        row = self._con.execute(query).fetchone()
+        assert row is not None
+        return row
+
+    def _number(self, query: str) -> int:
+        return int(self._row(query)[0])
+
+
+def _digest(ledger: Ledger) -> str:
+    if "content" not in ledger.types:
+        return "NULL::UBIGINT"
+    return f"CASE WHEN content IS NOT NULL THEN hash({ledger.column('content', 'VARCHAR')}) END"

@@ -1,0 +1,260 @@
+"""RTO: six stamps, five contiguous phases, one total (DESIGN section 4, R48).
+
+How the stamps are chosen when a target reports many events of a kind (two engines restart, a session
+comes back after its router):
+
+* t0 is the receipt's. Whatever is stamped before it (less its uncertainty) belongs to the time before
+  the fault.
+* t5 is the event that ended the outage: `check.service` says which one, and why events in flight at t0
+  never count.
+* t1 is the first detection after t0; t2 the first response from t1 on.
+* t4 is the last validation up to t5: if a first validation was overtaken by events (halted, validated
+  anew), the one that led to service counts. One that lies after t5 is no stamp but a finding
+  (`check.order`: traded before validated).
+* t3 is the last recovery up to t4: what had to be back before the state could be validated. Parts that
+  come back later (a standby) do not lengthen the outage.
+
+Stamps must not run backwards. A stamp that lies before its predecessor by no more than both
+uncertainties together is moved onto it, with a remark; else it is left out. A phase with a stamp
+missing is unknown, never zero. The total needs only t0 and t5.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blackstart.check.service import ResumeWatch
+from blackstart.check.stamps import candidates
+from blackstart.model.instant import Stamp, StampName
+from blackstart.model.outcome import PHASES, Rto
+from blackstart.model.record import ServiceWatched
+from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blackstart.check.facts import Facts
+    from blackstart.model.fault import Receipt
+
+NS_PER_MS = 1_000_000
+NOT_APPLICABLE = ("validated", "validation")
+
+
+def check(facts: Facts) -> tuple[Rto, CheckResult]:
+    """Measure the recovery and judge it by the scenario's objective."""
+    receipt = facts.receipt
+    if receipt is None:
+        finding = Finding(
+            verdict=Verdict.UNKNOWN, code="no-fault", text="no fault was injected: there is no t0"
+        )
+        return Rto(), conclude("rto", [finding])
+    rto, remarks = measure(facts, receipt)
+    return rto, conclude("rto", [*remarks, *_judge(facts, rto)])
+
+
+def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
+    """Take the stamps out of the history; the findings say what kept some of them from being used."""
+    watch = ResumeWatch.of(facts.plan, facts.manifest)
+    for record in facts.records:
+        watch.feed(record)
+    t0 = Stamp(
+        name=StampName.FAILURE,
+        mono_ns=receipt.t0_mono_ns,
+        source=receipt.t0_source,
+        uncertainty_ns=receipt.uncertainty_ns,
+    )
+    until, unwatched = _sight(facts, t0.mono_ns)
+    t5 = _resumption(watch, facts, until)
+    stamps, remarks = _chain(facts, t0, t5)
+    rto = _rto(watch, stamps, until, unwatched)
+    return rto, [*unwatched, *remarks, *_about_service(watch, rto)]
+
+
+def _resumption(watch: ResumeWatch, facts: Facts, until_ns: int) -> Stamp | None:
+    event = watch.final(until_ns)
+    if event is None or event[0] > until_ns:
+        return None
+    spec = facts.manifest.services.get(watch.service)
+    who = spec.source if spec else "service"
+    return Stamp(
+        name=StampName.RESUMED, mono_ns=event[0], source=f"{who}: {event[1]}", uncertainty_ns=event[2]
+    )
+
+
+def _sight(facts: Facts, t0_ns: int) -> tuple[int, list[Finding]]:
+    """Until when the service was watched without a break from t0 on; beyond that, silence proves nothing."""
+    service = facts.plan.service
+    spans = sorted(
+        (w.since_mono_ns, w.until_mono_ns) for w in facts.all(ServiceWatched) if w.service == service
+    )
+    until = t0_ns
+    for since, end in spans:
+        if since <= until:
+            until = max(until, end)
+    observed = facts.stage("observed")
+    if until > t0_ns and (observed is None or until >= observed.mono_ns):
+        return until, []
+    text = f"the service stream '{service}' was not watched from the fault to the end of observation"
+    return until, [Finding(verdict=Verdict.UNKNOWN, code="service-unwatched", text=text)]
+
+
+def _chain(facts: Facts, t0: Stamp, t5: Stamp | None) -> tuple[dict[StampName, Stamp], list[Finding]]:
+    """Choose t1 to t4 between t0 and t5 by the rules of this module."""
+    earliest = t0.mono_ns - t0.uncertainty_ns
+    latest = t5.mono_ns if t5 else None
+    stamps = {StampName.FAILURE: t0}
+    first = _first(candidates(facts, "detected", not_before_ns=earliest), latest)
+    base = first.mono_ns - first.uncertainty_ns if first else earliest
+    second = _first(candidates(facts, "responded", not_before_ns=base), latest)
+    base = second.mono_ns if second else base
+    fourth = _last(candidates(facts, "validated", not_before_ns=base), latest)
+    third = _last(candidates(facts, "recovered", not_before_ns=base), _earlier(fourth, latest))
+    findings: list[Finding] = []
+    for stamp in (first, second, third, fourth, t5):
+        if stamp is not None:
+            _append(stamps, stamp, findings)
+    return stamps, findings
+
+
+def _earlier(stamp: Stamp | None, limit_ns: int | None) -> int | None:
+    known = [ns for ns in (stamp.mono_ns if stamp else None, limit_ns) if ns is not None]
+    return min(known, default=None)
+
+
+def _first(found: Sequence[Stamp], limit_ns: int | None) -> Stamp | None:
+    """Return the earliest stamp that can lie at or before the limit."""
+    return next((s for s in found if _fits(s, limit_ns)), None)
+
+
+def _fits(stamp: Stamp, limit_ns: int | None) -> bool:
+    return limit_ns is None or stamp.mono_ns - stamp.uncertainty_ns <= limit_ns
+
+
+def _last(found: Sequence[Stamp], limit_ns: int | None) -> Stamp | None:
+    """Return the latest stamp that can lie at or before the limit; without a limit the earliest."""
+    if limit_ns is None:
+        return found[0] if found else None
+    return next((s for s in reversed(found) if _fits(s, limit_ns)), None)
+
+
+def _append(stamps: dict[StampName, Stamp], stamp: Stamp, findings: list[Finding]) -> None:
+    """Put a stamp behind those that are there. t5 is the oracle's and stays where it is."""
+    ahead = [s for s in stamps.values() if s.mono_ns > stamp.mono_ns]
+    if stamp.name is StampName.RESUMED:
+        stamps[stamp.name] = stamp
+        for other in ahead:
+            _move(stamps, other, stamp, findings)
+    elif ahead:
+        _move(stamps, stamp, max(ahead, key=lambda s: s.mono_ns), findings)
+    else:
+        stamps[stamp.name] = stamp
+
+
+def _move(stamps: dict[StampName, Stamp], stamp: Stamp, onto: Stamp, findings: list[Finding]) -> None:
+    """Move `stamp` onto the one it contradicts if both may be the same instant, else leave it out."""
+    apart_ns = abs(stamp.mono_ns - onto.mono_ns)
+    data = {"stamp": stamp.name, "against": onto.name, "apart_ns": apart_ns}
+    if apart_ns <= stamp.uncertainty_ns + onto.uncertainty_ns:
+        uncertainty = stamp.uncertainty_ns + apart_ns
+        stamps[stamp.name] = msgspec.structs.replace(stamp, mono_ns=onto.mono_ns, uncertainty_ns=uncertainty)
+        text = f"{stamp.name} and {onto.name} are the wrong way round by {apart_ns} ns, within uncertainty"
+        findings.append(Finding(verdict=Verdict.PASS, code="stamps-touch", text=text, data=data))
+        return
+    stamps.pop(stamp.name, None)
+    text = f"{stamp.name} ({stamp.source}) is on the wrong side of {onto.name} ({onto.source})"
+    findings.append(Finding(verdict=Verdict.UNKNOWN, code="stamps-out-of-order", text=text, data=data))
+
+
+def _rto(watch: ResumeWatch, stamps: dict[StampName, Stamp], until_ns: int, unwatched: list[Finding]) -> Rto:
+    t0, t5 = stamps[StampName.FAILURE], stamps.get(StampName.RESUMED)
+    interrupted = True if t5 else watch.interrupted(until_ns)
+    if watch.by_epoch and t5 is None and interrupted is False:
+        interrupted = None  # the old path goes on: neither an outage nor the proof that there was none
+    if unwatched and t5 is None:
+        interrupted = None
+    out = interrupted is True and t5 is None
+    return Rto(
+        **_phases(stamps),
+        total_ns=t5.mono_ns - t0.mono_ns if t5 else None,
+        uncertainty_ns=t0.uncertainty_ns + t5.uncertainty_ns if t5 else None,
+        censored_ns=until_ns - t0.mono_ns if out else None,
+        interrupted=interrupted,
+        longest_gap_ns=max(watch.longest_gap_ns, watch.silence_ns(until_ns)),
+        usual_gap_ns=watch.usual.p99_ns if watch.usual else None,
+        stamps={name.value: stamp for name, stamp in stamps.items()},
+    )
+
+
+def _phases(stamps: dict[StampName, Stamp]) -> dict[str, int]:
+    borders = zip(PHASES, pairwise(StampName), strict=True)
+    known = ((phase, stamps.get(begin), stamps.get(end)) for phase, (begin, end) in borders)
+    return {f"{phase}_ns": b.mono_ns - a.mono_ns for phase, a, b in known if a and b}
+
+
+def _about_service(watch: ResumeWatch, rto: Rto) -> list[Finding]:
+    """Remarks and doubts about the service stream itself."""
+    found: list[tuple[Verdict, str, str]] = []
+    if watch.usual is None and not watch.by_epoch:
+        text = f"too few events of '{watch.service}' before the fault: silence after it proves nothing"
+        found.append((Verdict.UNKNOWN, "no-baseline", text))
+    if watch.by_epoch and rto.total_ns is None and rto.interrupted is None:
+        text = "no event of a later epoch, but the service goes on: in-flight and new cannot be told apart"
+        found.append((Verdict.UNKNOWN, "no-new-epoch", text))
+    resumed = watch.resumed or (watch.returns[-1] if watch.returns else None)
+    again = [event for event in watch.returns if resumed and event[0] > resumed[0]]
+    early = [event for event in watch.returns if resumed and event[0] < resumed[0]]
+    if early:
+        text = f"{len(early)} short run(s) before the service held, not counted as resumption"
+        found.append((Verdict.PASS, "stragglers", text))
+    if again:
+        text = f"the service was silent again {len(again)} time(s) after it had resumed"
+        found.append((Verdict.PASS, "interrupted-again", text))
+    return [Finding(verdict=verdict, code=code, text=text) for verdict, code, text in found]
+
+
+def _judge(facts: Facts, rto: Rto) -> list[Finding]:
+    """Compare with the objective; see what is missing."""
+    limit_ns = round(facts.objectives.rto_ms * NS_PER_MS)
+    if rto.censored_ns is not None:
+        text = f"not back after {rto.censored_ns / NS_PER_MS:,.0f} ms of watching"
+        return [Finding(verdict=Verdict.FAIL, code="not-recovered", text=text)]
+    if rto.total_ns is not None:
+        return [*_against(rto, limit_ns), *_missing(facts, rto)]
+    if rto.interrupted is False:
+        return [
+            Finding(verdict=Verdict.PASS, code="no-interruption", text="the service stream never stopped")
+        ]
+    return [
+        Finding(verdict=Verdict.UNKNOWN, code="rto-unknown", text="when the service resumed is not known")
+    ]
+
+
+def _against(rto: Rto, limit_ns: int) -> list[Finding]:
+    """Judge the total, whose true value lies between total - u(t5) and total + u(t0)."""
+    assert rto.total_ns is not None
+    least = rto.total_ns - rto.stamps[StampName.RESUMED.value].uncertainty_ns
+    most = rto.total_ns + rto.stamps[StampName.FAILURE.value].uncertainty_ns
+    if most <= limit_ns:
+        return []
+    text = f"RTO {rto.total_ns / NS_PER_MS:,.1f} ms, objective {limit_ns / NS_PER_MS:,.1f} ms"
+    if least > limit_ns:
+        return [Finding(verdict=Verdict.FAIL, code="rto-exceeded", text=text)]
+    return [Finding(verdict=Verdict.UNKNOWN, code="rto-within-uncertainty", text=text)]
+
+
+def _missing(facts: Facts, rto: Rto) -> list[Finding]:
+    """Every phase of an outage must be known, unless the manifest says that this target has no such step."""
+    unknown = [phase for phase in PHASES if getattr(rto, f"{phase}_ns") is None]
+    ruled_out = facts.manifest.not_applicable
+    reason = next((ruled_out[key] for key in NOT_APPLICABLE if key in ruled_out), None)
+    only_validation = set(unknown) <= {"validation", "resume"} and StampName.VALIDATED.value not in rto.stamps
+    if not unknown:
+        return []
+    if reason is not None and only_validation:
+        text = f"the target has no validation step of its own: {reason}"
+        return [Finding(verdict=Verdict.PASS, code="validation-not-applicable", text=text)]
+    text = f"phase unknown: {', '.join(unknown)}"
+    return [Finding(verdict=Verdict.UNKNOWN, code="phase-unknown", text=text, data={"phases": unknown})]
