@@ -53,6 +53,7 @@ class StrategySettings(msgspec.Struct, frozen=True):
     ema_half_life_s: float = 5.0
     volatility_half_life_s: float = 20.0
     stale_ms: int = 1_000
+    price_step: int = 100
 
 
 class EngineSettings(msgspec.Struct, frozen=True):

@@ -1,1 +1,4 @@
-"""The engine: a deterministic core behind a journal, replicated to a standby, recovered from checkpoint and exchange."""
+"""The engine: a deterministic core behind a journal, replicated to a standby.
+
+Recovered from checkpoint and exchange.
+"""

@@ -1,7 +1,8 @@
 """Pure book-keeping of one symbol: quantity, cash, cost, and profit by average cost.
 
-`cash` is sells minus buys. `cost` is the signed cost of the open quantity (positive long, negative short). Both are exact
-integers, so `realised = cash + cost` and `realised + unrealised = cash + quantity * mark` hold to the tick, always.
+`cash` is sells minus buys. `cost` is the signed cost of the open quantity (positive long, negative short).
+Both are exact integers, so `realised = cash + cost` and `realised + unrealised = cash + quantity * mark` hold
+to the tick, always.
 """
 
 from __future__ import annotations

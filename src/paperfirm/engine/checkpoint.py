@@ -1,4 +1,7 @@
-"""Checkpoints: header, payload, SHA-256; temporary file, fsync, rename, fsync of the directory; the newest valid one is used."""
+"""Checkpoints: header, payload, SHA-256; temporary file, fsync, rename, fsync of the directory.
+
+The newest valid one is used.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,10 @@ def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def oldest_seq(folder: Path) -> int:
-    """Sequence number of the oldest kept checkpoint; the journal after it must be kept. 0 without a valid one."""
+    """Sequence number of the oldest kept checkpoint.
+
+    The journal after it must be kept. 0 without a valid one.
+    """
     for path in sorted(folder.glob("*.ckpt")):
         with path.open("rb") as file:
             head = file.read(HEAD.size)

@@ -1,4 +1,7 @@
-"""Group commit: apply at once, write and replicate once per loop turn, release effects only when durable everywhere."""
+"""Group commit: apply at once, write and replicate once per loop turn.
+
+Release effects only when durable everywhere.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,13 @@ if TYPE_CHECKING:
 
 
 class Committer:
-    """Takes events and their effects. An effect runs when its event is synced here and appended by the standby.
+    """Takes events and their effects.
 
-    `schedule` runs a callable later in this or the next loop turn. `replicate(first, last, bytes)` hands records to the
-    standby while there is one; `needed` says how far the standby must have got (None: there is none). While `held`,
-    nothing is released: the loss of the standby is being registered.
+    An effect runs when its event is synced here and appended by the standby.
+
+    `schedule` runs a callable later in this or the next loop turn. `replicate(first, last, bytes)` hands
+    records to the standby while there is one; `needed` says how far the standby must have got (None: there is
+    none). While `held`, nothing is released: the loss of the standby is being registered.
     """
 
     def __init__(

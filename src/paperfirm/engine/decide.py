@@ -80,7 +80,9 @@ def on_report(state: State, router_seq: int, report: Report, *, late: bool) -> l
     if report.kind == "cancel_reject":
         return _cancel_rejected(order, router_seq, report)
     if report.exec_type == "H":
-        return [] if state.knows(report.exec_id) else [ev.Busted(router_seq, report.exec_id, report.exec_ref_id)]
+        return (
+            [] if state.knows(report.exec_id) else [ev.Busted(router_seq, report.exec_id, report.exec_ref_id)]
+        )
     if report.exec_type == "G":
         return _corrected(state, router_seq, report, late=late)
     if report.exec_type in FILLS and report.last_quantity > 0:
@@ -209,7 +211,15 @@ def missing_executions(state: State, executions: Iterable[ExchangeExecution]) ->
             events.append(_adopted(shell, ""))
         events.append(
             ev.Executed(
-                0, one.exec_id, one.cl_ord_id, one.order_id, one.symbol, one.side, one.quantity, one.price, True
+                0,
+                one.exec_id,
+                one.cl_ord_id,
+                one.order_id,
+                one.symbol,
+                one.side,
+                one.quantity,
+                one.price,
+                True,
             )
         )
     return events
@@ -236,8 +246,8 @@ def missing_orders(
 ) -> list[ev.Event]:
     """Return the events that take up unknown orders and finish those that the exchange has finished.
 
-    Fills are not derived from totals: they come as executions. `client_ids`: ClOrdID to the client's own id, from the
-    database.
+    Fills are not derived from totals: they come as executions. `client_ids`: ClOrdID to the client's own id,
+    from the database.
     """
     events: list[ev.Event] = []
     names = client_ids or {}

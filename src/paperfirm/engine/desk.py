@@ -1,7 +1,10 @@
-"""The trading desk: takes orders, has them approved, journals them, sends them; takes reports up. No I/O, no clock.
+"""The trading desk: takes orders, has them approved, journals them, sends them; takes reports up.
 
-An order passes: `place` -> risk `Check` -> `Approve` -> journal event -> durable everywhere -> answer to the client and
-`Send` to the router. Whatever interrupts this leaves the order either unaccepted or with a fate that recovery settles.
+No I/O, no clock.
+
+An order passes: `place` -> risk `Check` -> `Approve` -> journal event -> durable everywhere -> answer to the
+client and `Send` to the router. Whatever interrupts this leaves the order either unaccepted or with a fate
+that recovery settles.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ MAX_ID = 128
 
 
 class NewOrder(msgspec.Struct, frozen=True):
-    """What a client (or the strategy, without an id) asks for; `price` None is a market order, prices in ticks."""
+    """What a client (or the strategy, without an id) asks for.
+
+    `price` None is a market order, prices in ticks.
+    """
 
     symbol: str
     side: ev.Side
@@ -67,7 +73,10 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 class Desk:
-    """Everything a primary does with orders. `trading` opens and closes the intake; `connected` lets cancels pass."""
+    """Everything a primary does with orders.
+
+    `trading` opens and closes the intake; `connected` lets cancels pass.
+    """
 
     def __init__(
         self,
@@ -133,7 +142,10 @@ class Desk:
         return None
 
     def _repeated(self, client_order_id: str, reply: Reply | None) -> bool:
-        """Answer a known client_order_id with its first outcome; an order still at risk will be answered itself."""
+        """Answer a known client_order_id with its first outcome.
+
+        An order still at risk will be answered itself.
+        """
         cl_ord_id = self.state.by_client.get(client_order_id)
         reason = self.state.refusals.get(client_order_id)
         if client_order_id in self._asked_clients:
@@ -204,7 +216,10 @@ class Desk:
         return asked
 
     def _accepted(self, asked: _Asked) -> None:
-        """The acceptance is durable. Send, unless recovery has taken the order's fate over in the meantime."""
+        """The acceptance is durable.
+
+        Send, unless recovery has taken the order's fate over in the meantime.
+        """
         order = self.state.orders[asked.cl_ord_id]
         if self.trading and order.status == "pending_new":
             self.counters.sent += 1
@@ -286,7 +301,10 @@ class Desk:
         self._on_change(order)
 
     def unsent(self, message: wire.Unsent) -> None:
-        """The router could not send: an order ends here, a cancel is taken back by the status request of recovery."""
+        """The router could not send.
+
+        An order ends here, a cancel is taken back by the status request of recovery.
+        """
         self.counters.unsent += 1
         order = self.state.open_orders.get(message.cl_ord_id)
         if order is not None and order.status == "pending_new":

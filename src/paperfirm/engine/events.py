@@ -1,7 +1,7 @@
 """Journal events: everything that ever changes the engine's state, and nothing else.
 
-Each event is decided once, on the primary, and then only applied: on the primary itself, on the standby, and at
-replay. Prices and cash in ticks of 0.0001.
+Each event is decided once, on the primary, and then only applied: on the primary itself, on the standby, and
+at replay. Prices and cash in ticks of 0.0001.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The journal: segments of `u32 length, u32 CRC-32, payload`, group-synced, torn tails cut, other damage named.
+"""The journal: segments of `u32 length, u32 CRC-32, payload`, group-synced, torn tails cut.
 
-Integers are big endian. A segment's file name is the sequence number of its first record, so that the n-th record of a
-segment has the sequence number name + n.
+Other damage named.
+
+Integers are big endian. A segment's file name is the sequence number of its first record, so that the n-th
+record of a segment has the sequence number name + n.
 """
 
 from __future__ import annotations
@@ -58,14 +60,16 @@ def decode(payload: bytes) -> Record:
     try:
         return _decoder.decode(payload)
     except msgspec.DecodeError as error:
-        raise EngineError(f"a journal record does not decode: {error}; was it written by another version?") from error
+        raise EngineError(
+            f"a journal record does not decode: {error}; was it written by another version?"
+        ) from error
 
 
 def scan(data: bytes, *, name: str, last: bool) -> Iterator[Raw]:
     """Yield the records of a segment's bytes.
 
-    In the `last` segment an unfinished or broken record with nothing sound after it is a torn tail: the iteration ends
-    there. Anywhere else it raises JournalDamage.
+    In the `last` segment an unfinished or broken record with nothing sound after it is a torn tail: the
+    iteration ends there. Anywhere else it raises JournalDamage.
     """
     position, size = 0, len(data)
     while position < size:
@@ -95,7 +99,10 @@ def _one(data: bytes, position: int) -> Raw | str:
 
 
 def _sound_record_after(data: bytes, position: int) -> bool:
-    """Whether a whole record lies anywhere behind the broken one: then it is damage in the middle, no torn tail."""
+    """Whether a whole record lies anywhere behind the broken one.
+
+    Then it is damage in the middle, no torn tail.
+    """
     at = data.find(FIRST_BYTE, position + HEAD.size + 1)
     while at >= 0:
         if isinstance(_one(data, at - HEAD.size), Raw):
@@ -134,11 +141,16 @@ def _segment(segment: Path, following: Path | None, after: int) -> Iterator[tupl
             yield record, raw
         seq += 1
     if following is not None and seq != first_seq(following):
-        raise JournalDamage(str(segment), segment.stat().st_size, f"ends before record {first_seq(following) - 1}")
+        raise JournalDamage(
+            str(segment), segment.stat().st_size, f"ends before record {first_seq(following) - 1}"
+        )
 
 
 def cut_torn_tail(folder: Path) -> int:
-    """Cut an unfinished record off the last segment; returns the number of bytes cut. Raises JournalDamage."""
+    """Cut an unfinished record off the last segment; returns the number of bytes cut.
+
+    Raises JournalDamage.
+    """
     found = segments(folder)
     if not found:
         return 0
@@ -156,7 +168,9 @@ def cut_torn_tail(folder: Path) -> int:
 class Journal:
     """The writer. `written` is the last record handed to the kernel, `synced` the last one on the disk."""
 
-    def __init__(self, folder: Path, *, last_seq: int, last_crc: int = 0, segment_bytes: int = 16 << 20) -> None:
+    def __init__(
+        self, folder: Path, *, last_seq: int, last_crc: int = 0, segment_bytes: int = 16 << 20
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.written = last_seq
@@ -192,7 +206,9 @@ class Journal:
             while done < len(data):
                 done += os.write(self._fd, data[done:])
         except OSError as error:
-            raise EngineError(f"{self.folder}: journal cannot be written: {error}; free space and restart") from error
+            raise EngineError(
+                f"{self.folder}: journal cannot be written: {error}; free space and restart"
+            ) from error
         self._size += len(data)
         self.written = last
         self.last_crc = last_crc
@@ -206,7 +222,11 @@ class Journal:
     def prune(self, *, keep_after: int) -> int:
         """Remove segments wholly at or before record `keep_after`; returns how many."""
         found = segments(self.folder)
-        old = [one for one, following in zip(found, found[1:], strict=False) if first_seq(following) <= keep_after + 1]
+        old = [
+            one
+            for one, following in zip(found, found[1:], strict=False)
+            if first_seq(following) <= keep_after + 1
+        ]
         for segment in old:
             segment.unlink()
         return len(old)

@@ -1,4 +1,7 @@
-"""What the exchange tells its members over HTTP: executions, orders, positions. Asked, never believed blindly."""
+"""What the exchange tells its members over HTTP: executions, orders, positions.
+
+Asked, never believed blindly.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ _orders = msgspec.json.Decoder(_Orders).decode
 
 
 class Member:
-    """Client of the member interface for one account. Every method raises EngineError when the exchange does not answer."""
+    """Client of the member interface for one account.
+
+    Every method raises EngineError when the exchange does not answer.
+    """
 
     def __init__(self, base: str, account: str, *, limit_s: float = 5.0) -> None:
         self._base = f"{base}/accounts/{account}"

@@ -35,7 +35,10 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 def chunks(folder: Path, *, after: int, upto: int) -> Iterator[Chunk]:
-    """Yield the framed records `after + 1`..`upto` from the segments, in pieces; raises EngineError on a hole."""
+    """Yield the framed records `after + 1`..`upto` from the segments, in pieces.
+
+    Raises EngineError on a hole.
+    """
     position = after
     found = journal.segments(folder)
     for index, segment in enumerate(found):
@@ -50,7 +53,9 @@ def chunks(folder: Path, *, after: int, upto: int) -> Iterator[Chunk]:
             position = chunk.last
             yield chunk
     if position < upto:
-        raise EngineError(f"{folder}: records {position + 1} to {upto} are not there; the standby gets an image")
+        raise EngineError(
+            f"{folder}: records {position + 1} to {upto} are not there; the standby gets an image"
+        )
 
 
 def _pieces(data: bytes, first: int, *, after: int, upto: int) -> Iterator[Chunk]:
@@ -84,9 +89,12 @@ def crc_of(folder: Path, seq: int) -> int | None:
 
 
 class Primary:
-    """Serves one standby. While it is in step, the committer releases nothing without it.
+    """Serves one standby.
 
-    `register(in_sync)` persists at the supervisor whether the standby may be promoted; it returns only when done.
+    While it is in step, the committer releases nothing without it.
+
+    `register(in_sync)` persists at the supervisor whether the standby may be promoted; it returns only when
+    done.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class Primary:
         self._server: asyncio.Server | None = None
         self._asked_since_s: float | None = None
         self.standby = ""
+        self.since_mono_ns = 0
 
     @property
     def in_step(self) -> bool:
@@ -142,7 +151,7 @@ class Primary:
             position = self._begin(link, hello)
             while position < self._store.journal.written:
                 position = await self._catch_up(link, position)
-        except EngineError as error:
+        except (EngineError, OSError) as error:  # OSError: a segment was pruned under our hands
             self._emit("replication_failed", reason=str(error))
             link.abort()
             return
@@ -151,7 +160,10 @@ class Primary:
             await self._count_on(link, position)
 
     def _begin(self, link: Link, hello: Hello) -> int:
-        """Send what the tail follows: nothing, if the standby's journal is a prefix of ours, else a checkpoint."""
+        """Send what the tail follows.
+
+        Nothing, if the standby's journal is a prefix of ours, else a checkpoint.
+        """
         epoch = self._committer.state.epoch
         folder = self._store.journal_folder
         if 0 < hello.last_seq <= self._store.journal.written and hello.last_crc:
@@ -191,15 +203,15 @@ class Primary:
                 self._asked_since_s = asyncio.get_running_loop().time()
 
     async def _count_on(self, link: Link, position: int) -> None:
-        while link is self._link and self._committer.standby_seq < position:
+        while link is self._link and (self._committer.held or self._committer.standby_seq < position):
             await asyncio.sleep(0.001)
         if link is not self._link:
             return
         self._committer.needs_standby = True
-        await self._register(True)  # noqa: FBT003 - the callable's one argument
+        await self._register(True)
         if link is self._link:
             link.send(Synced(position))
-            self._emit("standby_synced", standby=self.standby, seq=position)
+            self.since_mono_ns = self._emit("standby_synced", standby=self.standby, seq=position)
 
     def check(self, now_s: float) -> None:
         """Cut a standby that owes an answer for too long; called by a timer."""
@@ -218,12 +230,14 @@ class Primary:
         committer.replicate = None
         if committer.needs_standby:
             committer.held = True
-            self._emit("peer_lost", peer=self.standby, reason=str(error or "connection closed"))
+            self.since_mono_ns = self._emit(
+                "peer_lost", peer=self.standby, reason=str(error or "connection closed")
+            )
             self._start(self._go_on_alone())
 
     async def _go_on_alone(self) -> None:
         """Register first that the standby may no longer be promoted; only then release what waits."""
-        await self._register(False)  # noqa: FBT003 - the callable's one argument
+        await self._register(False)
         committer = self._committer
         committer.needs_standby = False
         committer.held = False
@@ -276,7 +290,9 @@ class Follower:
     def _append(self, batch: Append) -> None:
         state = self._store.state
         if batch.first != state.seq + 1:
-            raise EngineError(f"records {batch.first} to {batch.last} arrived after {state.seq}; syncing anew")
+            raise EngineError(
+                f"records {batch.first} to {batch.last} arrived after {state.seq}; syncing anew"
+            )
         crc = 0
         for raw in journal.scan(batch.records, name="replication stream", last=False):
             state.apply(journal.decode(raw.payload))

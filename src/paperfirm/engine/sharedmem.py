@@ -1,6 +1,9 @@
-"""Positions and open orders in memory-mapped tables of fixed-size rows, each with its CRC, scrubbed against the state.
+"""Positions and open orders in memory-mapped tables of fixed-size rows, each with its CRC.
 
-Row: payload, then CRC-32 of the payload (big endian). An all-zero row is free. Other programs may map the files read-only.
+Scrubbed against the state.
+
+Row: payload, then CRC-32 of the payload (big endian). An all-zero row is free. Other programs may map the
+files read-only.
 """
 
 from __future__ import annotations
@@ -43,7 +46,9 @@ def _sealed(row: struct.Struct, *values: bytes | int) -> bytes:
 class Table:
     """One mapped file of rows; `want(key)` gives the bytes that belong into the key's row."""
 
-    def __init__(self, path: Path, row: struct.Struct, want: Callable[[str], bytes], *, rows: int = 256) -> None:
+    def __init__(
+        self, path: Path, row: struct.Struct, want: Callable[[str], bytes], *, rows: int = 256
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._width = row.size
@@ -115,7 +120,9 @@ class SharedMemory:
 
     def __init__(self, folder: Path, state: State) -> None:
         self._state = state
-        self.positions = Table(folder / "positions", POSITION_ROW, lambda key: position_row(self._state, key), rows=64)
+        self.positions = Table(
+            folder / "positions", POSITION_ROW, lambda key: position_row(self._state, key), rows=64
+        )
         self.orders = Table(folder / "orders", ORDER_ROW, lambda key: order_row(self._state, key), rows=1024)
         self.load(state)
 

@@ -76,7 +76,10 @@ class Indicator(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class OutboxEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Something the recorder must get: an execution (by booking seq), a bust of one, or a finished order (by ClOrdID)."""
+    """Something the recorder must get.
+
+    An execution (by booking seq), a bust of one, or a finished order (by ClOrdID).
+    """
 
     number: int
     kind: Literal["execution", "bust", "order"]
@@ -130,7 +133,9 @@ class State:
     def apply(self, record: ev.Record) -> None:
         """Apply the next record; raises EngineError when it is not the next."""
         if record.seq != self.seq + 1:
-            raise EngineError(f"record {record.seq} follows {self.seq}: the journal has a hole; restore it or sync")
+            raise EngineError(
+                f"record {record.seq} follows {self.seq}: the journal has a hole; restore it or sync"
+            )
         self._record = record
         _APPLY[type(record.event)](self, record.event)
         self.seq = record.seq
@@ -151,7 +156,15 @@ class State:
     def _order_accepted(self, event: ev.OrderAccepted) -> None:
         assert self._record is not None
         self._add(
-            Order(*(getattr(event, name) for name in _ACCEPTED), "", 0, "pending_new", "", self._record.mono_ns, 0)
+            Order(
+                *(getattr(event, name) for name in _ACCEPTED),
+                "",
+                0,
+                "pending_new",
+                "",
+                self._record.mono_ns,
+                0,
+            )
         )
 
     def _order_adopted(self, event: ev.OrderAdopted) -> None:
@@ -161,7 +174,13 @@ class State:
             return
         assert self._record is not None
         order = Order(
-            *(getattr(event, name) for name in _ACCEPTED), event.order_id, 0, "new", "", self._record.mono_ns, 0
+            *(getattr(event, name) for name in _ACCEPTED),
+            event.order_id,
+            0,
+            "new",
+            "",
+            self._record.mono_ns,
+            0,
         )
         self._add(order)
         self._settle(order, event.status, event.reason, event.order_id)

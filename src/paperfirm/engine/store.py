@@ -12,8 +12,8 @@ import msgspec
 
 from paperfirm.engine import checkpoint, journal
 from paperfirm.engine.errors import EngineError
-from paperfirm.engine.state import State, load
 from paperfirm.engine.process import die_with_parent
+from paperfirm.engine.state import State, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class Loaded(msgspec.Struct):
-    """What start-up found: `replayed` journal records on a checkpoint at `checkpoint_seq`; `damage` if something was."""
+    """What start-up found: `replayed` journal records on a checkpoint at `checkpoint_seq`.
+
+    `damage` if something was.
+    """
 
     checkpoint_seq: int = 0
     replayed: int = 0
@@ -59,7 +62,10 @@ class Store:
     # --- start-up ---
 
     def load(self) -> Loaded:
-        """Rebuild the state: newest valid checkpoint, then the journal. Damage leads to the sound part, and is said."""
+        """Rebuild the state: newest valid checkpoint, then the journal.
+
+        Damage leads to the sound part, and is said.
+        """
         self.journal_folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
         self._load_checkpoint()
@@ -95,7 +101,10 @@ class Store:
         return crc
 
     def _set_aside(self, error: EngineError) -> None:
-        """Keep damaged segments for the post-mortem and go on from the sound part, which becomes a checkpoint."""
+        """Keep damaged segments for the post-mortem and go on from the sound part.
+
+        Which becomes a checkpoint.
+        """
         self.loaded.damage.append(str(error))
         aside = self.folder / f"damaged-{self._clock[1]()}"
         aside.mkdir()
@@ -142,7 +151,9 @@ class Store:
         self._done(self.state.seq, 0)
 
     def checkpoint_in_child(self) -> None:
-        """Fork a child that writes the state as of now; the engine goes on meanwhile. Nothing if one is at it.
+        """Fork a child that writes the state as of now; the engine goes on meanwhile.
+
+        Nothing if one is at it.
 
         The journal must have been flushed, so that it never ends before a checkpoint.
         """
@@ -217,4 +228,3 @@ class Store:
         """Sync and close the journal; a checkpoint being written is given up."""
         self.drop_child()
         self.journal.close()
-

@@ -1,0 +1,53 @@
+"""An engine's process: `python -m paperfirm.engine --dir DIR --name engine-a`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from paperfirm.config import ENGINES, ConfigError, Firm, load_firm
+from paperfirm.engine.engine import Engine, preload
+from paperfirm.engine.errors import EngineError
+from paperfirm.eventlog import EventLog, open_event_log
+from paperfirm.supervisor.component import die_with_supervisor
+
+
+async def run(firm: Firm, name: str, events: EventLog) -> int:
+    """Run one engine until SIGTERM or SIGINT; returns the exit status."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    preloading = asyncio.ensure_future(preload())
+    try:
+        return await Engine(firm, name, events=events, stop=stop).run()
+    except EngineError as error:
+        events.emit("engine_failed", reason=str(error))
+        print(f"paperfirm {name}: {error}", file=sys.stderr)
+        return 70
+    finally:
+        preloading.cancel()
+
+
+def main() -> None:
+    """Entry point; exit status 0 stopped, 64 unusable settings, 70 failed, 75 fenced off."""
+    parser = argparse.ArgumentParser(prog="python -m paperfirm.engine", description=__doc__)
+    parser.add_argument("--dir", required=True, type=Path, help="the firm's directory, with firm.json in it")
+    parser.add_argument("--name", choices=ENGINES, default=ENGINES[0], help="which of the two engines")
+    arguments = parser.parse_args()
+    try:
+        firm = load_firm(arguments.dir)
+    except ConfigError as error:
+        print(f"paperfirm {arguments.name}: {error}", file=sys.stderr)
+        sys.exit(64)
+    die_with_supervisor()
+    sys.exit(uvloop.run(run(firm, arguments.name, open_event_log(firm.path, arguments.name))))
+
+
+if __name__ == "__main__":
+    main()

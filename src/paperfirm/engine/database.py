@@ -1,0 +1,52 @@
+"""What the database remembers, asked on a cold start only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIMIT_S = 3.0
+
+
+class History(msgspec.Struct, frozen=True):
+    """ClOrdID to the client's id, and which executions and orders are stored."""
+
+    client_ids: dict[str, str] = {}
+    executions: frozenset[str] = frozenset()
+    orders: frozenset[str] = frozenset()
+
+
+async def read_history(url: str, emit: Callable[..., int]) -> History:
+    """Read it; an absent or empty database is no obstacle, only less to check against.
+
+    (event `database_unread`).
+    """
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            history = await _read(url)
+    except Exception as error:  # noqa: BLE001 - the exchange is the authority; whatever is wrong here is reported
+        emit("database_unread", reason=f"{type(error).__name__}: {error}")
+        return History()
+    emit("database_read", executions=len(history.executions), orders=len(history.orders))
+    return history
+
+
+async def _read(url: str) -> History:
+    import asyncpg  # noqa: PLC0415 - 0.1 s of import that only a cold start needs
+
+    connection = await asyncpg.connect(url)
+    try:
+        orders = await connection.fetch("select cl_ord_id, client_order_id from orders")
+        executions = await connection.fetch("select exec_id from executions")
+    finally:
+        await connection.close()
+    return History(
+        {row[0]: row[1] for row in orders if row[1]},
+        frozenset(row[0] for row in executions),
+        frozenset(row[0] for row in orders),
+    )

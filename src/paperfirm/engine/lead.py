@@ -1,0 +1,242 @@
+"""What a primary does: take orders, trade, replicate, publish, and come back from every loss of a peer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from paperfirm import wire
+from paperfirm.engine import events as ev
+from paperfirm.engine.commit import Committer
+from paperfirm.engine.database import History, read_history
+from paperfirm.engine.decide import ExchangeExecution, missing_executions
+from paperfirm.engine.desk import Desk
+from paperfirm.engine.errors import EngineError
+from paperfirm.engine.links import RiskPeer, RouterPeer
+from paperfirm.engine.member import Member
+from paperfirm.engine.outbox import Outbox
+from paperfirm.engine.recovery import Recovery
+from paperfirm.engine.replication import Primary
+from paperfirm.engine.strategy import MarketMaker
+
+if TYPE_CHECKING:
+    from paperfirm.engine.engine import Engine
+
+QUOTES_GONE_S = 1.0
+OUTBOX_GONE_S = 2.0
+RETRY_S = 0.02
+
+
+class Lead:
+    """One term as primary. `run` returns the reason why it ended: `stopped`, or what fenced it."""
+
+    def __init__(self, engine: Engine, epoch: int, *, deep: bool, thorough: bool) -> None:
+        self._engine = engine
+        self._epoch = epoch
+        self._deep = deep
+        self._thorough = thorough
+        self._emit = engine.emit
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._changed = asyncio.Event()
+        self._suspects: dict[str, ExchangeExecution] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        firm, mono, store = engine.firm, engine.clock[0], engine.store
+        self.committer = Committer(
+            store.state,
+            store.journal,
+            clock=engine.clock,
+            schedule=asyncio.get_running_loop().call_soon,
+            on_applied=engine.touched,
+        )
+        self.desk = Desk(
+            store.state,
+            self.committer,
+            symbols=frozenset(firm.exchange.symbols),
+            to_risk=lambda message: self.risk.send(message),
+            to_router=lambda message: self.router.send(message),
+            on_change=engine.order_entry.changed,
+        )
+        common: dict[str, Any] = {
+            "engine": engine.name,
+            "desk": self.desk,
+            "committer": self.committer,
+            "emit": self._emit,
+            "clock": mono,
+            "on_change": self._peers_changed,
+        }
+        self.router = RouterPeer(firm.ports["router"].service, on_fenced=self._fenced, **common)
+        self.risk = RiskPeer(firm.ports["risk"].service, **common)
+        self.member = Member(firm.exchange.http, firm.account)
+        self.recovery = Recovery(
+            self.desk, self.router, self.risk, self.member, emit=self._emit, history=self._history
+        )
+        self.maker = MarketMaker(
+            self.desk,
+            engine.feed,
+            firm.strategy,
+            symbols=firm.exchange.symbols,
+            clock=mono,
+            emit=self._emit,
+        )
+        self.replication = Primary(
+            store,
+            self.committer,
+            register=self._register,
+            emit=self._emit,
+            timeout_s=firm.engine.standby_timeout_ms / 1000,
+        )
+        self.outbox = Outbox(self.committer, firm.nats, emit=self._emit, clock=mono)
+
+    # --- the term ---
+
+    async def run(self) -> str:
+        """Lead until asked to stop or fenced off."""
+        engine = self._engine
+        self.committer.submit(ev.EpochStarted(self._epoch, engine.name))
+        self.committer.flush()
+        self._emit("role", role="primary")
+        self.router.start()
+        self.risk.start()
+        engine.order_entry.desk = self.desk
+        for top in engine.feed.tops.values():
+            self.maker.on_top(top)
+        await self.replication.open(engine.ports.replication)
+        self._start_timers()
+        self._tasks = [asyncio.ensure_future(one) for one in (self._keep_trading(), self.outbox.run())]
+        stop = asyncio.ensure_future(engine.stop.wait())
+        await asyncio.wait([stop, self._over, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for task in self._tasks:
+            if task.done():
+                task.result()  # neither ever ends by itself: this raises what went wrong
+        if self._over.done():
+            return self._over.result()
+        await self._stop()
+        return "stopped"
+
+    def _start_timers(self) -> None:
+        settings, timers = self._engine.firm, self._engine.timers
+        symbols = max(len(settings.exchange.symbols), 1)
+        timers.every("quotes", settings.strategy.quote_ms / 1000 / symbols, self.maker.step)
+        timers.every("indicators", 0.5, self._keep_indicators)
+        timers.every("reconcile", settings.engine.reconcile_s, self._reconcile_later)
+        timers.every("replication", 0.05, self._check_standby)
+
+    def _check_standby(self) -> None:
+        self.replication.check(asyncio.get_running_loop().time())
+
+    def _keep_indicators(self) -> None:
+        self.maker.journal_indicators()
+        if self.router.up and self.router.last_inbound > self._engine.store.state.router_seq:
+            self.committer.submit(ev.InboundTaken(self.router.last_inbound))
+        for symbol, price in self.desk.reference.items():
+            self.risk.send(wire.Mark(symbol, price))
+
+    async def _register(self, in_sync: bool) -> None:  # noqa: FBT001 - the signature of the callable
+        if not await self._engine.arbiter.register(self._epoch, in_sync=in_sync):
+            self._fenced("the supervisor has granted a higher epoch")
+            await asyncio.Event().wait()  # nothing may be released any more; the process is about to end
+
+    def _fenced(self, reason: str) -> None:
+        self.desk.trading = False
+        if not self._over.done():
+            self._over.set_result(reason)
+
+    # --- trading and halts ---
+
+    def obstacle(self) -> str | None:
+        """Why trading is impossible now, or None."""
+        if not self.router.up:
+            return "router lost"
+        if not self.router.session_up:
+            return "exchange session lost"
+        return None if self.risk.up else "risk lost"
+
+    def _peers_changed(self) -> None:
+        reason = self.obstacle()
+        if reason is not None and self.desk.halt(reason):
+            self._emit("trading_halted", reason=reason)
+        self._changed.set()
+
+    async def _keep_trading(self) -> None:
+        """Recover whenever everything needed is there and trading is not; for ever."""
+        while True:
+            self._changed.clear()
+            if self.obstacle() is None and not self.desk.trading:
+                await self._recover()
+                continue
+            await self._changed.wait()
+
+    async def _recover(self) -> None:
+        try:
+            await self.recovery.run(deep=self._deep, thorough=self._thorough)
+        except EngineError as error:
+            self._emit("recovery_interrupted", reason=str(error))
+            await asyncio.sleep(RETRY_S)
+            return
+        if self.obstacle() is not None:
+            return
+        self._deep = self._thorough = False
+        self.desk.resume()
+        self.maker.adopt()
+        self._emit("trading_started")
+
+    async def _history(self) -> History:
+        history = await read_history(self._engine.firm.postgres, self._emit)
+        self.outbox.stored = history.executions | history.orders
+        return history
+
+    # --- the quiet check beside trading ---
+
+    def _reconcile_later(self) -> None:
+        if self.desk.trading and not any(
+            task.get_name() == "reconcile" for task in self._tasks if not task.done()
+        ):
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks.append(asyncio.create_task(self._reconcile(), name="reconcile"))
+
+    async def _reconcile(self) -> None:
+        """Book what the exchange has had for a whole period and we have not; move the cursor over the rest."""
+        state = self._engine.store.state
+        try:
+            page = await self.member.executions(state.exec_seq, limit=2000)
+        except EngineError as error:
+            self._emit("reconciliation_failed", reason=str(error))
+            return
+        missing = [one for one in page.executions if not state.knows(one.exec_id)]
+        overdue = [one for one in missing if one.exec_id in self._suspects]
+        for event in missing_executions(state, overdue):
+            self.desk.take(event)
+        if overdue:
+            self._emit("executions_recovered", count=len(overdue), first=overdue[0].exec_id)
+        self._suspects = {one.exec_id: one for one in missing if one not in overdue}
+        upto = min((one.exec_seq for one in self._suspects.values()), default=page.next + 1) - 1
+        if upto > state.exec_seq:
+            self.committer.submit(ev.Reconciled(upto))
+
+    # --- the end ---
+
+    async def _stop(self) -> None:
+        """Clean stop: quotes pulled, intake closed, everything durable and published as far as possible."""
+        self._engine.timers.stop("quotes", "reconcile")
+        pulled = self.maker.pull()
+        self._emit("quotes_pulled", pulled=pulled)
+        if self.desk.halt("stopping"):
+            self._emit("trading_halted", reason="stopping")
+        await self._until(lambda: not self.maker.open_quotes, QUOTES_GONE_S)
+        await self._until(lambda: not self.outbox.connected or not self.outbox.backlog, OUTBOX_GONE_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.committer.flush()
+        await self.replication.close()
+        await self.router.stop()
+        await self.risk.stop()
+        await self.outbox.close()
+
+    @staticmethod
+    async def _until(condition: Any, limit_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + limit_s
+        while not condition() and loop.time() < until_s:
+            await asyncio.sleep(0.01)

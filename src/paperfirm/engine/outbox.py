@@ -1,0 +1,190 @@
+"""The outbox: every booked execution and finished order goes to JetStream, from a journalled cursor.
+
+Until it is stored.
+
+A new primary publishes again whatever is not known to be stored; the stream and the database drop what they
+have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from paperfirm import wire
+from paperfirm.engine import events as ev
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paperfirm.engine.commit import Committer
+    from paperfirm.engine.state import OutboxEntry, State
+
+BATCH = 200
+PAUSE_S = 0.02
+ACK_LIMIT_S = 2.0
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A message for the stream; `id` makes it unique there."""
+
+    subject: str
+    id: str
+    payload: bytes
+
+
+def letter(state: State, entry: OutboxEntry) -> Letter:
+    """Write the message for an outbox entry."""
+    if entry.kind == "order":
+        return _order(state, entry.key)
+    one = state.executions[int(entry.key) - 1]
+    bust = entry.kind == "bust"
+    row = wire.ExecutionRow(
+        f"bust-{one.exec_id}" if bust else one.exec_id,
+        one.cl_ord_id,
+        one.symbol,
+        one.side,
+        -one.quantity if bust else one.quantity,
+        one.price,
+        one.booked_wall_ns,
+        one.late,
+    )
+    return Letter(wire.SUBJECT_EXECUTIONS, row.exec_id, _encode(row))
+
+
+def _order(state: State, cl_ord_id: str) -> Letter:
+    order = state.orders[cl_ord_id]
+    row = wire.OrderRow(
+        order.cl_ord_id,
+        order.client_order_id,
+        order.order_id,
+        order.origin,
+        order.symbol,
+        order.side,
+        "market" if order.price is None else "limit",
+        order.tif,
+        order.price,
+        order.quantity,
+        order.cum_quantity,
+        order.status,
+        order.reason,
+        order.finished_wall_ns,
+    )
+    return Letter(wire.SUBJECT_ORDERS, cl_ord_id, _encode(row))
+
+
+class Outbox:
+    """Publishes in order, in batches; a lost broker only makes the outbox longer."""
+
+    def __init__(
+        self, committer: Committer, url: str, *, emit: Callable[..., int], clock: Callable[[], int]
+    ) -> None:
+        self._committer = committer
+        self._url = url
+        self._emit = emit
+        self._client: Any = None
+        self._context: Any = None
+        self.connected = False
+        self.since_mono_ns = clock()
+        self.published = 0
+        self.stored: frozenset[str] = frozenset()
+        """Ids that the database was seen to hold; they need no second way there."""
+
+    @property
+    def backlog(self) -> int:
+        """Entries the stream is not known to have."""
+        return len(self._committer.state.outbox)
+
+    async def run(self) -> None:
+        """Publish for ever; cancel to stop."""
+        while True:
+            try:
+                if not await self._round():
+                    await asyncio.sleep(PAUSE_S)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a broker or its client does, the outbox waits and retries
+                self._mark(up=False, reason=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(0.2)
+
+    async def _round(self) -> int:
+        """Publish one batch and journal how far the stream has it; returns how many."""
+        state = self._committer.state
+        batch = [entry for entry, _ in zip(state.outbox, range(BATCH), strict=False)]
+        if not batch and self._context is not None:
+            return 0
+        await self._durable()
+        context = self._context or await self._connect()
+        letters = [one for one in (letter(state, entry) for entry in batch) if one.id not in self.stored]
+        futures = [await self._publish(context, one) for one in letters]
+        async with asyncio.timeout(ACK_LIMIT_S):
+            await asyncio.gather(*futures)
+        self._mark(up=True)
+        if batch:
+            self.published += len(batch)
+            self._committer.submit(ev.Published(batch[-1].number))
+        return len(batch)
+
+    async def _publish(self, context: Any, one: Letter) -> Any:
+        return await context.publish_async(
+            one.subject, one.payload, wait_stall=ACK_LIMIT_S, headers={"Nats-Msg-Id": one.id}
+        )
+
+    async def _durable(self) -> None:
+        """Wait until everything decided so far is durable: the world must not know more than the journal."""
+        done = asyncio.Event()
+        self._committer.then(done.set)
+        await done.wait()
+
+    async def _connect(self) -> Any:
+        nats, api = await load_client()
+        if self._client is None:
+            self._client = await nats.connect(
+                self._url,
+                connect_timeout=1,
+                reconnect_time_wait=0.1,
+                max_reconnect_attempts=-1,
+                ping_interval=2,
+                max_outstanding_pings=2,
+                disconnected_cb=self._on_lost,
+                error_cb=_ignore,
+            )
+        context = self._client.jetstream()
+        try:
+            await context.stream_info(wire.STREAM)
+        except nats.js.errors.NotFoundError:
+            await context.add_stream(
+                api.StreamConfig(name=wire.STREAM, subjects=["firm.>"], storage=api.StorageType.FILE)
+            )
+        self._context = context
+        return context
+
+    async def _on_lost(self) -> None:
+        self._context = None
+        self._mark(up=False, reason="connection lost")
+
+    def _mark(self, *, up: bool, reason: str = "") -> None:
+        if up != self.connected:
+            self.connected = up
+            event = "link_restored" if up else "link_lost"
+            self.since_mono_ns = self._emit(event, link="nats", **({"reason": reason} if reason else {}))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.close()
+
+
+async def _ignore(error: Exception) -> None:
+    del error  # every loss is reported by `_mark`
+
+
+async def load_client() -> tuple[Any, Any]:
+    """Import the NATS client in a thread: 0.2 s that must not stop the event loop."""
+    nats = await asyncio.to_thread(importlib.import_module, "nats")
+    api = await asyncio.to_thread(importlib.import_module, "nats.js.api")
+    return nats, api

@@ -1,0 +1,186 @@
+"""The engine's HTTP surface: health, readiness, metrics, and the state while it is primary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from paperfirm.engine import documents
+from paperfirm.http import Request, Response, Router, common_routes, json, problem, render_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paperfirm.engine.engine import Engine
+    from paperfirm.engine.lead import Lead
+
+
+def routes(engine: Engine) -> Router:
+    """All routes of an engine."""
+
+    def scraped() -> str:
+        engine.scrapes += 1
+        return render_metrics(metrics(engine))
+
+    router = common_routes(lambda: not_ready(engine), scraped, component=engine.name)
+    for name, document in _DOCUMENTS.items():
+        router.add("GET", f"/state/{name}", _when_primary(engine, document))
+    return router
+
+
+def not_ready(engine: Engine) -> str | None:
+    """Why this engine does not do its part: a primary trades, a standby is in step."""
+    if engine.lead is not None:
+        desk = engine.lead.desk
+        return None if desk.trading else f"primary, not trading: {desk.halted_because}"
+    return None if engine.in_step else "standby, not in step with a primary"
+
+
+def _when_primary(
+    engine: Engine, document: Callable[[Engine, Lead, Request], Any]
+) -> Callable[[Request], Response]:
+    def answer(request: Request) -> Response:
+        if engine.lead is None:
+            return problem(
+                503, f"{engine.name} is not primary", "ask the supervisor: it forwards to the primary"
+            )
+        try:
+            return json(document(engine, engine.lead, request))
+        except ValueError as error:
+            return problem(400, str(error), "query parameters are whole numbers")
+
+    return answer
+
+
+def metrics(engine: Engine) -> dict[str, float]:
+    """Values for Prometheus."""
+    state, store = engine.store.state, engine.store
+    values: dict[str, float] = {
+        "engine_primary": engine.lead is not None,
+        "engine_epoch": state.epoch,
+        "engine_journal_seq": state.seq,
+        "engine_checkpoints_total": store.checkpoints,
+        "engine_checkpoint_seq": store.checkpoint_seq,
+        "engine_open_orders": len(state.open_orders),
+        "engine_executions_total": len(state.executions),
+        "engine_outbox_backlog": len(state.outbox),
+        "engine_memory_corrected_total": engine.corrected,
+        "engine_clients": len(engine.order_entry.clients),
+    }
+    if engine.lead is not None:
+        counters = msgspec.to_builtins(engine.lead.desk.counters)
+        values |= {f"engine_orders_{name}_total": value for name, value in counters.items()}
+        values["engine_commit_batches_total"] = engine.lead.committer.batches
+        values["engine_trading"] = engine.lead.desk.trading
+        values["engine_standby_in_step"] = engine.lead.replication.in_step
+    return {name: float(value) for name, value in values.items()}
+
+
+def _positions(engine: Engine, _lead: Lead, _request: Request) -> Any:
+    return documents.positions(engine.store.state, engine.clock[0]())
+
+
+def _orders(engine: Engine, _lead: Lead, request: Request) -> Any:
+    everything = request.query.get("all", "0") not in {"", "0", "false"}
+    return documents.orders(engine.store.state, engine.clock[0](), everything=everything)
+
+
+def _executions(engine: Engine, _lead: Lead, request: Request) -> Any:
+    read = request.query.get
+    since = documents.whole_number(read("since"), 0)
+    return documents.executions(
+        engine.store.state, since=since, limit=documents.whole_number(read("limit"), 10_000)
+    )
+
+
+def _risk(engine: Engine, lead: Lead, _request: Request) -> Any:
+    usage = lead.risk.usage
+    document: dict[str, Any] = {
+        "limits": msgspec.to_builtins(engine.firm.limits),
+        "usage": None,
+        "breaches": [],
+    }
+    if usage is not None:
+        document["usage"] = {
+            "position": usage.position,
+            "gross_notional": usage.gross_notional,
+            "concentration_pct": usage.concentration_pct,
+        }
+        document["breaches"] = usage.breaches
+    return document
+
+
+def _pnl(engine: Engine, lead: Lead, _request: Request) -> Any:
+    return documents.profit(engine.store.state, lead.desk.reference)
+
+
+def _connectivity(engine: Engine, lead: Lead, _request: Request) -> Any:
+    router, exchange = lead.router, engine.firm.exchange.comp_id
+    rows = [
+        documents.link(
+            exchange, "exchange", connected=router.session_up, since_mono_ns=router.session_since_mono_ns
+        ),
+        documents.link(
+            "nats", "queue", connected=lead.outbox.connected, since_mono_ns=lead.outbox.since_mono_ns
+        ),
+    ]
+    rows += [
+        documents.link(peer.name, "internal", connected=peer.up, since_mono_ns=peer.since_mono_ns)
+        for peer in (router, lead.risk, engine.feed)
+    ]
+    rows.append(
+        documents.link(
+            "standby",
+            "internal",
+            connected=lead.replication.in_step,
+            since_mono_ns=lead.replication.since_mono_ns,
+        )
+    )
+    return {"links": rows}
+
+
+def _market_data(engine: Engine, _lead: Lead, _request: Request) -> Any:
+    firm = engine.firm
+    return documents.market_data(
+        engine.feed, firm.exchange.symbols, mono_ns=engine.clock[0](), stale_ms=firm.strategy.stale_ms
+    )
+
+
+def _strategy(engine: Engine, lead: Lead, _request: Request) -> Any:
+    maker = lead.maker
+    return documents.strategy(
+        maker.indicators, engine.firm.exchange.symbols, initialised=maker.initialised, quoting=maker.quoting
+    )
+
+
+def _infrastructure(engine: Engine, _lead: Lead, _request: Request) -> Any:
+    firm = engine.firm
+    return {
+        "configuration": {"path": firm.configuration, "sha256": firm.sha256, "loaded": True},
+        "timers": engine.timers.documents(),
+        "threads": [
+            {"component": engine.name, "name": "event loop", "heartbeat_mono_ns": engine.heartbeat_mono_ns}
+        ],
+        "logging": {
+            "path": str(engine.events.path),
+            "last_written_mono_ns": engine.events.last_written_mono_ns,
+        },
+        "metrics": {
+            "url": f"http://127.0.0.1:{engine.ports.http}/metrics",
+            "scraped": engine.scrapes,
+        },
+    }
+
+
+_DOCUMENTS: dict[str, Callable[[Engine, Lead, Request], Any]] = {
+    "positions": _positions,
+    "orders": _orders,
+    "executions": _executions,
+    "risk": _risk,
+    "pnl": _pnl,
+    "connectivity": _connectivity,
+    "market_data": _market_data,
+    "strategy": _strategy,
+    "infrastructure": _infrastructure,
+}
