@@ -1,1 +1,1 @@
-"""A simulated exchange with a truth ledger: FIX 4.4 order entry, drop copy, market data, scripted misbehaviour."""
+"""A simulated exchange with a truth ledger: FIX 4.4, drop copy, market data, scripted misbehaviour."""

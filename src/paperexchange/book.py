@@ -34,7 +34,7 @@ class HalfBook:
         self.levels: dict[int, Level] = {}
 
     def best(self) -> Level | None:
-        """The level that trades first."""
+        """Give the level that trades first."""
         return self.levels[self.keys[-1] * self._flip] if self.keys else None
 
     def add(self, order: Order) -> int:
@@ -84,15 +84,15 @@ class Book:
         self.offers = HalfBook("sell")
 
     def half(self, side: Side) -> HalfBook:
-        """The side on which an order of `side` rests."""
+        """Give the side on which an order of `side` rests."""
         return self.bids if side == "buy" else self.offers
 
     def opposite(self, side: Side) -> HalfBook:
-        """The side against which an order of `side` trades."""
+        """Give the side against which an order of `side` trades."""
         return self.offers if side == "buy" else self.bids
 
     def next_match(self, side: Side, limit: int | None) -> Order | None:
-        """The resting order that an incoming order of `side` trades with next; None if none fits."""
+        """Give the resting order that an incoming order of `side` trades with next; None if none fits."""
         level = self.opposite(side).best()
         if level is None:
             return None
@@ -112,9 +112,9 @@ class Book:
 
 
 def auction_price(book: Book) -> int | None:
-    """The single price at which the most would trade; of several, the one with least imbalance, then the lowest.
+    """Give the single price at which the most would trade; None when nothing would.
 
-    None when nothing would trade.
+    Of several, the one with the least imbalance, then the lowest.
     """
     bids, offers = book.bids.depth(10**6), book.offers.depth(10**6)
     best: tuple[int, int, int] | None = None

@@ -29,7 +29,7 @@ class Due(NamedTuple):
 
 
 class Calendar:
-    """`kind` is `always` (continuous trading at once), `clock` (by the local time of day), `compressed` or `manual`."""
+    """`kind`: `always` (continuous at once), `clock` (by the time of day), `compressed` or `manual`."""
 
     def __init__(self, kind: str = "always", *, day_s: float = 60.0) -> None:
         """`day_s` is the length of a compressed day."""
@@ -56,7 +56,7 @@ class Calendar:
             ) from error
 
     def due(self, elapsed_s: float, seconds_of_day: float) -> Due:
-        """The phase now; `elapsed_s` since the exchange began, `seconds_of_day` on the wall clock."""
+        """Give the phase now; `elapsed_s` since the exchange began, `seconds_of_day` on the wall clock."""
         if self.kind == "always":
             return Due("continuous", None)
         if self.kind == "manual":
@@ -72,7 +72,7 @@ class Calendar:
 
 
 def _at(second: float) -> Due:
-    """The phase at a second of the day, and how long until the next begins."""
+    """Give the phase at a second of the day, and how long until the next begins."""
     current: Phase = "settlement"
     for phase, begin_s in _DAY:
         if second < begin_s:

@@ -2,10 +2,12 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from fixsession.config import SessionConfig
+from fixsession.errors import FixError
 from paperexchange.errors import ExchangeError
 from paperexchange.model import Instrument, parse_price
 from paperexchange.participants import ParticipantSettings
@@ -23,7 +25,7 @@ _MIDS = {
 
 
 class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One member. `drop_copy` says what its drop copy gets (FIX 24), `cancel_*` rule cancel on disconnect (23)."""
+    """One member: `drop_copy*` rule its drop copy (FIX 24), `cancel_*` its cancel on disconnect (23)."""
 
     comp_id: str = ""
     drop_copy_comp_id: str = ""
@@ -33,9 +35,8 @@ class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     cancel_on_disconnect: bool = False
     cancel_grace_ms: float = 0.0
     cancel_causes: tuple[Literal["disconnect", "logout"], ...] = ("disconnect", "logout")
-    reset_on_logon: bool = False
-    next_expected: bool = False
-    last_processed: bool = False
+    session: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Any setting of `fixsession.SessionConfig`, for example `last_processed = true`."""
 
 
 class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,11 +65,25 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     participants: ParticipantSettings = msgspec.field(default_factory=ParticipantSettings)
 
     def instruments(self) -> list[Instrument]:
-        """The tradable symbols; ExchangeError for a price that is none."""
+        """Give the tradable symbols; ExchangeError for a price that is none."""
         try:
             return [Instrument(symbol, parse_price(mid)) for symbol, mid in self.symbols.items()]
         except ValueError as error:
             raise ExchangeError(str(error), where="symbols", hint='for example ALFA = "100.00"') from error
+
+    def session_of(self, account: str, comp_id: str) -> SessionConfig:
+        """Give the settings of a session with the member's `comp_id`; ExchangeError for one that is wrong."""
+        given = self.accounts[account].session
+        where = f"accounts.{account}.session"
+        hint = "docs/reference/fixsession.md lists the settings"
+        if unknown := set(given) - set(SessionConfig.__struct_fields__):
+            raise ExchangeError(f"no setting {' '.join(sorted(unknown))}", where=where, hint=hint)
+        try:
+            return msgspec.convert(
+                {**given, "sender": self.comp_id, "target": comp_id}, SessionConfig, strict=False
+            )
+        except (msgspec.ValidationError, FixError) as error:
+            raise ExchangeError(str(error), where=where, hint=hint) from error
 
     def account_ids(self, account: str) -> tuple[str, str]:
         """CompIDs of an account: order entry and drop copy."""

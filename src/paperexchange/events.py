@@ -104,8 +104,8 @@ class Hub:
 
     async def stream(
         self, since: int | None, chosen: Filter, heartbeat_s: float = 0.1
-    ) -> AsyncGenerator[bytes, None]:
-        """Lines without end: the past after `since` (None: no past), then what happens; b'' is a heartbeat."""
+    ) -> AsyncGenerator[bytes]:
+        """Lines without end: the past after `since` (None: none), then the present; b"" is a heartbeat."""
         subscriber = self.subscribe(chosen)
         try:
             if since is not None:

@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from fixsession.clock import Now
-from fixsession.config import SessionConfig
 from fixsession.message import Message
 from fixsession.session import Session
 from paperexchange import facts as f
@@ -13,7 +11,7 @@ from paperexchange.config import AccountConfig, Config
 from paperexchange.errors import ExchangeError
 from paperexchange.events import Hub
 from paperexchange.gateway.dropcopy import DropCopy
-from paperexchange.gateway.host import SessionHost, Surroundings
+from paperexchange.gateway.host import Application, SessionHost, Surroundings
 from paperexchange.gateway.orderentry import OrderEntry
 from paperexchange.gateway.reports import FILL_KINDS, report_for
 from paperexchange.gateway.store import LedgerStore
@@ -36,7 +34,7 @@ class Route:
     def __init__(
         self, settings: AccountConfig, primary: SessionHost, backup: SessionHost, copy: DropCopy
     ) -> None:
-        """The primary gateway is in force."""
+        """Start with the primary gateway in force."""
         self.settings = settings
         self.primary = primary
         self.backup = backup
@@ -81,7 +79,7 @@ class Exchange:
             self._open_account(account, settings)
 
     def next_conn(self) -> int:
-        """The number of the next TCP connection; it grows over restarts too."""
+        """Give the number of the next TCP connection; it grows over restarts too."""
         self._conn_no = max(self._conn_no, self.state.conn_no) + 1
         return self._conn_no
 
@@ -102,23 +100,17 @@ class Exchange:
 
     def _open_account(self, account: str, settings: AccountConfig) -> None:
         comp_id, copy_id = self.config.account_ids(account)
-        primary = self._host(comp_id, "primary", account, comp_id, settings, self.entry)
-        backup = self._host(f"{comp_id}@backup", "backup", account, comp_id, settings, self.entry)
+        primary = self._host(comp_id, "primary", account, comp_id, self.entry)
+        backup = self._host(f"{comp_id}@backup", "backup", account, comp_id, self.entry)
         copy = DropCopy(settings, self.clock)
-        copy.host = self._host(copy_id, "drop_copy", account, copy_id, settings, copy)
+        copy.host = self._host(copy_id, "drop_copy", account, copy_id, copy)
         self.routes[account] = Route(settings, primary, backup, copy)
 
     def _host(
-        self, name: str, gateway: str, account: str, comp_id: str, settings: AccountConfig, application: Any
+        self, name: str, gateway: str, account: str, comp_id: str, application: Application
     ) -> SessionHost:
         store = LedgerStore(name, gateway, account, self.record, self.clock)
-        session_config = SessionConfig(
-            sender=self.config.comp_id,
-            target=comp_id,
-            reset_on_logon=settings.reset_on_logon,
-            next_expected=settings.next_expected,
-            last_processed=settings.last_processed,
-        )
+        session_config = self.config.session_of(account, comp_id)
         host = SessionHost(
             self._around,
             name=name,
@@ -132,7 +124,7 @@ class Exchange:
         return host
 
     def host(self, name: str) -> SessionHost:
-        """The session of that name; ExchangeError names the known ones."""
+        """Give the session of that name; ExchangeError names the known ones."""
         found = self.hosts.get(name)
         if found is None:
             raise ExchangeError(
@@ -172,7 +164,7 @@ class Exchange:
     # Entries --------------------------------------------------------------------------------------------
 
     def record(self, fact: f.Fact) -> None:
-        """Number an entry, write it, apply it, and prepare what the member is told of it."""
+        """Write an entry under the next number, apply it, and prepare what the member is told of it."""
         self.ledger.append(fact)
         self._take_in(fact)
 
@@ -276,7 +268,7 @@ class Exchange:
     # Scripted fills -------------------------------------------------------------------------------------
 
     def next_script_id(self) -> str:
-        """An id for a fill script, unlike any of earlier runs."""
+        """Give an id for a fill script, unlike any of earlier runs."""
         self._scripts_armed += 1
         return f"S{self.state.runs}-{self._scripts_armed}"
 

@@ -49,12 +49,12 @@ class Feed(asyncio.DatagramProtocol):
         self._published = sequence()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is there."""
+        """Keep the socket."""
         if isinstance(transport, asyncio.DatagramTransport):
             self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
-        """A registration; anything else is ignored, as on any UDP port."""
+        """Take a registration; anything else is ignored, as on any UDP port."""
         try:
             wanted = msgspec.json.decode(data)["subscribe"]
             symbols = None if wanted == "*" else frozenset(map(str, wanted))
@@ -63,10 +63,10 @@ class Feed(asyncio.DatagramProtocol):
         self.subscriptions[addr] = Subscription(symbols, time.monotonic_ns() + _LEASE_NS)
 
     def error_received(self, exc: Exception) -> None:
-        """A subscriber's port is closed; its lease will lapse."""
+        """Do nothing: a subscriber's port is closed, its lease will lapse."""
 
     def number(self, md_seq: int) -> int:
-        """The published number of a venue number in this epoch."""
+        """Give the published number of a venue number in this epoch."""
         return md_seq - self.base
 
     def publish(self, changes: list[f.BookChange | f.BookTrade]) -> None:
@@ -127,8 +127,10 @@ class Feed(asyncio.DatagramProtocol):
             self._send(address, [heartbeat])
 
     def misbehave(self, action: str, *, n: int = 10, ms: float = 1000.0) -> None:
-        """`gap`: lose the next `n` messages; `stale`: silence for `ms`; `crossed`: the next change crosses the
-        book by `n` ticks of 0.01; `failover`: a new epoch whose sequence begins at 1.
+        """Behave badly.
+
+        `gap`: lose the next `n` messages. `stale`: silence for `ms`. `crossed`: the next change
+        crosses the book by `n` ticks of 0.01. `failover`: a new epoch whose sequence begins at 1.
         """
         if action == "gap":
             self._skip += n

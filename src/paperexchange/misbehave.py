@@ -68,13 +68,12 @@ class Misbehaviour(msgspec.Struct, kw_only=True):
         return self.fired >= self.count
 
     def number(self, name: str, default: float) -> float:
-        """A numeric parameter; ExchangeError when it is none."""
+        """Give a numeric parameter; ExchangeError when it is none."""
         value = self.parameters.get(name, default)
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or value < 0
-            and "skew" not in self.action
+            or (value < 0 and "skew" not in self.action)
         ):
             raise ExchangeError(
                 f"{value!r} is not a number of at least 0",
@@ -141,7 +140,7 @@ class Engine:
             self.on_ready(armed)
 
     def take(self, session: str, place: str, now_ns: int) -> Misbehaviour | None:
-        """The next ready misbehaviour of a session at a place, counted as fired."""
+        """Give the next ready misbehaviour of a session at a place, counted as fired."""
         for armed in self.armed:
             fits = armed.session == session and armed.place == place and armed.ready > 0
             if fits and (armed.on is not None or now_ns <= armed.expires_mono_ns):

@@ -1,7 +1,6 @@
 """Build the exchange's state from its ledger alone, and mend what a crash left at the end of the file."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -9,7 +8,6 @@ import msgspec
 from paperexchange import facts as f
 from paperexchange.errors import ExchangeError
 from paperexchange.ledger.lines import Reader
-from paperexchange.model import Order
 from paperexchange.state import State
 
 _SESSION_KINDS = (f.ReportSent, f.NextOutgoing, f.NextIncoming, f.SessionReset)
@@ -70,7 +68,7 @@ class _Replay:
 
 def _preloaded(state: State, fact: f.Fact) -> bool:
     """History booked by `preload` was never to be reported; it came over no connection."""
-    order: Order | None = state.orders.get(getattr(fact, "order_id", ""))
+    order = state.orders.get(getattr(fact, "order_id", ""))
     return order is not None and order.conn == 0
 
 
@@ -78,7 +76,7 @@ def recover(path: Path) -> Recovered:
     """Replay the ledger. A torn end is cut off; ExchangeError names the place of any other damage."""
     reader = Reader(path)
     replay = _Replay()
-    decode: Callable[[bytes], f.AnyFact] = f.decoder.decode
+    decode = f.decoder.decode
     for line in reader:
         replay.take(decode(line.body), line.offset)
     if reader.damage is not None and not reader.damage.torn:

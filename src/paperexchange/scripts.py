@@ -46,12 +46,12 @@ class FillScripts:
         self._running[order_id] = (script, 0)
 
     def running(self, order_id: str) -> FillScript | None:
-        """The script that runs on the order."""
+        """Give the script that runs on the order."""
         found = self._running.get(order_id)
         return found[0] if found else None
 
     def when(self, order_id: str) -> When | None:
-        """What triggers the slices of the order's script."""
+        """Say what triggers the slices of the order's script."""
         found = self._running.get(order_id)
         return found[0].when if found else None
 
@@ -61,7 +61,7 @@ class FillScripts:
         return found is not None and found[1] < len(found[0].slices)
 
     def next_slice(self, order_id: str) -> int | None:
-        """The next quantity, counted as used; None when there is none."""
+        """Give the next quantity, counted as used; None when there is none."""
         found = self._running.get(order_id)
         if found is None or found[1] >= len(found[0].slices):
             return None
@@ -69,5 +69,5 @@ class FillScripts:
         return found[0].slices[found[1]]
 
     def forget(self, order_id: str) -> None:
-        """The order is gone."""
+        """Drop the script of an order that is gone."""
         self._running.pop(order_id, None)

@@ -33,7 +33,7 @@ _RATE_S = 1.0
 
 
 def clock() -> Now:
-    """The system's clocks."""
+    """Read the system's clocks."""
     return Now(time.monotonic_ns(), time.time_ns())
 
 
@@ -229,7 +229,7 @@ class Server:
             local = time.localtime()
             second = local.tm_hour * 3600 + local.tm_min * 60 + local.tm_sec
             due = calendar.due(time.monotonic() - began, second)
-            if due.phase != before and due.phase != exchange.state.phase:
+            if due.phase not in (before, exchange.state.phase):
                 exchange.enter(due.phase)
             before = due.phase
             await asyncio.sleep(min(due.next_in_s or 1.0, 1.0) + 0.001)

@@ -54,19 +54,19 @@ class Account:
         self.positions: dict[str, Position] = {}
 
     def position(self, symbol: str) -> Position:
-        """The position in `symbol`, flat if there never was one."""
+        """Give the position in `symbol`, flat if there never was one."""
         found = self.positions.get(symbol)
         if found is None:
             found = self.positions[symbol] = Position()
         return found
 
     def accepted_after(self, seq: int, limit: int) -> list[Order]:
-        """Accepted orders with `accepted_seq` above `seq`, oldest first."""
+        """Give accepted orders with `accepted_seq` above `seq`, oldest first."""
         first = bisect_right(self.history, seq, key=lambda order: order.accepted_seq)
         return self.history[first : first + limit]
 
     def execution(self, exec_id: str) -> Execution | None:
-        """The fill with that ExecID."""
+        """Give the fill with that ExecID."""
         needle = f'"exec_id":"{exec_id}"'.encode()
         found = next((raw for raw in self.executions if needle in raw), None)
         return msgspec.json.decode(found, type=Execution) if found else None
@@ -111,7 +111,7 @@ class State:
         }
 
     def account(self, name: str) -> Account:
-        """The account, made on first use."""
+        """Give the account, made on first use."""
         found = self.accounts.get(name)
         if found is None:
             found = self.accounts[name] = Account(name)
@@ -280,7 +280,7 @@ class State:
         self.last_price[fact.symbol] = fact.price
 
     def _phase(self, fact: f.PhaseChanged) -> None:
-        """A new day forgets the old one's ClOrdIDs and closed orders; fills and positions stay."""
+        """Forget the old day's ClOrdIDs and closed orders on a new day; fills and positions stay."""
         if fact.day > self.day:
             for account in self.accounts.values():
                 account.by_cl_ord_id.clear()
@@ -292,7 +292,7 @@ class State:
 
 
 def execution_of(fact: f.Fill) -> Execution:
-    """A fill as members see it."""
+    """Give a fill as members see it."""
     return Execution(
         exec_id=fact.exec_id,
         exec_seq=fact.exec_seq,

@@ -52,7 +52,7 @@ class Venue:
             self._reject(request, *refusal, at)
             return None
         script = None
-        if request.account not in (HOUSE,):
+        if request.account != HOUSE:
             script = self.scripts.bind(request.account, request.symbol, request.quantity)
         order = self._accept(request, at, scripted=script is not None)
         if script is not None:
@@ -156,12 +156,12 @@ class Venue:
         quantity = min(incoming.leaves_quantity, resting.leaves_quantity)
         total = self.books[resting.symbol].half(resting.side).reduce(resting, quantity)
         match_id = self.state.match_no + 1
-        self._fill(resting, quantity, price, match_id, incoming.account, at)
-        self._fill(incoming, quantity, price, match_id, resting.account, at)
+        self._fill(resting, quantity, price, at, match_id=match_id, contra=incoming.account)
+        self._fill(incoming, quantity, price, at, match_id=match_id, contra=resting.account)
         self._level(resting.symbol, resting.side, resting.price, total, at)
         self._print(resting.symbol, price, quantity, at)
 
-    def _fill(self, order: Order, quantity: int, price: int, match_id: int, contra: str, at: At) -> None:
+    def _fill(self, order: Order, quantity: int, price: int, at: At, *, match_id: int, contra: str) -> None:
         self._record(
             f.Fill(
                 mono_ns=at.mono_ns,
@@ -363,14 +363,14 @@ class Venue:
         )
 
     def find(self, account: str, cl_ord_id: str, order_id: str = "") -> Order | None:
-        """An account's order of this session day by ClOrdID, else by OrderID."""
+        """Give an account's order of this session day by ClOrdID, else by OrderID."""
         order = self.state.account(account).by_cl_ord_id.get(cl_ord_id) if cl_ord_id else None
         if order is None and order_id:
             order = self.state.orders.get(order_id)
         return order if order is not None and order.account == account else None
 
     def open_orders(self, account: str, symbol: str = "", side: str = "") -> list[Order]:
-        """The open orders of an account, oldest first."""
+        """Give the open orders of an account, oldest first."""
         return [
             order
             for order in self.state.account(account).history
@@ -394,7 +394,7 @@ class Venue:
     # Scripted fills -------------------------------------------------------------------------------------
 
     def arm(self, script: FillScript, at: At) -> None:
-        """The next fitting order of the account is filled by `script` and by nothing else."""
+        """Fill the account's next fitting order by `script` and by nothing else."""
         self.scripts.arm(script)
         self._record(self._scripted(script, "", at))
 
@@ -430,7 +430,7 @@ class Venue:
         return more
 
     def _script_on_cancel(self, order: Order, at: At) -> None:
-        """Fills that arrive between the cancel request and its answer (FIX 18)."""
+        """Fill between the cancel request and its answer (FIX 18)."""
         if order.scripted and self.scripts.when(order.order_id) == "on_cancel":
             while self.fill_slice(order.order_id, at):
                 pass
@@ -441,7 +441,7 @@ class Venue:
         self._print(order.symbol, price, quantity, at)
 
     def _house_order(self, order: Order, quantity: int, price: int, at: At) -> Order:
-        """The other side of a scripted fill; it never rests in a book."""
+        """Give the other side of a scripted fill; it never rests in a book."""
         opposite: Side = "sell" if order.side == "buy" else "buy"
         request = NewOrder(
             account=HOUSE,
@@ -455,8 +455,8 @@ class Venue:
 
     def _trade(self, order: Order, house: Order, quantity: int, price: int, at: At) -> None:
         match_id = self.state.match_no + 1
-        self._fill(house, quantity, price, match_id, order.account, at)
-        self._fill(order, quantity, price, match_id, HOUSE, at)
+        self._fill(house, quantity, price, at, match_id=match_id, contra=order.account)
+        self._fill(order, quantity, price, at, match_id=match_id, contra=HOUSE)
 
     def preload(self, account: str, fills: int, at: At) -> None:
         """One order of a past session with `fills` fills against the house; no market data."""
@@ -551,7 +551,7 @@ class Venue:
     # Calendar and recovery ------------------------------------------------------------------------------
 
     def enter(self, phase: Phase, at: At) -> None:
-        """Move to a phase. Entering `open` or `continuous` uncrosses the books; `settlement` ends day orders."""
+        """Move to a phase: `open` and `continuous` uncross the books, `settlement` ends day orders."""
         was = self.state.phase
         day = self.state.day + (1 if PHASES.index(phase) < PHASES.index(was) and phase == "pre_open" else 0)
         if phase == "settlement":

@@ -22,17 +22,17 @@ class NotFoundError(ExchangeError):
 
 
 def answer(value: Any, status: int = 200) -> web.Response:
-    """A JSON answer."""
+    """Give a JSON answer."""
     return web.Response(body=_encode(value), status=status, content_type="application/json")
 
 
 def raw_answer(body: bytes) -> web.Response:
-    """A JSON answer that is encoded already."""
+    """Give a JSON answer that is encoded already."""
     return web.Response(body=body, content_type="application/json")
 
 
 def whole(request: web.Request, name: str, default: int, *, minimum: int = 0, maximum: int = 2**62) -> int:
-    """An integer of the query."""
+    """Give an integer of the query."""
     text = request.query.get(name, "")
     if not text:
         return default
@@ -46,7 +46,7 @@ def whole(request: web.Request, name: str, default: int, *, minimum: int = 0, ma
 
 
 async def body_of(request: web.Request, kind: type[T]) -> T:
-    """The request's JSON body as `kind`; ExchangeError says which field is wrong."""
+    """Give the request's JSON body as `kind`; ExchangeError says which field is wrong."""
     try:
         return msgspec.json.decode(await request.read() or b"{}", type=kind)
     except msgspec.DecodeError as error:

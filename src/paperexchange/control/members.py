@@ -13,7 +13,7 @@ _DEPTH = 1000
 
 
 def account_of(request: web.Request, name: str) -> Account:
-    """The account of that name, or a 404 that names the known ones."""
+    """Give the account of that name, or a 404 that names the known ones."""
     exchange = request.app[EXCHANGE]
     known = [*exchange.routes, *HOUSE_ACCOUNTS]
     if name not in known:
@@ -41,7 +41,7 @@ async def orders(request: web.Request) -> web.Response:
 
 
 def executions_page(account: Account, since: int, limit: int) -> bytes:
-    """Encoded fills after `since`, joined and never decoded."""
+    """Give encoded fills after `since`, joined and never decoded."""
     page = account.executions[since : since + limit]
     return b",".join(page)
 
@@ -57,7 +57,7 @@ async def executions(request: web.Request) -> web.Response:
 
 
 def books(exchange: Exchange, symbols: list[str]) -> dict[str, Any]:
-    """The levels of symbols, best first."""
+    """Give the levels of symbols, best first."""
     return {
         symbol: {
             "bids": exchange.venue.books[symbol].bids.depth(_DEPTH),

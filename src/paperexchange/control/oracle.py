@@ -51,7 +51,7 @@ def _executions(account: Account, since: int, limit: int) -> web.Response:
 
 
 def _reports(exchange: Exchange, account: str, since: int, limit: int) -> dict[str, Any]:
-    """Reports after entry `since` with their delivery attempts, from the ledger file."""
+    """Give reports after entry `since` with their delivery attempts, from the ledger file."""
     _, offset = exchange.ledger.offset_before(since + 1)
     found: dict[tuple[str, int], dict[str, Any]] = {}
     following, end = since, True

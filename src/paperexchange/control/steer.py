@@ -111,7 +111,7 @@ async def get_phase(request: web.Request) -> web.Response:
 
 
 async def set_phase(request: web.Request) -> web.Response:
-    """`POST /control/phase`: enter a phase and stay there (a running calendar goes on from its next change)."""
+    """`POST /control/phase`: enter a phase; a running calendar goes on from its next change."""
     exchange = request.app[EXCHANGE]
     exchange.enter((await body_of(request, PhaseBody)).phase)
     return await get_phase(request)

@@ -18,7 +18,7 @@ class DropCopy:
     host: SessionHost
 
     def __init__(self, settings: AccountConfig, clock: Callable[[], Now]) -> None:
-        """`settings` says what is copied, and whether it is kept while nobody listens."""
+        """Copy what `settings` says; it also says whether copies are kept while nobody listens."""
         self._settings = settings
         self._clock = clock
 
@@ -43,7 +43,7 @@ class DropCopy:
         return True
 
     def logged_on(self, host: SessionHost, now: Now) -> None:
-        """The member sees the gap in the numbers and asks for what it missed."""
+        """Do nothing: the member sees the gap in the numbers and asks for what it missed."""
 
     def gone(self, host: SessionHost, reason: str, now: Now) -> None:
         """Nothing to do."""

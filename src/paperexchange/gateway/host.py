@@ -45,10 +45,10 @@ class Application(Protocol):
         """Deal with an application message; False leaves it uncommitted (it will be asked for again)."""
 
     def logged_on(self, host: "SessionHost", now: Now) -> None:
-        """The session is up."""
+        """Take note that the session is up."""
 
     def gone(self, host: "SessionHost", reason: str, now: Now) -> None:
-        """The connection of a session is closed."""
+        """Take note that the connection is closed."""
 
 
 class Outgoing(msgspec.Struct):
@@ -214,8 +214,11 @@ class SessionHost:
             self.carry_out(self.session.tick(now), now)
 
     def send(self, message: Message, now: Now) -> None:
-        """Number the message and send it, or keep it for the member's next logon."""
-        self.carry_out(self.session.send(message, now), now)
+        """Send the message under the next number, or keep it for the member's next logon."""
+        self.store.about = message
+        effects = self.session.send(message, now)
+        self.store.about = None
+        self.carry_out(effects, now)
 
     def log_out(self, text: str, now: Now) -> None:
         """End the session in order."""
@@ -405,7 +408,7 @@ class SessionHost:
         self._put(outgoing)
 
     def _reorder(self, _: Misbehaviour, outgoing: Outgoing) -> None:
-        """The next message overtakes this one; without a next one it goes out after a second."""
+        """Let the next message overtake this one; without a next one it goes out after a second."""
         self._swapped = outgoing
         self._loop.call_later(_REORDER_PATIENCE_MS / 1000, self._unswap, outgoing)
 

@@ -86,11 +86,11 @@ class OrderEntry:
         }
 
     def logged_on(self, host: SessionHost, now: Now) -> None:
-        """The session is up."""
+        """Take note that the session is up."""
         self._on_logon(host, now)
 
     def gone(self, host: SessionHost, reason: str, now: Now) -> None:
-        """The connection is closed."""
+        """Take note that the connection is closed."""
         self._on_gone(host, reason, now)
 
     def deliver(self, host: SessionHost, effect: Deliver, arrival: Arrival, now: Now) -> bool:

@@ -38,15 +38,15 @@ def _working(order: Order) -> str:
     return "2" if not order.leaves_quantity else "1" if order.cum_quantity else "0"
 
 
-def _report(order: Order, exec_id: str, exec_type: str, status: str, wall_ns: int, extra: Pairs) -> Message:
-    """The fields that every execution report of an order has."""
+def _report(order: Order, exec_id: str, kind: tuple[str, str], wall_ns: int, extra: Pairs) -> Message:
+    """Give the report of an order; `kind` is ExecType (150) and OrdStatus (39)."""
     pairs: Pairs = [
         (35, "8"),
         (37, order.order_id),
         (11, order.cl_ord_id),
         (17, exec_id),
-        (150, exec_type),
-        (39, status),
+        (150, kind[0]),
+        (39, kind[1]),
         (1, order.account),
         (55, order.symbol),
         (54, SIDES[order.side]),
@@ -73,49 +73,49 @@ def with_ids(message: Message, cl_ord_id: str, orig_cl_ord_id: str) -> Message:
 
 
 def _accepted(fact: f.OrderAccepted, order: Order) -> Message:
-    return _report(order, fact.exec_id, "0", "0", fact.wall_ns, [])
+    return _report(order, fact.exec_id, ("0", "0"), fact.wall_ns, [])
 
 
 def _fill(fact: f.Fill, order: Order) -> Message:
     extra = [(32, str(fact.quantity)), (31, format_price(fact.price))]
-    return _report(order, fact.exec_id, "F", _status(order), fact.wall_ns, extra)
+    return _report(order, fact.exec_id, ("F", _status(order)), fact.wall_ns, extra)
 
 
 def _canceled(fact: f.OrderCanceled, order: Order) -> Message:
     kind = "C" if fact.status == "expired" else "4"
     text = [] if fact.cl_ord_id else [(58, fact.reason)]
-    message = _report(order, fact.exec_id, kind, kind, fact.wall_ns, text)
+    message = _report(order, fact.exec_id, (kind, kind), fact.wall_ns, text)
     return with_ids(message, fact.cl_ord_id, fact.orig_cl_ord_id)
 
 
 def _pending_cancel(fact: f.CancelReceived, order: Order) -> Message:
-    message = _report(order, fact.exec_id, "6", "6", fact.wall_ns, [])
+    message = _report(order, fact.exec_id, ("6", "6"), fact.wall_ns, [])
     return with_ids(message, fact.cl_ord_id, fact.orig_cl_ord_id)
 
 
 def _pending_replace(fact: f.ReplaceReceived, order: Order) -> Message:
-    message = _report(order, fact.exec_id, "E", "E", fact.wall_ns, [])
+    message = _report(order, fact.exec_id, ("E", "E"), fact.wall_ns, [])
     return with_ids(message, fact.cl_ord_id, fact.orig_cl_ord_id)
 
 
 def _replaced(fact: f.OrderReplaced, order: Order) -> Message:
-    message = _report(order, fact.exec_id, "5", _working(order), fact.wall_ns, [])
+    message = _report(order, fact.exec_id, ("5", _working(order)), fact.wall_ns, [])
     return with_ids(message, fact.cl_ord_id, fact.orig_cl_ord_id)
 
 
 def _restated(fact: f.OrderRestated, order: Order) -> Message:
     extra = [(378, str(fact.reason)), (58, fact.text)]
-    return _report(order, fact.exec_id, "D", _working(order), fact.wall_ns, extra)
+    return _report(order, fact.exec_id, ("D", _working(order)), fact.wall_ns, extra)
 
 
 def _busted(fact: f.TradeBusted, order: Order) -> Message:
     extra = [(19, fact.ref_exec_id), (32, str(fact.quantity)), (31, format_price(fact.price))]
-    return _report(order, fact.exec_id, "H", _status(order), fact.wall_ns, extra)
+    return _report(order, fact.exec_id, ("H", _status(order)), fact.wall_ns, extra)
 
 
 def _corrected(fact: f.TradeCorrected, order: Order) -> Message:
     extra = [(19, fact.ref_exec_id), (32, str(fact.quantity)), (31, format_price(fact.price))]
-    return _report(order, fact.exec_id, "G", _status(order), fact.wall_ns, extra)
+    return _report(order, fact.exec_id, ("G", _status(order)), fact.wall_ns, extra)
 
 
 def _rejected(fact: f.OrderRejected) -> Message:
@@ -171,10 +171,10 @@ FILL_KINDS: Final = (f.Fill, f.TradeBusted, f.TradeCorrected)
 
 
 def report_for(fact: f.Fact, state: State) -> Message | None:
-    """The message that tells a member of this entry; None when it is told nothing."""
+    """Give the message that tells a member of this entry; None when it is told nothing."""
     builder = _BUILDERS.get(type(fact))
     if builder is not None:
-        order = state.orders.get(fact.order_id)  # type: ignore[attr-defined] - every type in the table has it
+        order = state.orders.get(fact.order_id)  # type: ignore[attr-defined]  # each has it
         return builder(fact, order) if order is not None else None
     if isinstance(fact, f.OrderRejected):
         return _rejected(fact)
@@ -184,12 +184,12 @@ def report_for(fact: f.Fact, state: State) -> Message | None:
 
 
 def status_report(order: Order, wall_ns: int, extra: Pairs) -> Message:
-    """An order's status on request (150=I); ExecID is 0 because nothing happened."""
-    return _report(order, "0", "I", _status(order), wall_ns, extra)
+    """Give an order's status on request (150=I); ExecID is 0 because nothing happened."""
+    return _report(order, "0", ("I", _status(order)), wall_ns, extra)
 
 
 def unknown_order(request: Message, account: str, wall_ns: int, extra: Pairs) -> Message:
-    """The status of an order that does not exist (39=8)."""
+    """Give the status of an order that does not exist (39=8)."""
     pairs: Pairs = [
         (35, "8"),
         (37, request.get(37) or "NONE"),

@@ -6,13 +6,13 @@ from paperexchange.gateway.store import field
 
 
 def with_field(data: bytes, tag: int, value: str) -> bytes:
-    """The message with another value in `tag` (all occurrences) and a right length and checksum."""
+    """Give the message with another value in `tag` (all occurrences) and a right length and checksum."""
     pairs = decode(data).pairs
     return encode([(t, value if t == tag else v) for t, v in pairs])
 
 
 def skewed(data: bytes, tag: int, skew_ms: float) -> bytes:
-    """The message with the time in `tag` moved by `skew_ms`; unchanged when it has no such time."""
+    """Give the message with the time in `tag` moved by `skew_ms`; unchanged when it has no such time."""
     wall_ns = parse_utc(field(data, str(tag).encode()))
     if wall_ns is None:
         return data
@@ -20,7 +20,7 @@ def skewed(data: bytes, tag: int, skew_ms: float) -> bytes:
 
 
 def corrupted(data: bytes) -> bytes:
-    """The message with one bit of its body flipped; the checksum no longer fits."""
+    """Give the message with one bit of its body flipped; the checksum no longer fits."""
     place = len(data) // 2
     while data[place] in b"\x01=":
         place += 1

@@ -7,6 +7,8 @@ report of an order that is not booked.
 from collections.abc import Callable, Iterator
 
 from fixsession.clock import Now
+from fixsession.codec import decode
+from fixsession.message import Message  # noqa: TC001  # at run time it stays cheap
 from fixsession.store import Stored, check_count
 from paperexchange import facts as f
 
@@ -30,6 +32,8 @@ class LedgerStore:
         self._record = record
         self._clock = clock
         self._kept: dict[int, Stored] = {}
+        # The message that is being sent: its entry names what it is about without decoding it again.
+        self.about: Message | None = None
 
     @property
     def next_out(self) -> int:
@@ -69,6 +73,7 @@ class LedgerStore:
         """Keep an outgoing message; its entry is `report_sent`."""
         self._kept[seq_num] = Stored(seq_num, raw, wall_ns)
         self._next_out = seq_num + 1
+        about = self.about or decode(raw)
         self._record(
             f.ReportSent(
                 mono_ns=self._clock().mono_ns,
@@ -77,16 +82,16 @@ class LedgerStore:
                 session=self.session,
                 gateway=self.gateway,
                 seq_num=seq_num,
-                msg_type=field(raw, b"35"),
+                msg_type=about.msg_type,
                 data=raw,
-                exec_id=field(raw, b"17"),
-                cl_ord_id=field(raw, b"11"),
-                exec_type=field(raw, b"150"),
+                exec_id=about.get(17) or "",
+                cl_ord_id=about.get(11) or "",
+                exec_type=about.get(150) or "",
             )
         )
 
     def load_out(self, begin: int, end: int) -> Iterator[Stored]:
-        """The kept messages from `begin` to `end`, both included."""
+        """Give the kept messages from `begin` to `end`, both included."""
         kept = self._kept
         return (kept[n] for n in range(begin, min(end, self._next_out - 1) + 1) if n in kept)
 
@@ -144,7 +149,7 @@ class LedgerStore:
 
 
 def field(raw: bytes, tag: bytes) -> str:
-    """The value of the first field `tag` of an encoded message, or ''."""
+    """Give the value of the first field `tag` of an encoded message, or ''."""
     start = raw.find(b"\x01%b=" % tag)
     if start < 0:
         return ""

@@ -1,4 +1,4 @@
-"""One TCP connection: non-blocking reads with the kernel's receive stamp, ordered writes, and its bad manners.
+"""One TCP connection: reads with the kernel's receive stamp, ordered writes, and its bad manners.
 
 Reading with `recvmsg` keeps the time at which the bytes reached the host apart from the time at which this
 process found leisure to read them; order flow is timed by the former.
@@ -149,7 +149,7 @@ class Connection:
 
 
 def _arrival(ancillary: list[tuple[int, int, bytes]]) -> Arrival:
-    """The kernel's stamp moved to CLOCK_MONOTONIC by the clocks' distance right now."""
+    """Move the kernel's stamp to CLOCK_MONOTONIC by the clocks' distance right now."""
     mono_ns = time.monotonic_ns()
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:

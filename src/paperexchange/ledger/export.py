@@ -16,7 +16,7 @@ _KINDS: Final = {"executions": "fill", "orders": "order_accepted", "reports": "r
 
 
 def _entries(path: Path, kind: str, account: str) -> Iterator[dict[str, Any]]:
-    """Matching entries as plain dictionaries; ExchangeError names the place of a damage."""
+    """Yield matching entries as plain dictionaries; ExchangeError names the place of a damage."""
     marker = f'"kind":"{kind}"'.encode()
     reader = Reader(path)
     for line in reader:

@@ -47,7 +47,7 @@ class Damage(msgspec.Struct, frozen=True):
 
 
 def encode_line(body: bytes) -> bytes:
-    """The line that carries `body`."""
+    """Give the line that carries `body`."""
     return b"%08x %b\n" % (crc32(body), body)
 
 
@@ -88,7 +88,7 @@ def _fault(line: bytes, expected_seq: int | None) -> tuple[str, int]:
 
 
 class Reader:
-    """Iterates over the sound entries of a ledger; afterwards `damage` says where and why it stopped, or None."""
+    """Iterates over a ledger's sound entries; afterwards `damage` says where and why it stopped."""
 
     def __init__(self, path: Path, *, offset: int = 0, after_seq: int | None = 0) -> None:
         """Begin at `offset`, whose entry must follow `after_seq` (None: any)."""

@@ -70,13 +70,13 @@ class Ledger:
         self._thread.start()
 
     def append(self, fact: Fact) -> None:
-        """Number the entry and put it into the next group."""
+        """Put the entry, under the next number, into the next group."""
         self._add(fact)
         if not self._scheduled:
             self._schedule()
 
     def append_later(self, fact: Fact) -> None:
-        """Number the entry; it may wait a little for company, because no effect depends on it."""
+        """Put the entry under the next number; it may wait for company, because no effect depends on it."""
         self._add(fact)
         if not self._scheduled and self._later is None:
             self._later = self._loop.call_later(_COMPANY_S, self._schedule)
@@ -106,7 +106,7 @@ class Ledger:
         await done
 
     def offset_before(self, seq: int) -> tuple[int, int]:
-        """An entry number not above `seq` and the offset at which its line begins."""
+        """Give an entry number not above `seq` and the offset at which its line begins."""
         position = min((seq - 1) // _INDEX_EVERY, len(self.index) - 1)
         while position > 0 and self.index[position][0] > seq:
             position -= 1
@@ -154,7 +154,7 @@ class Ledger:
             effect()
         if group.entries:
             self.on_durable(group.entries)
-        if self._lines or self._effects:
+        if self._scheduled:  # entries that may wait for company do not begin a group of their own
             self._start()
 
     async def close(self) -> None:
