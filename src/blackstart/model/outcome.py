@@ -41,6 +41,7 @@ class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
 
     The counts are exact; the lists name at most `listed` keys each (the full lists are in the trial's `audit/` folder).
     `gap_events` is the sequence-gap measure of the source document, section 6.3, reported beside the event measure.
+    `not_checked` says which comparisons the ledgers did not allow.
     """
 
     acknowledged: int
@@ -56,6 +57,7 @@ class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
     earliest_lost_mono_ns: int | None = None
     lost_notional: int | None = None
     gap_events: int | None = None
+    not_checked: tuple[str, ...] = ()
     error: str | None = None
 
 
