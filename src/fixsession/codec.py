@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SOH = "\x01"
 MAX_BODY = 1 << 20
 _HEAD = re.compile(rb"8=([^\x01]{1,20})\x019=(\d{1,7})\x01")
+# `8=` behind a delimiter, or `8=FIX` anywhere; at the end of what has come, the beginnings of both.
+_START = re.compile(rb"(?<=\x01)8(?:=|\Z)|8(?:\Z|=(?:\Z|F(?:\Z|I(?:\Z|X))))")
 _TRAILER = len("10=000\x01")
 _LONGEST_HEAD = 40
 _MOST_TAGS, _LONGEST_TAG = 4096, 9
@@ -98,21 +100,12 @@ class Framer:
         return self._skip("not the start of a message", 1)
 
     def _skip(self, reason: str, least: int) -> Garbled:
-        """Drop at least `least` bytes and go on at the next possible start (a delimiter followed by `8=`)."""
+        """Drop at least `least` bytes and go on at the next possible start."""
         buffer = self._buffer
-        if buffer[least - 1 : least + 2] == b"\x018=":
-            cut = least
-        else:
-            found = buffer.find(b"\x018=", least)
-            cut = found + 1 if found >= 0 else len(buffer) - _partial_start(buffer)
-        cut = max(cut, least)
+        start = _START.search(buffer, least)
+        cut = start.start() if start else len(buffer)
         self._buffer = buffer[cut:]
         return Garbled(reason, buffer[:cut])
-
-
-def _partial_start(buffer: bytes) -> int:
-    """How many bytes at the end may be the beginning of the next message (`8` after a delimiter)."""
-    return 1 if buffer.endswith(b"\x018") else 0
 
 
 def _may_become_head(buffer: bytes) -> bool:

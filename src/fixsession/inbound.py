@@ -8,11 +8,12 @@ from fixsession.message import Message  # noqa: TC001  # msgspec reads the annot
 
 
 class MissingRange(msgspec.Struct):
-    """Messages up to `end` are missing; asked for up to `asked_to` (0: infinity); last progress then."""
+    """Messages up to `end` are missing; asked for up to `asked_to` (0: infinity); `reached` at `since_ns`."""
 
     end: int
     asked_to: int
     since_ns: int
+    reached: int
 
 
 class Inbound:
@@ -51,18 +52,19 @@ class Inbound:
         begin = self.next_in
         in_pieces = self._chunk and end - begin + 1 > self._chunk
         asked_to = begin + self._chunk - 1 if in_pieces else 0
-        self.missing = MissingRange(end, asked_to, now_ns)
+        self.missing = MissingRange(end, asked_to, now_ns, begin)
         return begin, asked_to
 
     def expect(self, end: int, now_ns: int) -> None:
         """Note that everything up to `end` is missing and comes without being asked for."""
-        self.missing = MissingRange(end, 0, now_ns)
+        self.missing = MissingRange(end, 0, now_ns, self.next_in)
 
     def due_request(self, now_ns: int) -> tuple[int, int] | None:
         """After progress: the next piece of this gap, or the next gap among the queued messages."""
         missing = self.missing
         if missing is not None and self.next_in <= missing.end:
-            missing.since_ns = now_ns
+            if self.next_in > missing.reached:
+                missing.reached, missing.since_ns = self.next_in, now_ns
             if missing.asked_to and self.next_in > missing.asked_to:
                 return self.request(missing.end, now_ns)
             return None

@@ -84,7 +84,7 @@ def _step(name: str, number: int, line: str) -> Step:
     word, _, rest = text.partition(" ")
     least, most = _WORDS.get(word, (0, -1))
     try:
-        arguments = [rest.strip()] if word == "raw" else _split(rest)
+        arguments = [rest.strip()] if word == "raw" and rest.strip() else _split(rest)
     except ValueError as error:
         raise FixError(f"{name}:{number}: {error}; close the quotation") from error
     if not least <= len(arguments) <= most:
