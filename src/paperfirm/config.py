@@ -36,7 +36,7 @@ class Limits(msgspec.Struct, frozen=True):
     `position`: |position incl. open orders| a symbol, `*` for all others; `gross_notional` in ticks.
     """
 
-    position: dict[str, int] = {"*": 200_000}
+    position: dict[str, int] = msgspec.field(default_factory=lambda: {"*": 200_000})
     gross_notional: int = 2_000_000_000_000
     concentration_pct: float = 100.0
 
