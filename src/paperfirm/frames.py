@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -101,10 +101,9 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over a fresh connection (called by asyncio)."""
-        assert isinstance(transport, asyncio.Transport)
         no_delay(transport.get_extra_info("socket"))
-        transport.set_write_buffer_limits(high=MAX_FRAME)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from asyncio's
+        self._transport.set_write_buffer_limits(high=MAX_FRAME)
         if self._on_open is not None:
             self._on_open(self)
 

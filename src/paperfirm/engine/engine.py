@@ -62,6 +62,7 @@ class Engine:
         self._symbols: set[str] = set()
         self._orders: set[str] = set()
         self._last_checkpoint_s = 0.0
+        self._waiting_because = ""
 
     def emit(self, event: str, **detail: object) -> int:
         """Write to the event log with the present epoch; returns the stamp (monotonic ns)."""
@@ -96,12 +97,18 @@ class Engine:
             try:
                 epoch, from_standby = await self._become_primary(began_s)
             except (EngineError, OSError) as error:
-                self.emit("waiting", reason=str(error))
+                self._say_once(str(error))
                 await asyncio.sleep(0.02)
                 continue
             if epoch:
                 return await self._lead(epoch, deep=deep and not from_standby, thorough=not from_standby)
         return 0
+
+    def _say_once(self, reason: str) -> None:
+        """Report why we wait, but not fifty times a second."""
+        if reason != self._waiting_because:
+            self._waiting_because = reason
+            self.emit("waiting", reason=reason)
 
     async def _become_primary(self, began_s: float) -> tuple[int, bool]:
         """Return the epoch granted to us (0: not yet) and whether we had been following the former primary."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
@@ -80,13 +80,12 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Welcome on the primary, good-bye on the standby (called by asyncio)."""
-        assert isinstance(transport, asyncio.Transport)
         no_delay(transport.get_extra_info("socket"))
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from asyncio's
         self._entry.clients.add(self)
         if self._entry.desk is None:
             self.write({"error": "standby"})
-            transport.close()
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client; its orders live on (called by asyncio)."""
