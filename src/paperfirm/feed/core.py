@@ -63,7 +63,8 @@ class FeedState:
         self.books: dict[str, Book] = {}
         self.next_seq = 0
         """The next sequence number expected; 0 before the first snapshot."""
-        self.epoch: int | str | None = None
+        self.epoch = 0
+        """Grows with each failover of the feed, after which the sequence begins anew."""
         self.gap_since_ns: int | None = None
         """Since when something is missing; None while the books are true."""
         self.heard_ns = 0
@@ -85,9 +86,11 @@ class FeedState:
     def receive(self, updates: Iterable[Update], now_ns: int) -> None:
         """Take one datagram."""
         for update in updates:
+            if update.epoch < self.epoch:
+                continue  # a straggler from before the failover
             self.heard_ns = max(self.heard_ns, min(update.mono_ns or now_ns, now_ns))
-            if update.epoch is not None and update.epoch != self.epoch:
-                self._change_epoch(update.epoch)
+            if update.epoch > self.epoch:
+                self._begin_epoch(update.epoch)
             if update.heartbeat:
                 self._announced = max(self._announced, update.heartbeat)
             elif update.skip_to:
@@ -104,12 +107,13 @@ class FeedState:
     def load(self, snapshot: BookSnapshot, now_ns: int) -> bool:
         """Take a snapshot; returns whether the books are true afterwards.
 
-        One that is older than what is known, or of another epoch, changes nothing.
+        One that is older than what is known, or of an earlier epoch, changes nothing.
         """
-        foreign = snapshot.epoch is not None and self.epoch is not None and snapshot.epoch != self.epoch
-        if foreign or snapshot.seq + 1 < self.next_seq:
+        epoch = self.epoch if snapshot.epoch is None else snapshot.epoch
+        if epoch < self.epoch or (epoch == self.epoch and snapshot.seq + 1 < self.next_seq):
             return self.synchronised
-        self.epoch = snapshot.epoch if self.epoch is None else self.epoch
+        if epoch > self.epoch:
+            self._begin_epoch(epoch)
         for symbol, levels in snapshot.books.items():
             book = self.books[symbol] = Book()
             book.bids.update(levels.bids)
@@ -125,13 +129,11 @@ class FeedState:
         self.next_seq = 0
         self._settle(now_ns)
 
-    def _change_epoch(self, epoch: int | str) -> None:
+    def _begin_epoch(self, epoch: int) -> None:
         """Begin again: after a failover of the feed numbers mean something else."""
-        first = self.epoch is None and self.next_seq > 0 and not self._held
         self.epoch = epoch
-        if not first:
-            self.next_seq = self._announced = 0
-            self._held.clear()
+        self.next_seq = self._announced = 0
+        self._held.clear()
 
     def _apply(self, update: Update) -> None:
         if update.skip or not update.side:
@@ -142,10 +144,10 @@ class FeedState:
         book.set_level(update.side, update.price, update.quantity)
         book.mono_ns = update.mono_ns
 
-    def _skip(self, next_seq: int) -> None:
-        """Numbers before `next_seq` carry nothing for us."""
-        if 0 < self.next_seq < next_seq:
-            self.next_seq = next_seq
+    def _skip(self, last_seq: int) -> None:
+        """Numbers up to `last_seq` carry nothing for us."""
+        if 0 < self.next_seq <= last_seq:
+            self.next_seq = last_seq + 1
 
     def _hold(self, update: Update) -> None:
         if len(self._held) >= HELD_LIMIT:

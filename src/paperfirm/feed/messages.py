@@ -25,7 +25,7 @@ class Update(msgspec.Struct, frozen=True, gc=False):
     skip_to: int = 0
     heartbeat: int = 0
     mono_ns: int = 0
-    epoch: int | str | None = None
+    epoch: int = 0
 
 
 class Levels(msgspec.Struct, frozen=True, gc=False):
@@ -41,7 +41,8 @@ class BookSnapshot(msgspec.Struct, frozen=True):
     seq: int
     books: dict[str, Levels]
     mono_ns: int = 0
-    epoch: int | str | None = None
+    epoch: int | None = None
+    """None: the exchange does not say; it answers for the epoch it is in."""
 
 
 decode_datagram = msgspec.json.Decoder(list[Update]).decode

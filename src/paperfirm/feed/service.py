@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -53,8 +53,9 @@ class FeedService(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Subscribe at once (called by asyncio)."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(
+            "asyncio.DatagramTransport", transport
+        )  # uvloop's transports do not inherit from asyncio's
         self._subscribe(self._clock())
 
     def datagram_received(self, data: bytes, _addr: object) -> None:

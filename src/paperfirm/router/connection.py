@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from paperfirm.supervisor.backoff import Backoff
 
@@ -31,8 +31,9 @@ class ExchangeConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (called by asyncio)."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's transports do not inherit from asyncio's
         self._router.exchange_connected(self)
 
     def data_received(self, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from paperfirm.servers.identity import Identity, Kind, choose_identity, enter
 from paperfirm.servers.model import ServerError, ServerPlan
 from paperfirm.servers.nats import prepare_nats
-from paperfirm.servers.postgres import is_ready, make_cluster, plan_postgres, prepare_postgres
+from paperfirm.servers.postgres import is_ready, make_cluster, plan_postgres
 
 __all__ = [
     "Identity",
@@ -16,5 +16,4 @@ __all__ = [
     "make_cluster",
     "plan_postgres",
     "prepare_nats",
-    "prepare_postgres",
 ]

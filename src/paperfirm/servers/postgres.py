@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import importlib.util
 import os
@@ -72,21 +73,14 @@ def plan_postgres(directory: Path, port: int, *, identity: Identity | None = Non
     )
 
 
-def make_cluster(plan: ServerPlan) -> None:
-    """Copy the template (0.1 s) unless there is a cluster already, and write the settings."""
+async def make_cluster(plan: ServerPlan) -> None:
+    """Copy the template (0.1 s, in another process) unless there is a cluster already, and write the settings."""
     assert plan.ready_file is not None
     assert plan.template is not None
     data = plan.ready_file.parent
     if not (data / "PG_VERSION").exists():
-        _copy_cluster(plan.template, data, plan.identity)
+        await _copy_cluster(plan.template, data, plan.identity)
     _write_settings(data, plan.port, plan.identity)
-
-
-def prepare_postgres(directory: Path, port: int, *, identity: Identity | None = None) -> ServerPlan:
-    """Plan a server and make its cluster: what is returned can be started."""
-    plan = plan_postgres(directory, port, identity=identity)
-    make_cluster(plan)
-    return plan
 
 
 def postgres_binaries(identity: Identity) -> Path:
@@ -172,14 +166,14 @@ def _initialise(binaries: Path, workshop: Path, identity: Identity) -> None:
         )
 
 
-def _copy_cluster(source: Path, target: Path, identity: Identity) -> None:
+async def _copy_cluster(source: Path, target: Path, identity: Identity) -> None:
     """Copy by way of a temporary name: a cluster is there wholly or not at all."""
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(staged, ignore_errors=True)
-    done = subprocess.run(
-        ["cp", "-a", "--reflink=auto", str(source), str(staged)], capture_output=True, check=False
+    copying = await asyncio.create_subprocess_exec(
+        "cp", "-a", "--reflink=auto", source, staged, stderr=asyncio.subprocess.DEVNULL
     )
-    if done.returncode != 0:  # not GNU cp
+    if await copying.wait() != 0:  # not GNU cp
         shutil.rmtree(staged, ignore_errors=True)
         shutil.copytree(source, staged)
     placement.give_to(staged, identity)

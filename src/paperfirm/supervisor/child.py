@@ -38,6 +38,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL
     stop_limit_s: float = 5.0
+    own: bool = False
+    """One of our own components, which calls `die_with_supervisor` itself."""
 
 
 class Child:
@@ -95,8 +97,12 @@ class Child:
                 cwd="/",
                 env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
                 process_group=0,  # Ctrl-C in a terminal is for the supervisor, which then stops in order
-                preexec_fn=enter(self.spec.identity, self.spec.death_signal),  # noqa: PLW1509 - no threads here
+                preexec_fn=self._before_exec(),
             )
+
+    def _before_exec(self) -> Callable[[], None] | None:
+        """Our own components ask to die with us by themselves: without a hook the start is a cheap vfork (1 ms, not 10)."""
+        return None if self.spec.own else enter(self.spec.identity, self.spec.death_signal)
 
     async def stop(self) -> None:
         """End it cleanly; by force when it does not go."""

@@ -118,13 +118,13 @@ def _firm(options: UpOptions, ports: dict[str, Ports], plans: dict[str, ServerPl
 async def _start(supervised: Supervised, plans: dict[str, ServerPlan]) -> None:
     """Start everything at once: each component waits for what it needs by itself, and knows where it will be.
 
-    The cluster is copied last: the components load their modules meanwhile, and only the recorder waits for the database.
+    The cluster is copied last: only the recorder waits for the database, and it takes a while to load its modules.
     """
     if "nats" in plans:
         supervised.start([server_spec(plans["nats"])])
     supervised.start(component_specs(supervised.firm))
     if "postgres" in plans:
-        make_cluster(plans["postgres"])
+        await make_cluster(plans["postgres"])
         supervised.start([server_spec(plans["postgres"])])
 
 

@@ -35,6 +35,7 @@ def component_spec(firm: Firm, name: str) -> Spec:
         identity=Identity(Kind.SAME, os.geteuid(), os.getegid()),
         is_ready=_answers_health(firm.ports[name].http),
         stop_limit_s=ENGINE_STOP_S if engine else 5.0,
+        own=True,
     )
 
 
@@ -42,7 +43,7 @@ def component_specs(firm: Firm) -> list[Spec]:
     """Return all components; those that need longest to be useful come first."""
     return [
         component_spec(firm, name)
-        for name in (*ENGINES, *(set_aside for set_aside in COMPONENTS if set_aside not in ENGINES))
+        for name in (*ENGINES, *(other for other in COMPONENTS if other not in ENGINES))
     ]
 
 

@@ -13,7 +13,23 @@ from paperfirm.wire import Report
 
 def report(number: int) -> Report:
     return Report(
-        "execution", "F", "1", f"1-C{number}", "", "O", f"E{number}", "", "ALFA", "buy", 9, 1, 1, 1, 1, 8, "x" * (number % 40)
+        "execution",
+        "F",
+        "1",
+        f"1-C{number}",
+        "",
+        "O",
+        f"E{number}",
+        "",
+        "ALFA",
+        "buy",
+        9,
+        1,
+        1,
+        1,
+        1,
+        8,
+        "x" * (number % 40),
     )
 
 
@@ -28,7 +44,12 @@ def filled(folder: Path, count: int, **options: int) -> InboundLog:
 
 
 @settings(max_examples=60, deadline=None)
-@given(count=st.integers(0, 60), since=st.integers(0, 70), segment=st.integers(50, 4000), recent=st.integers(1, 80))
+@given(
+    count=st.integers(0, 60),
+    since=st.integers(0, 70),
+    segment=st.integers(50, 4000),
+    recent=st.integers(1, 80),
+)
 def test_replay_gives_exactly_what_came_after(count: int, since: int, segment: int, recent: int) -> None:
     """Whatever the segments and however much is kept in memory, a replay is complete, in order, and without repeats."""
     with tempfile.TemporaryDirectory() as name:

@@ -39,6 +39,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def prepare_postgres(folder: Path, port: int, *, identity: Identity | None = None) -> ServerPlan:
+    plan = plan_postgres(folder, port, identity=identity)
+    asyncio.run(make_cluster(plan))
+    return plan
+
+
 def start(plan: ServerPlan) -> subprocess.Popen[bytes]:
     with plan.log.open("ab") as log:
         return subprocess.Popen(
@@ -159,11 +165,12 @@ def test_nats_keeps_published_messages_over_sigkill(folder: Path) -> None:
 
 
 DIES_WITH_PARENT = """
-import subprocess, sys, time
+import asyncio, subprocess, sys, time
 from pathlib import Path
-from paperfirm.servers import prepare_nats, prepare_postgres, enter
+from paperfirm.servers import make_cluster, plan_postgres, prepare_nats, enter
 folder = Path(sys.argv[1])
-plans = [prepare_postgres(folder / "postgres", int(sys.argv[2])), prepare_nats(folder / "nats", int(sys.argv[3]))]
+plans = [plan_postgres(folder / "postgres", int(sys.argv[2])), prepare_nats(folder / "nats", int(sys.argv[3]))]
+asyncio.run(make_cluster(plans[0]))
 for plan in plans:
     child = subprocess.Popen(plan.argv, stdout=plan.log.open("ab"), stderr=subprocess.STDOUT,
                              preexec_fn=enter(plan.identity, plan.death_signal), cwd="/")

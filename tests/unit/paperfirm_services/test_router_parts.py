@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("100.05", 1_000_500), ("0.0001", 1), ("7", 70_000), ("-3.5", -35_000), ("1.500000", 15_000), (".25", 2_500)],
+    [
+        ("100.05", 1_000_500),
+        ("0.0001", 1),
+        ("7", 70_000),
+        ("-3.5", -35_000),
+        ("1.500000", 15_000),
+        (".25", 2_500),
+    ],
 )
 def test_prices_are_exact(text: str, value: int) -> None:
     """A FIX price is the same number of ticks both ways, without floating point."""
@@ -42,7 +49,12 @@ def test_execution_report_is_translated_wholly() -> None:
     )  # fmt: skip
     report = fix.report(message)
     assert report is not None
-    assert (report.kind, report.exec_type, report.ord_status, report.cl_ord_id) == ("execution", "F", "1", "1-C1")
+    assert (report.kind, report.exec_type, report.ord_status, report.cl_ord_id) == (
+        "execution",
+        "F",
+        "1",
+        "1-C1",
+    )
     assert (report.order_id, report.exec_id, report.exec_ref_id, report.side) == ("O1", "E1", "E0", "sell")
     assert (report.last_quantity, report.last_price, report.cum_quantity) == (40, 1_000_100, 40)
     assert (report.leaves_quantity, report.order_quantity, report.price) == (60, 100, 999_900)

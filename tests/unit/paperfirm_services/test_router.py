@@ -1,0 +1,392 @@
+"""The router against an exchange's FIX session in memory, with a clock that the test moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixsession.clock import Now
+from fixsession.config import Role, SessionConfig
+from fixsession.effects import Deliver, Disconnect, Transmit
+from fixsession.message import Message
+from fixsession.session import Session
+from fixsession.store import MemoryStore
+
+from paperfirm.router.fence import Fence
+from paperfirm.router.inbound import InboundLog
+from paperfirm.router.sent import RememberingStore
+from paperfirm.router.service import Router
+from paperfirm.wire import (
+    Bind,
+    BindDone,
+    BindRefused,
+    Inbound,
+    Known,
+    KnownAnswer,
+    Send,
+    SessionDown,
+    SessionUp,
+    Unsent,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SECOND = 1_000_000_000
+
+
+class Engine:
+    """An engine's link that remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.frames: list[Any] = []
+        self.open = True
+
+    def send(self, frame: Any) -> None:
+        self.frames.append(frame)
+
+    def close(self) -> None:
+        self.open = False
+
+    abort = close
+
+    def of(self, kind: type) -> list[Any]:
+        return [frame for frame in self.frames if isinstance(frame, kind)]
+
+
+class World:
+    """A router, an exchange with its own FIX store, and a wire between them that can be cut."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mono_ns = 10 * SECOND
+        self.later: list[Callable[[], None]] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.exchange_store = MemoryStore()
+        self.exchange: Session | None = None
+        self.received: list[Message] = []
+        self.delivering = True
+        self.unread = 0
+        self.start()
+
+    def start(self) -> None:
+        self.log = InboundLog(self.folder / "inbound")
+        self.store = RememberingStore(self.folder / "session.log")
+        self.router = Router(
+            identity=("FIRM", "PAPEREX"),
+            account="FIRM",
+            store=self.store,
+            log=self.log,
+            fence=Fence(self.folder / "epoch.json"),
+            emit=self.emit,
+            now=self.now,
+            soon=lambda callback: self.later.append(callback),  # noqa: PLW0108 - the list is swapped
+        )
+
+    def crash(self) -> None:
+        """The router dies with everything it held in memory; the exchange notices the loss of the connection."""
+        if self.exchange is not None:
+            self.exchange.disconnected(self.now())
+        self.exchange = None
+        self.later.clear()
+        self.store.close()
+        self.start()
+
+    def emit(self, event: str, **detail: Any) -> int:
+        self.events.append((event, detail))
+        return self.mono_ns
+
+    def now(self) -> Now:
+        return Now(self.mono_ns, 1_700_000_000 * SECOND + self.mono_ns)
+
+    def names(self) -> list[str]:
+        return [event for event, _ in self.events]
+
+    def settle(self) -> None:
+        """Run what was put off to the end of the turn, until nothing is left."""
+        while self.later:
+            work, self.later = self.later, []
+            for callback in work:
+                callback()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass in steps in which the router ticks, as its process does."""
+        for _ in range(int(seconds / 0.05)):
+            self.mono_ns += SECOND // 20
+            self.router.tick()
+            self.settle()
+
+    # ---- the wire
+
+    def connect(self) -> None:
+        config = SessionConfig(sender="PAPEREX", target="FIRM", role=Role.ACCEPTOR)
+        self.exchange = Session(config, self.exchange_store)
+        self.exchange.connected(self.now())
+        self.router.exchange_connected(self)
+        self.settle()
+
+    def cut(self) -> None:
+        if self.exchange is not None:
+            self.exchange.disconnected(self.now())
+            self.exchange = None
+            self.router.exchange_lost("cut")
+            self.settle()
+
+    def write(self, data: bytes) -> None:
+        if self.exchange is not None and self.delivering:
+            self.take(self.exchange.received(data, self.now()))
+
+    def backlog(self) -> int:
+        return self.unread
+
+    def close(self) -> None:
+        self.later.append(self.cut)
+
+    discard = close
+
+    def take(self, effects: list[Any]) -> None:
+        for effect in effects:
+            if isinstance(effect, Transmit):
+                self.later.append(
+                    lambda data=effect.data: self.router.exchange_data(data) if self.exchange else None
+                )
+            elif isinstance(effect, Deliver):
+                self.received.append(effect.message)
+                assert self.exchange is not None
+                self.exchange.commit(self.now())
+            elif isinstance(effect, Disconnect):
+                self.later.append(self.cut)
+
+    def reports(self, *exec_ids: str) -> None:
+        """The exchange sends an execution report for each id; while nobody is logged on it keeps them."""
+        session = self.exchange or Session(
+            SessionConfig(sender="PAPEREX", target="FIRM"), self.exchange_store
+        )
+        for exec_id in exec_ids:
+            fields = {
+                37: "O1",
+                11: "1-C1",
+                17: exec_id,
+                150: "F",
+                39: "1",
+                55: "ALFA",
+                54: "1",
+                38: 9,
+                32: 1,
+                31: "5",
+                14: 1,
+                151: 8,
+            }
+            self.take(session.send(Message.of("8", fields), self.now()))
+        self.settle()
+
+    def bind(
+        self,
+        engine: str = "engine-a",
+        epoch: int = 1,
+        since: int = 0,
+        log_id: str | None = None,
+        ask: list[str] | None = None,
+    ) -> Engine:
+        link = Engine()
+        name = self.log.log_id if log_id is None else log_id
+        self.router.engine_message(link, Bind(engine, epoch, since, name, ask or []))
+        self.settle()
+        return link
+
+    def order(self, link: Engine, cl_ord_id: str) -> None:
+        self.router.engine_message(link, Send(cl_ord_id, "ALFA", "buy", 9, 50_000, "day"))
+        self.settle()
+
+    def orders_at_exchange(self) -> list[str | None]:
+        return [message.get(11) for message in self.received if message.msg_type == "D"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Give a router that is connected and logged on."""
+    world = World(tmp_path)
+    world.connect()
+    yield world
+    world.store.close()
+
+
+def test_orders_out_and_reports_in(world: World) -> None:
+    """A bound engine's order reaches the exchange; its report reaches the engine, numbered and not late."""
+    engine = world.bind()
+    assert engine.frames == [BindDone(0, world.log.log_id, [], True)]
+    world.order(engine, "1-C1")
+    assert world.orders_at_exchange() == ["1-C1"]
+    world.reports("E1", "E2")
+    found = [(frame.router_seq, frame.late, frame.report.exec_id) for frame in engine.of(Inbound)]
+    assert found == [(1, False, "E1"), (2, False, "E2")]
+
+
+def test_nothing_is_sent_while_the_session_is_down(world: World) -> None:
+    """An order that meets a dead session is refused at once and never sent later."""
+    engine = world.bind()
+    world.cut()
+    assert engine.of(SessionDown)
+    world.order(engine, "1-C1")
+    assert engine.of(Unsent) == [Unsent("1-C1", "the FIX session is down")]
+    world.connect()
+    assert engine.of(SessionUp)
+    world.wait(2)
+    assert world.orders_at_exchange() == []
+
+
+def test_reports_missed_while_away_come_late_and_once(world: World) -> None:
+    """What the exchange sent while nobody was logged on is delivered by resend, marked late, before the session counts as up."""
+    engine = world.bind()
+    world.reports("E1")
+    world.cut()
+    world.reports("E2", "E3")
+    world.connect()
+    frames = engine.frames[1:]
+    assert [frame.report.exec_id for frame in engine.of(Inbound)] == ["E1", "E2", "E3"]
+    assert [frame.late for frame in engine.of(Inbound)] == [False, True, True]
+    assert isinstance(frames[-1], SessionUp)
+    assert world.names().index("resend_requested") < world.names().index("resend_complete")
+
+
+def test_a_crash_loses_no_report(world: World) -> None:
+    """Reports that the router took before it died come out of its log, those it did not take come by resend."""
+    engine = world.bind()
+    world.reports("E1", "E2")
+    assert len(engine.of(Inbound)) == 2
+    world.crash()
+    world.reports("E3")
+    world.connect()
+    again = world.bind(since=1)
+    assert [(frame.router_seq, frame.report.exec_id) for frame in again.of(Inbound)] == [(2, "E2"), (3, "E3")]
+    assert all(frame.late for frame in again.of(Inbound))
+    assert again.of(BindDone)[0].last_inbound == 3
+
+
+def test_a_report_is_durable_before_its_number_is_committed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the log cannot be written, the FIX number stays uncommitted, so that the exchange sends the report again."""
+    before = world.store.next_in
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(world.log, "sync", full)
+    with pytest.raises(OSError, match="No space"):
+        world.reports("E1")
+    assert world.store.next_in == before
+
+
+def test_another_log_is_replayed_from_the_start(world: World) -> None:
+    """`since` of a log that is not this one means nothing."""
+    world.reports("E1", "E2")
+    engine = world.bind(since=2, log_id="another")
+    assert [frame.report.exec_id for frame in engine.of(Inbound)] == ["E1", "E2"]
+
+
+def test_an_old_primary_is_fenced(world: World) -> None:
+    """A higher epoch takes the router over; the old engine's orders go nowhere, also after a restart of the router."""
+    old = world.bind("engine-a", 1)
+    new = world.bind("engine-b", 2)
+    assert old.of(BindRefused)
+    assert not old.open
+    world.order(old, "1-C1")
+    world.order(new, "2-C1")
+    assert world.orders_at_exchange() == ["2-C1"]
+    world.crash()
+    world.connect()
+    late = world.bind("engine-a", 1)
+    assert late.of(BindRefused)[0].epoch == 2
+    assert not late.open
+    assert "engine_fenced" in world.names()
+    world.reports("E1")
+    assert not late.of(Inbound)
+
+
+def test_known_tells_what_reached_the_fix_store(world: World) -> None:
+    """Sent orders are known, after a restart too; refused ones are not."""
+    engine = world.bind()
+    world.order(engine, "1-C1")
+    world.cut()
+    world.order(engine, "1-C2")
+    world.crash()
+    world.connect()
+    again = world.bind(ask=["1-C1", "1-C2"])
+    assert again.of(BindDone)[0].known == ["1-C1"]
+    world.router.engine_message(again, Known(7, ["1-C2", "1-C1"]))
+    assert again.of(KnownAnswer) == [KnownAnswer(7, ["1-C1"])]
+
+
+@pytest.mark.parametrize(("away_s", "arrives"), [(0.3, True), (1.5, False)])
+def test_an_order_lost_on_the_wire_is_sent_again_only_while_young(
+    world: World, away_s: float, *, arrives: bool
+) -> None:
+    """An order the exchange never got is resent within a second; later its number is gap-filled and it never trades."""
+    engine = world.bind()
+    world.delivering = False
+    world.order(engine, "1-C1")
+    world.cut()
+    world.delivering = True
+    world.wait(away_s)
+    world.connect()
+    world.wait(1)
+    assert world.orders_at_exchange() == (["1-C1"] if arrives else [])
+    world.order(engine, "1-C2")
+    assert world.orders_at_exchange()[-1] == "1-C2"
+
+
+def test_an_exchange_that_does_not_read_gets_no_stale_orders(world: World) -> None:
+    """When sent bytes are stuck for a second the connection is cut; a large backlog refuses orders before that."""
+    engine = world.bind()
+    world.unread = 300 << 10
+    world.order(engine, "1-C1")
+    assert engine.of(Unsent) == [Unsent("1-C1", "the exchange does not read")]
+    world.wait(1.2)
+    assert not world.router.session_up
+    assert engine.of(SessionDown)
+
+
+def test_frames_that_waited_through_a_pause_are_not_sent(world: World) -> None:
+    """After the router stood still, an order of unknown age is dropped with its connection; the engine asks what is known."""
+    engine = world.bind()
+    world.mono_ns += 2 * SECOND
+    world.order(engine, "1-C1")
+    assert not engine.open
+    assert world.orders_at_exchange() == []
+    assert world.bind(ask=["1-C1"]).of(BindDone)[0].known == []
+
+
+def test_a_silent_exchange_is_given_up(world: World) -> None:
+    """A half-open connection ends within three seconds of silence."""
+    engine = world.bind()
+    world.delivering = False
+    world.wait(3)
+    assert engine.of(SessionDown)
+
+
+def test_the_operator_resets_numbers_that_no_longer_fit(world: World) -> None:
+    """When the exchange lost its numbers the session is refused until an operator resets; ids stay known."""
+    engine = world.bind()
+    world.order(engine, "1-C1")
+    world.reports("E1", "E2")
+    world.cut()
+    world.exchange_store.wipe()
+    world.connect()
+    assert not world.router.session_up
+    world.router.reset_asked = True
+    world.connect()
+    assert world.router.session_up
+    assert world.bind(ask=["1-C1"]).of(BindDone)[0].known == ["1-C1"]
+
+
+def test_an_unreadable_report_is_refused_and_the_session_goes_on(world: World) -> None:
+    """A price that cannot be held exactly is an event, not a crash and not a guess."""
+    engine = world.bind()
+    assert world.exchange is not None
+    world.take(world.exchange.send(Message.of("8", {17: "E1", 31: "1.00000001"}), world.now()))
+    world.settle()
+    world.reports("E2")
+    assert [frame.report.exec_id for frame in engine.of(Inbound)] == ["E2"]
+    assert "message_refused" in world.names()
