@@ -209,10 +209,25 @@ class Workload(Protocol):
 class FaultContext(Protocol):
     """What a fault may use."""
 
-    target: Target
-    oracle: Oracle | None
-    clock: Clock
-    plan: Plan
+    @property
+    def target(self) -> Target:
+        """Return the target."""
+        ...
+
+    @property
+    def oracle(self) -> Oracle | None:
+        """Return the oracle, if there is one."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Return the only source of time."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """Return what is to be done."""
+        ...
 
     async def protect(self, undos: Iterable[Undo]) -> None:
         """Write the undo records, fsync them, and hear from the guardian that it holds them. Before the fault, always."""
@@ -253,9 +268,20 @@ class Fault(Protocol):
 class Rig(Protocol):
     """All that stands around one target for one trial. `blackstart.target.rig.build` makes it from a manifest."""
 
-    target: Target
-    oracle: Oracle | None
-    workload: Workload | None
+    @property
+    def target(self) -> Target:
+        """Return the target; nothing is started before its `open`."""
+        ...
+
+    @property
+    def oracle(self) -> Oracle | None:
+        """Return the oracle, if the manifest names one."""
+        ...
+
+    @property
+    def workload(self) -> Workload | None:
+        """Return the load, if the manifest names one."""
+        ...
 
     async def watch(self, services: Sequence[str], interest: Sequence[Match]) -> None:
         """Watch signals, probes, component deaths, the named service streams and interesting oracle events, until cancelled.
@@ -286,6 +312,15 @@ class RigFactory(Protocol):
         self, manifest: Manifest, *, run_dir: Path, seed: int, clock: Clock, sink: Sink, protect: Protect
     ) -> Rig:
         """Raises ManifestError when the manifest names something that is not there."""
+        ...
+
+
+@runtime_checkable
+class Aimed(Protocol):
+    """A fault that can look its victims up before the trigger, so that no time is lost when it comes."""
+
+    async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
+        """Do everything that harms nobody yet."""
         ...
 
 

@@ -21,6 +21,7 @@ from blackstart.model.record import Reverted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from blackstart.engine import journal
     from blackstart.model.fault import Undo
 
 _START_LIMIT_S = 10.0
@@ -56,12 +57,7 @@ class Guard:
     async def undo(self, ids: Sequence[str] | None = None) -> list[Reverted]:
         """Have some undos (or all that are owed) carried out and verified."""
         answer = await self._ask({"undo": ids if ids is None else list(ids)})
-        return [
-            Reverted(
-                undo_id=one["id"], verified=one["verified"], evidence={**one["evidence"], "by": one["by"]}
-            )
-            for one in answer["undone"]
-        ]
+        return [reverted(one) for one in answer["undone"]]
 
     async def close(self) -> None:
         """Say goodbye; what is still owed stays in the journal for the next start."""
@@ -141,3 +137,9 @@ def _last_words(run: Path) -> str:
 def halt_now(guard: Guard) -> None:
     """Pull the kill switch of one guardian by signal."""
     guard.process.send_signal(signal.SIGUSR1)
+
+
+def reverted(outcome: journal.Entry) -> Reverted:
+    """Turn an outcome of the undo journal into a record of the history."""
+    evidence = {**outcome["evidence"], "by": outcome["by"]}
+    return Reverted(undo_id=outcome["id"], verified=outcome["verified"], evidence=evidence)

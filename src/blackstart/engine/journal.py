@@ -98,3 +98,8 @@ def hold(run: str, name: str) -> int | None:
         os.close(handle)
         return None
     return handle
+
+
+def release(lock: int) -> None:
+    """Give a lock back."""
+    os.close(lock)

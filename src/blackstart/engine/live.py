@@ -7,12 +7,10 @@ service has resumed, is `check.service.ResumeWatch` here and there.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blackstart.check.service import ResumeWatch
-from blackstart.model.manifest import Manifest
-from blackstart.model.match import matches
+from blackstart.model.match import Test, matches
 from blackstart.model.record import (
     Injected,
     OracleSeen,
@@ -22,7 +20,12 @@ from blackstart.model.record import (
     ServiceBatch,
     SignalSeen,
 )
-from blackstart.model.scenario import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import Plan
 
 _RATE_NS = 1_000_000_000
 
@@ -32,13 +35,13 @@ class Live:
 
     def __init__(self, plan: Plan, manifest: Manifest) -> None:
         self.resume = ResumeWatch.of(plan, manifest)
-        self.probes: dict[str, tuple[bool, int]] = {}
+        self.probes: dict[str, tuple[bool, int, str]] = {}
         self.exited: list[ProcessSeen] = []
         self.t0_ns: int | None = None
         self.phases: dict[str, int] = {}
         self._recent: dict[str, deque[int]] = {}
         self._total: dict[str, int] = {}
-        self._phases = {
+        self._phases: dict[str, list[tuple[str, Test]]] = {
             phase: [(one.event, matches(one.where)) for one in wanted]
             for phase, wanted in manifest.phases.items()
         }
@@ -69,7 +72,7 @@ class Live:
 
     def ok_since(self, probe: str) -> int | None:
         """Since when a probe has said yes without a break; None when it says no or has not answered yet."""
-        ok, since = self.probes.get(probe, (False, 0))
+        ok, since, _ = self.probes.get(probe, (False, 0, ""))
         return since if ok else None
 
     def expects(self, phase: str) -> bool:
@@ -82,7 +85,7 @@ class Live:
         self._total[record.service] = self._total.get(record.service, 0) + len(record.events)
 
     def _probe(self, record: ProbeChange) -> None:
-        self.probes[record.probe] = (record.ok, record.mono_ns)
+        self.probes[record.probe] = (record.ok, record.mono_ns, record.detail)
 
     def _process(self, record: ProcessSeen) -> None:
         if record.what == "exited":

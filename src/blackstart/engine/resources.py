@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from blackstart.contracts import Clock, HasProcesses, Sink, Target
 from blackstart.errors import BlackstartError
 from blackstart.model.record import ResourceSample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 PERIOD_NS = 250_000_000
 _RESOLVE_EVERY = 4

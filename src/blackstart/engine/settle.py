@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from blackstart.contracts import Clock, HasState, Oracle, Rig, Sink, Target
 from blackstart.errors import BlackstartError
 from blackstart.model.record import StateRead
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LOOK_NS = 50_000_000
 _EQUAL_NS = 300_000_000

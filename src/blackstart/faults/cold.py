@@ -33,20 +33,25 @@ class Cold:
         """See `contracts.Fault`."""
         return death.no_processes(target, step.components)
 
+    async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
+        """Open handles on the processes before the trigger: looking them up takes longer than killing them."""
+        del step
+        self._bed = await death.aimed(self._bed, ctx)
+
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Kill the plan's components; the wiping is the operator's part, because files may only go once nobody writes them."""
         del step
         restart = death.ours(ctx.target.manifest, ctx.plan.components)
         state = [str(path) for path in _state(ctx, restart)]
-        self._bed = death.Deathbed(await death.find(ctx), ctx.clock)
-        before, after = self._bed.strike(signal.SIGKILL)
+        self._bed = bed = await death.aimed(self._bed, ctx)
+        before, after = bed.strike(signal.SIGKILL)
         return Receipt(
             fault=self.name,
             mechanism="SIGKILL by pidfd_send_signal, state removed",
             t0_mono_ns=after,
             t0_source="the kill call",
             uncertainty_ns=after - before,
-            processes=self._bed.processes,
+            processes=bed.processes,
             data={"restart": restart, "state": state},
         )
 

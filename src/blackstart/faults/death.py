@@ -90,6 +90,15 @@ async def find(ctx: FaultContext) -> dict[str, ProcessRef]:
     return dict(zip(ctx.plan.components, found, strict=True))
 
 
+async def aimed(bed: Deathbed | None, ctx: FaultContext) -> Deathbed:
+    """Return a deathbed around the living: the one from before the trigger, or a new one if somebody ended."""
+    if bed is not None and not bed.noticed:
+        return bed
+    if bed is not None:
+        bed.close()
+    return Deathbed(await find(ctx), ctx.clock)
+
+
 async def witness(bed: Deathbed, t0_mono_ns: int, *, limit_s: float = 10.0) -> Witness:
     """Prove the deaths twice: the kernel told us by pidfd, and `/proc` no longer shows a live process of that start time."""
     told = await bed.gone(limit_s)

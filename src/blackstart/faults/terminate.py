@@ -29,18 +29,23 @@ class Terminate:
         """See `contracts.Fault`."""
         return death.no_processes(target, step.components)
 
+    async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
+        """Open handles on the processes before the trigger: looking them up takes longer than killing them."""
+        del step
+        self._bed = await death.aimed(self._bed, ctx)
+
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Ask the plan's components to end."""
         del step
-        self._bed = death.Deathbed(await death.find(ctx), ctx.clock)
-        before, after = self._bed.strike(signal.SIGTERM)
+        self._bed = bed = await death.aimed(self._bed, ctx)
+        before, after = bed.strike(signal.SIGTERM)
         return Receipt(
             fault=self.name,
             mechanism="SIGTERM by pidfd_send_signal",
             t0_mono_ns=after,
             t0_source="the call that asked for the stop",
             uncertainty_ns=after - before,
-            processes=self._bed.processes,
+            processes=bed.processes,
             data={"restart": death.ours(ctx.target.manifest, ctx.plan.components)},
         )
 

@@ -7,7 +7,6 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,9 @@ import msgspec
 from blackstart.errors import ScenarioError
 from blackstart.model.scenario import Scenario
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 
@@ -24,7 +26,9 @@ _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 def packaged() -> list[Scenario]:
     """Load the scenarios that come with Blackstart, in the order of the suite."""
     folder = resources.files("blackstart") / "data" / "scenarios"
-    files = sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name)
+    files = sorted(
+        (item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name
+    )
     return [parse(item.read_text("utf-8"), item.name) for item in files]
 
 
@@ -41,7 +45,9 @@ def unique(scenarios: Iterable[Scenario]) -> list[Scenario]:
     found: dict[str, Scenario] = {}
     for scenario in scenarios:
         if scenario.id in found:
-            raise ScenarioError("the id is taken", where=scenario.id, hint="give each scenario an id of its own")
+            raise ScenarioError(
+                "the id is taken", where=scenario.id, hint="give each scenario an id of its own"
+            )
         found[scenario.id] = scenario
     return list(found.values())
 
@@ -59,7 +65,9 @@ def _choose(scenarios: Sequence[Scenario], name: str) -> list[tuple[Scenario, st
         if one.id.lower() == wanted.lower():
             return [(one, component or None)]
     raise ScenarioError(
-        "no such scenario", where=name, hint=_nearest(wanted.upper(), [one.id for one in scenarios]) + "; or give the path of a file"
+        "no such scenario",
+        where=name,
+        hint=_nearest(wanted.upper(), [one.id for one in scenarios]) + "; or give the path of a file",
     )
 
 
@@ -67,7 +75,9 @@ def _load_file(path: Path) -> Scenario:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"cannot be read: {error}", where=str(path), hint="give the path of a scenario file") from error
+        raise ScenarioError(
+            f"cannot be read: {error}", where=str(path), hint="give the path of a scenario file"
+        ) from error
     return parse(text, str(path))
 
 
@@ -85,9 +95,13 @@ def parse(text: str, where: str) -> Scenario:
 
 def _check(scenario: Scenario, where: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", scenario.id):
-        raise ScenarioError(f"`{scenario.id}` cannot be an id", where=f"{where}: id", hint="letters, digits, `.`, `_` and `-`")
+        raise ScenarioError(
+            f"`{scenario.id}` cannot be an id", where=f"{where}: id", hint="letters, digits, `.`, `_` and `-`"
+        )
     if scenario.trigger.at in ("oracle", "signal") and not scenario.trigger.event:
-        raise ScenarioError("which event?", where=f"{where}: trigger.event", hint="name the event that starts the fault")
+        raise ScenarioError(
+            "which event?", where=f"{where}: trigger.event", hint="name the event that starts the fault"
+        )
     numbers = {"steady.limit_s": scenario.steady.limit_s, "observe.limit_s": scenario.observe.limit_s}
     for key, value in numbers.items():
         if value <= 0:
@@ -103,8 +117,12 @@ def _explain(message: str, where: str) -> ScenarioError:
     unknown = _UNKNOWN.search(what)
     if unknown and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         fields = [field.encode_name for field in msgspec.structs.fields(kind)]
-        return ScenarioError(f"unknown key `{unknown.group(1)}`", where=key, hint=_nearest(unknown.group(1), fields))
-    allowed = [repr(value) for value in typing.get_args(kind)] if typing.get_origin(kind) is typing.Literal else []
+        return ScenarioError(
+            f"unknown key `{unknown.group(1)}`", where=key, hint=_nearest(unknown.group(1), fields)
+        )
+    allowed = (
+        [repr(value) for value in typing.get_args(kind)] if typing.get_origin(kind) is typing.Literal else []
+    )
     return ScenarioError(what, where=key, hint=f"allowed: {', '.join(allowed)}" if allowed else "")
 
 

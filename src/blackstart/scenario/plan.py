@@ -7,19 +7,29 @@ component with a process of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from blackstart.errors import ScenarioError
-from blackstart.model.manifest import Manifest, Service
 from blackstart.model.scenario import Objectives, Plan, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blackstart.model.manifest import Manifest, Service
 
 EACH = "@each"
 
 
 def plan(
-    scenario: Scenario, manifest: Manifest, *, seed: int, only: str | None = None, repeat: int = 1, target: str = ""
+    scenario: Scenario,
+    manifest: Manifest,
+    *,
+    seed: int,
+    only: str | None = None,
+    repeat: int = 1,
+    target: str = "",
 ) -> list[Plan]:
     """Resolve a scenario into trials.
 
@@ -28,12 +38,16 @@ def plan(
     """
     reason = carry(manifest, scenario)
     if reason is not None:
-        raise ScenarioError(reason, where=f"{manifest.name}: {scenario.id}", hint="`blackstart validate` lists what fits")
+        raise ScenarioError(
+            reason, where=f"{manifest.name}: {scenario.id}", hint="`blackstart validate` lists what fits"
+        )
     choices = _choices(scenario, manifest)
     if only is not None:
         choices = [choice for choice in choices if choice == (only,)]
         if not choices:
-            raise ScenarioError(f"has no trial for `{only}`", where=scenario.id, hint=_members(scenario, manifest))
+            raise ScenarioError(
+                f"has no trial for `{only}`", where=scenario.id, hint=_members(scenario, manifest)
+            )
     return [_plan(scenario, manifest, choice, seed, k, target) for k in range(repeat) for choice in choices]
 
 
@@ -118,7 +132,12 @@ def _members(scenario: Scenario, manifest: Manifest) -> str:
 
 
 def _plan(
-    scenario: Scenario, manifest: Manifest, components: tuple[str, ...], seed: int, repetition: int, target: str
+    scenario: Scenario,
+    manifest: Manifest,
+    components: tuple[str, ...],
+    seed: int,
+    repetition: int,
+    target: str,
 ) -> Plan:
     each = EACH in scenario.fault.components
     name = f"{scenario.id}:{components[0]}" if each else scenario.id
@@ -147,6 +166,15 @@ def _objectives(scenario: Scenario, manifest: Manifest) -> Objectives:
     """Let the manifest tighten or loosen them: by kind of recovery, then by scenario."""
     changes = {**manifest.objectives.get(scenario.recovery, {}), **manifest.objectives.get(scenario.id, {})}
     try:
-        return msgspec.convert({**msgspec.to_builtins(scenario.objectives), **changes}, Objectives, strict=False)
+        return msgspec.convert(
+            {**msgspec.to_builtins(scenario.objectives), **changes}, Objectives, strict=False
+        )
     except msgspec.ValidationError as error:
-        raise ScenarioError(str(error), where=f"{manifest.name}: objectives", hint="see docs/reference/manifest.md") from error
+        raise ScenarioError(
+            str(error), where=f"{manifest.name}: objectives", hint="see docs/reference/manifest.md"
+        ) from error
+
+
+def folder_name(trial_id: str) -> str:
+    """Return a trial's id as the name of its folder: plain characters only, and ids that differ stay different."""
+    return trial_id.replace(":", "-").replace("#", "-repeat-")

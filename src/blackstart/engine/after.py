@@ -1,0 +1,176 @@
+"""The second half of a trial: inject, witness, observe the recovery, take back, let the books settle, read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from blackstart.contracts import Aimed, Fault, Operated, Quiets
+from blackstart.engine import settle
+from blackstart.engine.trial import RunningTrial, Stop
+from blackstart.errors import BlackstartError
+from blackstart.model.fault import Receipt, Witness
+from blackstart.model.record import Injected, Witnessed
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from pathlib import Path
+
+T = TypeVar("T")
+
+_VALIDATION_NS = 3_000_000_000
+_UNTOUCHED_NS = 3_000_000_000
+_UNREPORTED_NS = 6_000_000_000
+
+
+class Breakage:
+    """The fault of one trial, from aiming to taking back."""
+
+    def __init__(self, trial: RunningTrial, fault: Fault) -> None:
+        self._trial = trial
+        self._fault = fault
+        self.receipt: Receipt | None = None
+        self._reverted = False
+        self._witness: asyncio.Task[None] | None = None
+        self._operator: asyncio.Task[None] | None = None
+
+    async def aim(self) -> None:
+        """Look the victims up while there is time."""
+        if isinstance(self._fault, Aimed):
+            await _or_stop("fault-failed", self._fault.aim(self._trial, self._trial.plan.scenario.fault))
+
+    async def inject(self) -> None:
+        """Break it; the witness and the operator set to work at once, side by side."""
+        trial = self._trial
+        step = trial.plan.scenario.fault
+        receipt = await _or_stop("fault-failed", self._fault.inject(trial, step))
+        self.receipt = receipt
+        trial.record(Injected(receipt=receipt))
+        if isinstance(self._fault, Operated):
+            self._operator = asyncio.ensure_future(self._operate(self._fault, receipt))
+        self._witness = asyncio.ensure_future(self._testify(receipt))
+        await trial.stage("injected", mechanism=receipt.mechanism)
+
+    @property
+    def operated(self) -> bool:
+        """Whether the operator has done what there was to do."""
+        return self._operator is None or self._operator.done()
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether the witness has spoken."""
+        return self._witness is None or self._witness.done()
+
+    async def revert(self) -> None:
+        """Take everything back, and have the guardian prove it; idempotent."""
+        if self._reverted:
+            return
+        self._reverted = True
+        for task in (self._operator, self._witness):
+            if task is not None:
+                task.cancel()
+        if self.receipt is None:
+            return
+        try:
+            await self._fault.revert(self._trial, self.receipt)
+        except BlackstartError as error:
+            self._trial.problem("revert-failed", error.render(), verdict="FAIL")
+        if self.receipt.undo:
+            for outcome in await self._trial.guard.undo([undo.id for undo in self.receipt.undo]):
+                self._trial.record(outcome)
+
+    async def _testify(self, receipt: Receipt) -> None:
+        trial = self._trial
+        try:
+            witness = await self._fault.witness(trial, receipt)
+        except Exception as error:  # noqa: BLE001 - a witness that fails has seen nothing: UNKNOWN, and the trial goes on
+            witness = Witness(bit=None, evidence={"error": f"{type(error).__name__}: {error}"})
+        trial.record(Witnessed(witness=witness))
+        await trial.stage("witnessed", bit=witness.bit)
+
+    async def _operate(self, fault: Operated, receipt: Receipt) -> None:
+        try:
+            await fault.operate(self._trial, receipt)
+        except BlackstartError as error:
+            self._trial.problem("operator-failed", error.render(), verdict="FAIL")
+
+
+async def _or_stop(code: str, doing: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await doing
+    except BlackstartError as error:
+        raise Stop(code, error.render()) from error
+
+
+async def observe(trial: RunningTrial, breakage: Breakage) -> None:
+    """Watch until the service is back (or never went), then for `after_s` more; at most `limit_s`."""
+    limits = trial.plan.scenario.observe
+    why = "limit"
+
+    def seen() -> bool:
+        nonlocal why
+        found = _over(trial, breakage)
+        why = found or why
+        return found is not None
+
+    await trial.until(seen, limits.limit_s)
+    await trial.until(lambda: breakage.witnessed, limits.limit_s)
+    if why != "limit":
+        await trial.sleep(limits.after_s)
+    await trial.stage("observed", why=why)
+
+
+def _over(trial: RunningTrial, breakage: Breakage) -> str | None:
+    """Say why there is nothing more to wait for, or None."""
+    now, t0 = trial.now_ns(), trial.live.t0_ns
+    assert t0 is not None
+    if not breakage.operated or not breakage.witnessed or not _ready_again(trial):
+        return None
+    resumed = trial.live.resume.final(now)
+    if resumed is not None:
+        done = _reported(trial, "validated", resumed[0]) or now - resumed[0] > _VALIDATION_NS
+        return "resumed" if done else None
+    if trial.live.resume.interrupted(now) is not False:
+        return None
+    calm = _reported(trial, "recovered", t0) and now - t0 > _UNTOUCHED_NS
+    return "no interruption" if calm or now - t0 > _UNREPORTED_NS else None
+
+
+def _ready_again(trial: RunningTrial) -> bool:
+    probe = trial.manifest.ready
+    if probe is None:
+        return True
+    since = trial.live.ok_since(probe)
+    spec = trial.manifest.probes[probe]
+    return since is not None and trial.now_ns() - since >= spec.stable_ms * 1e6
+
+
+def _reported(trial: RunningTrial, phase: str, _since_ns: int) -> bool:
+    """Whether the target reported a phase since the fault; a target that never reports it is not waited for."""
+    return not trial.live.expects(phase) or phase in trial.live.phases
+
+
+async def stop_load(trial: RunningTrial) -> None:
+    """End the workload, and then the market: books can only be compared when they are at rest."""
+    assert trial.rig is not None
+    if trial.rig.workload is not None:
+        await _or_problem(trial, "workload-failed", trial.rig.workload.stop())
+    if isinstance(trial.oracle, Quiets):
+        await _or_problem(trial, "no-quiet", trial.oracle.quiet())
+
+
+async def read(trial: RunningTrial, folder: Path) -> None:
+    """Let the books settle, then read everything that the checkers compare."""
+    assert trial.rig is not None
+    detail = await settle.quiesce(trial.rig, trial.clock, trial.plan.scenario.observe.quiesce_s)
+    await trial.stage("quiesced", **detail)
+    await settle.read_state(trial.target, trial.oracle, trial.clock, trial.record, "after")
+    await settle.export(trial.rig, trial.record, folder / "ledger")
+    await trial.stage("read")
+
+
+async def _or_problem(trial: RunningTrial, code: str, doing: Coroutine[Any, Any, object]) -> None:
+    try:
+        await doing
+    except BlackstartError as error:
+        trial.problem(code, error.render())

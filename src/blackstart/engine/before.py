@@ -1,0 +1,186 @@
+"""The first half of a trial: start, prove the steady state, prepare, wait for the trigger."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from blackstart.contracts import Rig, ScriptsFills
+from blackstart.engine import settle
+from blackstart.engine.live import Tripwire
+from blackstart.engine.trial import RunningTrial, Stop
+from blackstart.errors import BlackstartError
+from blackstart.model.manifest import Match
+from blackstart.model.record import OracleSeen, SignalSeen
+from blackstart.scenario import seeds
+from blackstart.scenario.plan import service_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blackstart.model.scenario import Prepare
+
+_SESSION_EVENTS = ("session_connected", "session_disconnected", "logon", "logout", "misbehaviour")
+
+
+def services(trial: RunningTrial) -> list[str]:
+    """Name the streams to watch: the one that ends the outage, and the one that carries the load."""
+    return list(dict.fromkeys([trial.plan.service, _load_service(trial)]))
+
+
+def interest(trial: RunningTrial) -> Sequence[Match]:
+    """Name the oracle's events that belong in the history besides the service stream."""
+    trigger = trial.plan.scenario.trigger
+    wanted = [Match(event=event) for event in _SESSION_EVENTS]
+    if trigger.at == "oracle":
+        wanted.append(Match(event=trigger.event, where=trigger.where))
+    return wanted
+
+
+async def open_target(trial: RunningTrial, rig: Rig) -> None:
+    """Start or attach. Raises Stop with the target's own words when it does not come up."""
+    trial.rig = rig
+    try:
+        await rig.target.open()
+    except BlackstartError as error:
+        raise Stop("target-did-not-start", error.render()) from error
+    await trial.stage("open")
+
+
+async def start_load(trial: RunningTrial) -> None:
+    """Begin the workload, if the target has one."""
+    assert trial.rig is not None
+    if trial.rig.workload is not None:
+        try:
+            await trial.rig.workload.start()
+        except BlackstartError as error:
+            raise Stop("no-load", f"the workload did not start: {error.render()}") from error
+
+
+async def steady_state(trial: RunningTrial) -> None:
+    """Wait until the target is ready and loaded, without a break for `hold_s`. Raises Stop: `no-load` or `not-steady`."""
+    steady = trial.plan.scenario.steady
+    hold_ns = round(steady.hold_s * 1e9)
+    since: int | None = None
+
+    def held() -> bool:
+        nonlocal since
+        trial.refuse_death()
+        good = _ready(trial) and all(rate >= least for rate, least in _rates(trial).values())
+        since = (since or trial.now_ns()) if good else None
+        return since is not None and trial.now_ns() - since >= hold_ns
+
+    if not await trial.until(held, steady.limit_s):
+        raise _not_steady(trial)
+    rate, least = _rates(trial)[_load_service(trial)]
+    await trial.stage(
+        "steady",
+        rate_per_s=rate,
+        required_per_s=least,
+        service=_load_service(trial),
+        ready=trial.manifest.ready,
+    )
+
+
+def _not_steady(trial: RunningTrial) -> Stop:
+    short = {name: pair for name, pair in _rates(trial).items() if pair[0] < pair[1]}
+    if not _ready(trial):
+        _, _, detail = trial.live.probes.get(trial.manifest.ready or "", (False, 0, "no answer yet"))
+        return Stop("not-steady", f"not ready after {trial.plan.scenario.steady.limit_s:g} s: {detail}")
+    if short:
+        text = ", ".join(
+            f"{name} {rate:.0f}/s, {least:g}/s required" for name, (rate, least) in short.items()
+        )
+        return Stop("no-load", f"no load: {text}")
+    return Stop(
+        "not-steady", f"ready and loaded, but never for {trial.plan.scenario.steady.hold_s:g} s on end"
+    )
+
+
+def _ready(trial: RunningTrial) -> bool:
+    probe = trial.manifest.ready
+    return probe is None or trial.live.ok_since(probe) is not None
+
+
+def _load_service(trial: RunningTrial) -> str:
+    return service_of(trial.manifest, trial.plan.scenario.service)
+
+
+def _rates(trial: RunningTrial) -> dict[str, tuple[float, float]]:
+    """Measure each watched service, and say what it must reach: of the one that is no load, anything at all."""
+    load, now = _load_service(trial), trial.now_ns()
+    least = {
+        name: max(
+            trial.manifest.services[name].minimum_per_s or 0,
+            trial.plan.scenario.load.minimum_per_s if name == load else 1,
+        )
+        for name in services(trial)
+    }
+    return {name: (trial.live.rate_per_s(name, now), minimum) for name, minimum in least.items()}
+
+
+async def snapshot(trial: RunningTrial) -> None:
+    """Read the state documents, to compare with after the recovery."""
+    await settle.read_state(trial.target, trial.oracle, trial.clock, trial.record, "before")
+    trial.refuse_death()
+
+
+async def await_trigger(trial: RunningTrial) -> None:
+    """Prepare, and return at the moment at which the fault is due. Raises Stop when that moment never comes."""
+    trigger = trial.plan.scenario.trigger
+    wake = asyncio.Event()
+    wire = None
+    if trigger.at in ("oracle", "signal"):
+        kind = OracleSeen if trigger.at == "oracle" else SignalSeen
+        wire = Tripwire(trigger.event, trigger.where, kind, wake.set)
+    unhook = trial.recorder.listen(wire) if wire else None
+    try:
+        for step in trial.plan.scenario.prepare:
+            await _prepare(trial, step)
+        await trial.stage("armed", trigger=trigger.at)
+        if wire is not None:
+            await _await_wire(trial, wake)
+        else:
+            await trial.sleep(_delay_s(trial))
+    finally:
+        if unhook is not None:
+            unhook()
+    trial.refuse_death()
+
+
+def _delay_s(trial: RunningTrial) -> float:
+    trigger = trial.plan.scenario.trigger
+    if trigger.at == "random":
+        return seeds.stream(trial.plan.seed, trial.plan.trial_id, "trigger").uniform(0.0, trigger.delay_s)
+    return trigger.delay_s
+
+
+async def _await_wire(trial: RunningTrial, wake: asyncio.Event) -> None:
+    """Sleep until the wire wakes us in the very turn of the loop in which the event arrived, or until the limit."""
+    trigger = trial.plan.scenario.trigger
+    limit = asyncio.ensure_future(trial.sleep(trigger.limit_s))
+    waking = asyncio.ensure_future(wake.wait())
+    try:
+        await asyncio.wait([limit, waking], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        limit.cancel()
+        waking.cancel()
+    if not wake.is_set():
+        raise Stop(
+            "trigger-never-came", f"no `{trigger.event}` like {trigger.where} within {trigger.limit_s:g} s"
+        )
+
+
+async def _prepare(trial: RunningTrial, step: Prepare) -> None:
+    assert trial.rig is not None
+    try:
+        if step.action == "submit":
+            if trial.rig.workload is None:
+                raise Stop("not-prepared", "there is no workload to submit an order")
+            await trial.rig.workload.submit(step.parameters)
+        elif isinstance(trial.oracle, ScriptsFills):
+            await trial.oracle.script_fills(step.parameters)
+        else:
+            raise Stop("not-prepared", "the oracle cannot script fills")
+    except BlackstartError as error:
+        raise Stop("not-prepared", f"{step.action}: {error.render()}") from error
