@@ -1,0 +1,51 @@
+"""`blackstart audit`: compare two event files (R49, R70)."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blackstart.check.audit import audit as compare
+from blackstart.model.outcome import LOSS_KINDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from blackstart.check.audit import AuditResult
+
+BAD = ("lost", "duplicated", "phantom", "corrupted", "reordered")
+
+
+def audit(
+    ledger: Path, recovered: Path, *, lists: Path | None, listed: int, memory: str, as_json: bool
+) -> int:
+    """Print what became of every acknowledged event; status 1 when anything is wrong with any."""
+    if lists is not None:
+        lists.mkdir(parents=True, exist_ok=True)
+    result = compare(ledger, recovered, out=lists, listed=listed, memory_limit=memory)
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    else:
+        print("\n".join(_lines(result)))
+    return 1 if any(result.counts.get(kind) for kind in BAD) else 0
+
+
+def _lines(result: AuditResult) -> list[str]:
+    lines = [f"acknowledged  {result.acknowledged:,}", f"recovered     {result.recovered:,}"]
+    for kind in LOSS_KINDS:
+        number = result.counts.get(kind)
+        lines.append(
+            f"{kind:13} {'not checked' if number is None else format(number, ',')}{_names(result, kind)}"
+        )
+    if result.gap_events is not None:
+        lines.append(f"sequence gap  {result.gap_events:,}")
+    lines += [f"not checked: {reason}" for reason in result.not_checked]
+    return lines + [f"whole list: {path}" for path in result.files.values()]
+
+
+def _names(result: AuditResult, kind: str) -> str:
+    names = result.lists.get(kind, ())
+    more = (result.counts.get(kind) or 0) - len(names)
+    return f"   {', '.join(names)}{f' and {more:,} more' if more > 0 else ''}" if names else ""

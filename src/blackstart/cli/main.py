@@ -1,0 +1,280 @@
+"""`blackstart`: the commands and their options. Each command's work is imported only when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import blackstart
+from blackstart.errors import BlackstartError
+
+app = typer.Typer(
+    name="blackstart",
+    help="Break a trading system on purpose, measure how long it is gone, and prove what came back.",
+    epilog="Exit status: 0 all pass, 1 any fail, 2 any unknown, 3 not permitted, 64 usage.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Target = Annotated[
+    str,
+    typer.Option("--target", "-t", metavar="MANIFEST", help="A manifest file, or the name of a shipped one."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where run folders are made.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Everything random comes from it.")]
+Repeat = Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Run each trial N times.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="ID", help="Only this scenario or trial (R25:router); may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout, progress on stderr.")]
+
+DEFAULT_TARGET = "paperfirm"
+DEFAULT_OUT = Path("runs")
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it with the option's value
+    if wanted:
+        print(f"blackstart {blackstart.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Take the options of all commands."""
+
+
+@app.command()
+def suite(
+    *,
+    target: Target = DEFAULT_TARGET,
+    out: Out = DEFAULT_OUT,
+    seed: Seed = 7,
+    only: Only = None,
+    repeat: Repeat = 1,
+    as_json: Json = False,
+) -> int:
+    """Run all standard scenarios that the target can carry."""
+    from blackstart.cli import run as command  # noqa: PLC0415
+
+    status: int = command.suite(target, out=out, seed=seed, only=only or [], repeat=repeat, as_json=as_json)
+    return status
+
+
+@app.command()
+def run(
+    scenario: Annotated[
+        list[str], typer.Argument(help="A scenario (R1), one trial (R25:router), or a scenario file.")
+    ],
+    *,
+    target: Target = DEFAULT_TARGET,
+    out: Out = DEFAULT_OUT,
+    seed: Seed = 7,
+    repeat: Repeat = 1,
+    as_json: Json = False,
+) -> int:
+    """Run one scenario, or several."""
+    from blackstart.cli import run as command  # noqa: PLC0415
+
+    status: int = command.suite(target, out=out, seed=seed, only=scenario, repeat=repeat, as_json=as_json)
+    return status
+
+
+@app.command()
+def validate(*, target: Target = DEFAULT_TARGET, as_json: Json = False) -> int:
+    """Check a manifest, and say which scenarios it can carry.
+
+    For the others it says why not.
+    """
+    from blackstart.cli import validate as command  # noqa: PLC0415
+
+    status: int = command.validate(target, as_json=as_json)
+    return status
+
+
+@app.command()
+def up(*, target: Target = DEFAULT_TARGET, out: Out = DEFAULT_OUT, seed: Seed = 7) -> int:
+    """Start the target and keep it up in the background."""
+    from blackstart.cli import keep  # noqa: PLC0415
+
+    status: int = keep.up(target, out=out, seed=seed)
+    return status
+
+
+@app.command()
+def down(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Its run folder; default: all that `up` started.")
+    ] = None,
+    *,
+    out: Out = DEFAULT_OUT,
+) -> int:
+    """Stop what `up` started."""
+    from blackstart.cli import keep  # noqa: PLC0415
+
+    status: int = keep.down(folder, out=out)
+    return status
+
+
+@app.command()
+def snapshot(
+    file: Annotated[Path | None, typer.Argument(help="Where to write it; default: standard output.")] = None,
+    *,
+    folder: Annotated[Path | None, typer.Option("--of", help="Its run folder, if several are up.")] = None,
+    out: Out = DEFAULT_OUT,
+) -> int:
+    """Read the state of a target that is up, as JSON.
+
+    Positions, orders, risk, P&L and so on, as the target has them and as its oracle has them.
+    """
+    from blackstart.cli import keep  # noqa: PLC0415
+
+    status: int = keep.snapshot(file, folder=folder, out=out)
+    return status
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="A snapshot.")],
+    after: Annotated[Path, typer.Argument(help="A later one.")],
+    *,
+    as_json: Json = False,
+) -> int:
+    """Compare two snapshots by meaning.
+
+    Exit status 1 when positions, orders or anything else differ.
+    """
+    from blackstart.cli import diff as command  # noqa: PLC0415
+
+    status: int = command.diff(before, after, as_json=as_json)
+    return status
+
+
+@app.command()
+def audit(
+    ledger: Annotated[Path, typer.Argument(help="What was acknowledged: .parquet or .jsonl (.gz, .zst).")],
+    recovered: Annotated[Path, typer.Argument(help="What was found afterwards.")],
+    *,
+    lists: Annotated[Path | None, typer.Option(help="Folder for the whole lists.")] = None,
+    listed: Annotated[int, typer.Option(metavar="N", min=0, help="How many identifiers to name here.")] = 10,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Bound on memory.")] = "1GB",
+    as_json: Json = False,
+) -> int:
+    """Compare two event files, event by event.
+
+    Exit status 1 when anything is lost, duplicated, invented, corrupted or reordered.
+    """
+    from blackstart.cli import audit as command  # noqa: PLC0415
+
+    status: int = command.audit(ledger, recovered, lists=lists, listed=listed, memory=memory, as_json=as_json)
+    return status
+
+
+@app.command()
+def recheck(
+    trial: Annotated[list[Path], typer.Argument(help="A trial's folder, or a run's.")],
+    *,
+    as_json: Json = False,
+) -> int:
+    """Run today's checkers on stored histories."""
+    from blackstart.cli import recheck as command  # noqa: PLC0415
+
+    status: int = command.recheck(trial, as_json=as_json)
+    return status
+
+
+@app.command()
+def doctor(*, target: Target = DEFAULT_TARGET, as_json: Json = False) -> int:
+    """Say what works on this machine, and what to install."""
+    from blackstart.cli import doctor as command  # noqa: PLC0415
+
+    status: int = command.doctor(target, as_json=as_json)
+    return status
+
+
+@app.command()
+def calibrate(
+    *,
+    outages: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Programmed outages of 5 to 500 ms.")
+    ] = 200,
+    kills: Annotated[int, typer.Option(metavar="N", min=0, help="Kills whose notice is timed.")] = 200,
+    seed: Seed = 7,
+    out: Out = DEFAULT_OUT,
+    as_json: Json = False,
+) -> int:
+    """Measure how wrong a measured RTO is.
+
+    A target with programmed outages knows the truth; and deaths are timed from kill to notice.
+    """
+    from blackstart.cli import calibrate as command  # noqa: PLC0415
+
+    status: int = command.calibrate(outages=outages, kills=kills, seed=seed, out=out, as_json=as_json)
+    return status
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="The manifest to write.")] = Path("blackstart.toml"),
+    *,
+    name: Annotated[str | None, typer.Option(help="Name of the system.")] = None,
+    environment: Annotated[str | None, typer.Option(help="sim, dev, test, staging or production.")] = None,
+    command: Annotated[str | None, typer.Option(help="Command line that starts it.")] = None,
+    health: Annotated[
+        str | None, typer.Option(help="URL that answers 200, or HOST:PORT that accepts.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take the defaults.")] = False,
+) -> int:
+    """Ask a few questions and write a commented manifest."""
+    from blackstart.cli import init as wizard  # noqa: PLC0415
+
+    answers = {"name": name, "environment": environment, "command": command, "health": health}
+    status: int = wizard.init(file, answers, ask=not yes)
+    return status
+
+
+@app.command()
+def halt(*, out: Out = DEFAULT_OUT) -> int:
+    """Pull the kill switch: take every fault back at once."""
+    from blackstart.cli import halt as command  # noqa: PLC0415
+
+    status: int = command.halt(out)
+    return status
+
+
+def main() -> None:
+    """Entry point: run a command and end with its status. Errors are told in a few lines, never as a traceback."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    try:
+        return int(app(prog_name="blackstart", standalone_mode=False) or 0)
+    except BlackstartError as error:
+        print(f"blackstart: {error.render()}", file=sys.stderr)
+        return error.exit_status
+    except (KeyboardInterrupt, typer.Abort):
+        print("blackstart: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone (`| head`): nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001  # wrong options, or a bug of ours
+        from blackstart.cli import bug  # noqa: PLC0415
+
+        return bug.usage(error) if bug.is_usage(error) else bug.report(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""`blackstart validate`: whether the manifest is right, and which scenarios it can carry."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from blackstart.errors import BlackstartError
+from blackstart.faults import registry
+from blackstart.report.terminal import console
+from blackstart.scenario import load as scenarios
+from blackstart.scenario import plan
+from blackstart.target import manifest as manifests
+
+if TYPE_CHECKING:
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import Scenario
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """Whether a scenario fits: the trials it makes, or why not."""
+
+    id: str
+    title: str
+    trials: tuple[str, ...]
+    why_not: str | None
+
+
+def fit(manifest: Manifest, scenario: Scenario) -> Fit:
+    """Ask planner and fault whether a target can carry a scenario."""
+    why_not = plan.carry(manifest, scenario)
+    trials: tuple[str, ...] = ()
+    if why_not is None:
+        try:
+            why_not = registry.make(scenario.fault.kind).unavailable(manifest, scenario.fault)
+            trials = tuple(one.trial_id for one in plan.plan(scenario, manifest, seed=0))
+        except BlackstartError as error:
+            why_not = error.what
+    return Fit(scenario.id, scenario.title, () if why_not else trials, why_not)
+
+
+def validate(target: str, *, as_json: bool) -> int:
+    """Print what fits; status 1 when nothing does. Raises ManifestError with everything that is wrong."""
+    manifest = manifests.load(target)
+    fits = [fit(manifest, scenario) for scenario in scenarios.packaged()]
+    if as_json:
+        document = {"manifest": str(manifests.find(target)), "target": manifest.name, "scenarios": fits}
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    else:
+        _print(manifest, str(manifests.find(target)), fits)
+    return 0 if any(one.why_not is None for one in fits) else 1
+
+
+def _print(manifest: Manifest, path: str, fits: list[Fit]) -> None:
+    out = console(sys.stdout)
+    out.print(
+        Text.assemble(("\u2713 ", "bold green"), f"{path}: {manifest.title or manifest.name}"), soft_wrap=True
+    )
+    out.print(f"  environment {manifest.environment}, {len(manifest.components)} components", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for one in fits:
+        mark = Text("\u2713", "bold green") if one.why_not is None else Text("\u2013", "bold yellow")
+        detail = Text(", ".join(one.trials)) if one.why_not is None else Text(one.why_not, "dim")
+        table.add_row(mark, Text(one.id), Text(one.title), detail)
+    out.print(table)
+    able = sum(one.why_not is None for one in fits)
+    out.print(f"{able} of {len(fits)} scenarios fit", soft_wrap=True)
