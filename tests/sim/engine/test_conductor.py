@@ -1,0 +1,329 @@
+"""The life of a trial under a simulated clock."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blackstart.engine.clocks import SimClock, simulate
+from blackstart.engine.conductor import Kit, conduct
+from blackstart.history.view import History, load
+from blackstart.model.record import (
+    Ended,
+    Injected,
+    OracleSeen,
+    Problem,
+    ProcessSeen,
+    Reverted,
+    ServiceBatch,
+    ServiceWatched,
+    StageReached,
+    Witnessed,
+)
+from blackstart.model.scenario import Observe, Steady, Trigger
+
+_spec = importlib.util.spec_from_file_location("engine_fakes", Path(__file__).with_name("fakes.py"))
+assert _spec is not None
+assert _spec.loader is not None
+fakes = importlib.util.module_from_spec(_spec)
+sys.modules["engine_fakes"] = fakes
+_spec.loader.exec_module(fakes)
+
+
+class Stage:
+    """Everything a simulated trial needs, and what became of it."""
+
+    def __init__(self, folder: Path, **world: Any) -> None:
+        self.folder = folder / "trial"
+        self.settings = {"rate": 400, "outage_ms": 80, **world}
+        self.bites = self.settings.pop("bites", True)
+        self.refuses = self.settings.pop("refuses", None)
+        self.world: Any = None
+        self.fault: Any = None
+        self.guard: Any = None
+        self.told: list[tuple[str, Any]] = []
+        self.on: dict[str, Any] = {}
+
+    def kit(self) -> Kit:
+        """Put the fakes in the place of the real ones."""
+        clock = SimClock(asyncio.get_running_loop())
+
+        def rig(_manifest: Any, *, sink: Any, **_: Any) -> Any:
+            self.world = fakes.World(clock, sink, **self.settings)
+            return fakes.FakeRig(self.world, self.refuses)
+
+        async def guard(_run: Path, *, on_halt: Any) -> Any:
+            self.guard = fakes.FakeGuard([])
+            self.guard.on_halt = on_halt
+            return self.guard
+
+        def fault(_kind: str) -> Any:
+            self.fault = fakes.FakeFault(lambda: self.world, bites=self.bites)
+            return self.fault
+
+        def progress(event: str, figures: Any) -> None:
+            self.told.append((event, figures))
+            if event == "stage" and figures["stage"] in self.on:
+                self.on[figures["stage"]]()
+
+        return Kit(clock=clock, rig=rig, guard=guard, fault=fault, progress=progress)
+
+    def run(self, **scenario: Any) -> History:
+        """Conduct the trial in simulated time."""
+
+        async def main() -> History:
+            return await conduct(fakes.plan(**scenario), fakes.manifest(), self.folder, self.kit())
+
+        return simulate(main())
+
+
+def stages(history: History) -> list[str]:
+    """Name the stages in order."""
+    return [one.stage for one in history.all(StageReached)]
+
+
+def codes(history: History) -> list[str]:
+    """Name the problems."""
+    return [one.code for one in history.all(Problem)]
+
+
+WHOLE = [
+    "open",
+    "steady",
+    "armed",
+    "injected",
+    "witnessed",
+    "observed",
+    "reverted",
+    "quiesced",
+    "read",
+    "closed",
+]
+
+
+def test_a_whole_trial_goes_through_every_stage_in_order(tmp_path: Path) -> None:
+    """Every stage is reached once, in the order of the design, and the history ends complete."""
+    stage = Stage(tmp_path)
+    history = stage.run()
+    assert stages(history) == WHOLE
+    assert codes(history) == []
+    assert history.ended == history.records()[-1]
+    assert history.ended is not None
+    assert history.ended.how == "complete"
+    assert load(stage.folder).records() == history.records()
+
+
+def test_the_steady_state_is_proven_before_the_fault(tmp_path: Path) -> None:
+    """The fault comes only after readiness and load held for a second, and the rate is written down."""
+    history = Stage(tmp_path).run()
+    steady = next(one for one in history.all(StageReached) if one.stage == "steady")
+    ready_ns = 1000_000_000_000 + 200 * fakes.MS
+    assert steady.mono_ns >= ready_ns + 1_000_000_000
+    assert steady.detail["rate_per_s"] == pytest.approx(400, rel=0.02)
+    assert steady.detail["required_per_s"] == 300
+
+
+def test_too_little_load_stops_the_trial(tmp_path: Path) -> None:
+    """With 211 orders a second instead of 300 nothing is broken, and the reason says both figures."""
+    stage = Stage(tmp_path, rate=211)
+    history = stage.run(steady=Steady(limit_s=5))
+    assert codes(history) == ["no-load"]
+    assert "211/s, 300/s required" in history.all(Problem)[0].text
+    assert history.all(Injected) == ()
+    assert "close" in stage.world.log
+
+
+def test_a_target_that_is_never_ready_stops_the_trial(tmp_path: Path) -> None:
+    """Without readiness there is no steady state and no fault."""
+    history = Stage(tmp_path, start_ms=60_000).run(steady=Steady(limit_s=5))
+    assert codes(history) == ["not-steady"]
+    assert history.all(Injected) == ()
+
+
+def test_a_target_that_does_not_come_up_is_closed_and_told(tmp_path: Path) -> None:
+    """Its own words are in the reason."""
+    stage = Stage(tmp_path, refuses="port 80 is taken")
+    history = stage.run()
+    assert codes(history) == ["target-did-not-start"]
+    assert "port 80 is taken" in history.all(Problem)[0].text
+    assert stages(history) == ["closed"]
+    assert stage.guard.log[-1] == "guard closed"
+
+
+def test_a_target_that_dies_before_the_fault_stops_the_trial(tmp_path: Path) -> None:
+    """A death that Blackstart did not cause proves nothing: UNKNOWN, with the status."""
+    stage = Stage(tmp_path)
+    stage.on["steady"] = lambda: stage.world.sink(fakes.died(stage.world.clock))
+    history = stage.run()
+    assert codes(history) == ["target-died"]
+    assert "status -11" in history.all(Problem)[0].text
+    assert history.all(Injected) == ()
+
+
+def test_observation_goes_on_until_the_service_is_back_and_validated(tmp_path: Path) -> None:
+    """An outage of 2 s is watched to its end plus the time after, not to the limit."""
+    history = Stage(tmp_path, outage_ms=2000).run()
+    t0 = history.all(Injected)[0].receipt.t0_mono_ns
+    observed = next(one for one in history.all(StageReached) if one.stage == "observed")
+    assert observed.detail == {"why": "resumed"}
+    assert 3.0e9 <= observed.mono_ns - t0 <= 3.5e9
+
+
+def test_a_system_that_never_returns_is_watched_to_the_limit(tmp_path: Path) -> None:
+    """The observation ends at the limit and says so; the watch covers all of it."""
+    history = Stage(tmp_path, outage_ms=None).run(observe=Observe(limit_s=12))
+    observed = next(one for one in history.all(StageReached) if one.stage == "observed")
+    t0 = history.all(Injected)[0].receipt.t0_mono_ns
+    assert observed.detail == {"why": "limit"}
+    assert observed.mono_ns - t0 >= 12e9
+    assert history.all(ServiceWatched)[-1].until_mono_ns >= observed.mono_ns
+
+
+def test_a_fault_without_effect_is_not_watched_for_ever(tmp_path: Path) -> None:
+    """When the service never stops, a few seconds of looking are enough."""
+    history = Stage(tmp_path, bites=False).run()
+    observed = next(one for one in history.all(StageReached) if one.stage == "observed")
+    assert observed.detail == {"why": "no interruption"}
+    assert history.all(Witnessed)[0].witness.bit is False
+
+
+def test_the_undo_is_held_before_the_fault_and_carried_out_after(tmp_path: Path) -> None:
+    """Protect comes before inject; revert and the guardian's undo come after, and its outcome is on record."""
+    stage = Stage(tmp_path)
+    history = stage.run()
+    assert stage.guard.owed == {}
+    assert stage.world.log == ["open", "inject", "revert", "close"]
+    assert [one.undo_id for one in history.all(Reverted)] == ["fake"]
+
+
+def test_events_before_the_fault_stand_before_it_in_the_history(tmp_path: Path) -> None:
+    """Batching never moves an event of before the fault behind the record of the fault."""
+    records = Stage(tmp_path).run().records()
+    at = next(place for place, one in enumerate(records) if isinstance(one, Injected))
+    t0 = records[at].receipt.t0_mono_ns  # type: ignore[union-attr]
+    behind = [one for one in records[at:] if isinstance(one, ServiceBatch)]
+    assert behind
+    assert all(event[0] >= t0 for batch in behind for event in batch.events)
+
+
+def test_service_events_are_batched(tmp_path: Path) -> None:
+    """Thousands of events make few records, none spanning much more than 50 ms."""
+    batches = Stage(tmp_path, outage_ms=3000).run().all(ServiceBatch)
+    assert max(len(batch.events) for batch in batches) >= 15
+    assert all(batch.events[-1][0] - batch.events[0][0] <= 60 * fakes.MS for batch in batches)
+
+
+def test_a_trigger_fires_in_the_turn_of_its_event(tmp_path: Path) -> None:
+    """With an oracle trigger the fault comes at the very instant of the matching event, not of one that differs."""
+    stage = Stage(tmp_path)
+
+    def fills() -> None:
+        async def send() -> None:
+            for cumulated in (100, 500, 600):
+                await stage.world.wait_ms(20)
+                now = stage.world.clock.now().mono_ns
+                stage.world.sink(OracleSeen(event="fill", mono_ns=now, fields={"cum_quantity": cumulated}))
+
+        stage.world.task = asyncio.ensure_future(send())
+
+    stage.on["armed"] = fills
+    history = stage.run(trigger=Trigger(at="oracle", event="fill", where={"cum_quantity": 500}))
+    hit = next(one for one in history.all(OracleSeen) if one.fields["cum_quantity"] == 500)
+    assert history.all(Injected)[0].receipt.t0_mono_ns == hit.mono_ns
+
+
+def test_a_trigger_that_never_comes_stops_the_trial(tmp_path: Path) -> None:
+    """Nothing is broken, and the reason names the event."""
+    history = Stage(tmp_path).run(trigger=Trigger(at="signal", event="checkpoint.started", limit_s=3))
+    assert codes(history) == ["trigger-never-came"]
+    assert history.all(Injected) == ()
+
+
+def test_a_random_moment_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    """The seeded moment can be replayed."""
+    moments = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        history = Stage(tmp_path / name).run(trigger=Trigger(at="random", delay_s=3))
+        moments.append(history.all(Injected)[0].receipt.t0_mono_ns)
+    assert moments[0] == moments[1]
+
+
+@pytest.mark.parametrize(
+    "stage_name", ["open", "steady", "armed", "injected", "witnessed", "observed", "reverted"]
+)
+def test_ctrl_c_at_any_stage_reverts_closes_and_keeps_the_history(tmp_path: Path, stage_name: str) -> None:
+    """A cancelled trial ends "interrupted", with everything taken back and a readable history."""
+    stage = Stage(tmp_path)
+
+    async def main() -> History:
+        task = asyncio.ensure_future(conduct(fakes.plan(), fakes.manifest(), stage.folder, stage.kit()))
+        stage.on[stage_name] = task.cancel
+        return await task
+
+    history = simulate(main())
+    assert history.ended is not None
+    assert history.ended.how == "interrupted"
+    assert stage.world.log[-1] == "close"
+    assert stage.guard.owed == {}
+    assert stage.guard.log[-1] == "guard closed"
+    assert (stage.fault is None) or stage.fault.reverts == (1 if history.all(Injected) else 0)
+
+
+def test_the_kill_switch_ends_the_trial(tmp_path: Path) -> None:
+    """When the guardian says that it was halted, the trial ends for that reason."""
+    stage = Stage(tmp_path, outage_ms=None)
+    stage.on["witnessed"] = lambda: stage.guard.on_halt("halted")
+    history = stage.run()
+    assert codes(history) == ["halted"]
+    assert stage.world.log[-1] == "close"
+
+
+def test_a_full_disk_ends_the_trial_and_the_last_words_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Disk full in the run folder: UNKNOWN `disk-full`, all reverted and closed, the history whole."""
+    stage = Stage(tmp_path)
+    real = os.write
+    reserve = stage.folder / ".reserve"
+
+    def full(handle: int, data: Any) -> int:
+        if reserve.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(handle, data)
+
+    stage.on["injected"] = lambda: monkeypatch.setattr(os, "write", full)
+    history = stage.run()
+    assert "disk-full" in codes(history)
+    assert isinstance(history.records()[-1], Ended)
+    assert stage.world.log[-2:] == ["revert", "close"]
+
+
+def test_a_bug_of_ours_does_not_keep_the_target_broken(tmp_path: Path) -> None:
+    """An unexpected exception is a reason with a traceback in the folder, after everything was reverted."""
+    stage = Stage(tmp_path)
+
+    def fail() -> None:
+        raise ZeroDivisionError("oops")
+
+    stage.on["injected"] = fail
+    history = stage.run()
+    assert codes(history) == ["engine-error"]
+    assert "oops" in (stage.folder / "bug.txt").read_text()
+    assert stage.world.log == ["open", "inject", "revert", "close"]
+
+
+def test_deaths_after_the_fault_are_no_reason_to_stop(tmp_path: Path) -> None:
+    """Once the fault is in, ends of processes are what is being measured."""
+    stage = Stage(tmp_path)
+    stage.on["injected"] = lambda: stage.world.sink(fakes.died(stage.world.clock))
+    history = stage.run()
+    assert codes(history) == []
+    assert len(history.all(ProcessSeen)) == 1
