@@ -14,6 +14,7 @@ At = Now
 
 PRICE_SCALE: Final = 10_000
 """Ticks to one unit of currency."""
+_PRICE_PLACES: Final = 4
 
 Side = Literal["buy", "sell"]
 OrderType = Literal["limit", "market"]
@@ -151,14 +152,14 @@ def format_price(price: int) -> str:
 
 def parse_price(text: str) -> int:
     """Decimal text as ticks. Raises ValueError when it is no number or finer than 0.0001."""
-    whole, _, part = text.partition(".")
-    negative = whole.startswith("-")
-    digits = whole.lstrip("+-") if whole[:1] in "+-" else whole
-    part = part.rstrip("0")
-    if not (digits or part) or not (digits + part).isdecimal() or len(part) > 4:  # noqa: PLR2004 - 0.0001
+    unsigned = text[1:] if text[:1] in ("+", "-") else text
+    whole, _, part = unsigned.partition(".")
+    part = part.rstrip("0") if whole else part.rstrip("0") or part
+    digits = whole + part
+    if not digits.isascii() or not digits.isdecimal() or len(part) > _PRICE_PLACES:
         raise ValueError(f"{text!r} is not a price in steps of 0.0001")
-    value = int(digits or "0") * PRICE_SCALE + int(part.ljust(4, "0") or "0")
-    return -value if negative else value
+    value = int(whole or "0") * PRICE_SCALE + int(part.ljust(_PRICE_PLACES, "0"))
+    return -value if text.startswith("-") else value
 
 
 def average(notional: int, quantity: int) -> int:

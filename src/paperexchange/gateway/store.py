@@ -126,9 +126,12 @@ class LedgerStore:
         check_count(n)
         if outgoing:
             self.next_out = max(1, self._next_out - n)
-            self._kept = {number: kept for number, kept in self._kept.items() if number < self._next_out}
+            self._drop_from(self._next_out)
         if incoming:
             self.save_in(max(1, self.next_in - n), self._clock().wall_ns)
+
+    def _drop_from(self, first: int) -> None:
+        self._kept = {number: kept for number, kept in self._kept.items() if number < first}
 
     def jump_ahead(self, n: int) -> None:
         """Skip `n` outgoing numbers (FIX 13: a drop-copy failover jumps by 4000)."""
@@ -141,6 +144,8 @@ class LedgerStore:
             self._kept[fact.seq_num] = Stored(fact.seq_num, fact.data, fact.wall_ns)
             self._next_out = fact.seq_num + 1
         elif isinstance(fact, f.NextOutgoing):
+            if fact.next_out < self._next_out:
+                self._drop_from(fact.next_out)
             self._next_out = fact.next_out
         elif isinstance(fact, f.NextIncoming):
             self.next_in = fact.next_in
