@@ -1,0 +1,339 @@
+"""The guardian with real processes: whatever kills the owner, nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from blackstart.engine import guard, journal, leftovers
+from blackstart.errors import FaultError
+from blackstart.faults import procs
+from blackstart.model.fault import Undo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+OWNER = textwrap.dedent(
+    """
+    import asyncio, subprocess, sys
+    from pathlib import Path
+    from blackstart.engine import guard, journal
+    from blackstart.faults import procs
+    from blackstart.model.fault import Undo
+
+    async def main(run):
+        lock = journal.hold(str(run), journal.OWNER_LOCK)
+        guardian = await guard.start(run)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        ticks = procs.stat(child.pid).start_ticks
+        who = {"pid": child.pid, "start_ticks": ticks}
+        (run / "file").write_text("x")
+        await guardian.protect([
+            Undo(id="kill", action="kill", arguments=who),
+            Undo(id="file", action="unlink", arguments={"path": str(run / "file")}),
+        ])
+        print(guardian.process.pid, child.pid, flush=True)
+        await asyncio.sleep(600)
+
+    asyncio.run(main(Path(sys.argv[1])))
+    """
+)
+
+
+def poll(test: Callable[[], bool], limit_s: float = 20.0) -> bool:
+    """Look until `test` holds."""
+    end = time.monotonic() + limit_s
+    while not test():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def dead(pid: int) -> bool:
+    """Gone, or a zombie."""
+    found = procs.stat(pid)
+    return found is None or found.dead
+
+
+@pytest.fixture
+def victim() -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that sleeps, in a session of its own."""
+    process = subprocess.Popen(SLEEPER, start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def undo(process: subprocess.Popen[bytes], action: str = "kill", **more: object) -> Undo:
+    """Make an undo for a process."""
+    found = procs.stat(process.pid)
+    assert found is not None
+    arguments = {"pid": process.pid, "start_ticks": found.start_ticks, **more}
+    return Undo(id=f"{action}:{process.pid}", action=action, arguments=arguments)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGHUP, signal.SIGSEGV]
+)
+def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    """However the owner dies, the guardian takes everything back, proves it, and ends."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert owner.stdout is not None
+    guardian, child = map(int, owner.stdout.readline().split())
+    # The whole group is hit, as a terminal does; the guardian lives in a session of its own.
+    os.killpg(owner.pid, number)
+    owner.wait()
+    assert poll(lambda: dead(child))
+    assert poll(lambda: dead(guardian))
+    owner.stdout.close()
+    assert not (tmp_path / "file").exists()
+    assert journal.owed(str(tmp_path)) == []
+    paid = journal.read(str(tmp_path), journal.PAID)
+    assert {(one["id"], one["verified"], one["by"]) for one in paid} == {
+        ("kill", True, "guardian"),
+        ("file", True, "guardian"),
+    }
+
+
+def test_when_guardian_and_owner_die_the_next_start_takes_back(tmp_path: Path) -> None:
+    """Both killed: what they owed is found by its journal and carried out, once."""
+    run = tmp_path / "run"
+    run.mkdir()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(run)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert owner.stdout is not None
+    guardian, child = map(int, owner.stdout.readline().split())
+    assert leftovers.clear(tmp_path) == [], "a live run is left alone"
+    assert not dead(child)
+    os.kill(guardian, signal.SIGKILL)
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    assert poll(lambda: dead(guardian))
+    cleared = leftovers.clear(tmp_path)
+    assert dead(child)
+    assert [(folder, {one["id"] for one in outcomes}) for folder, outcomes in cleared] == [
+        (run, {"kill", "file"})
+    ]
+    assert leftovers.clear(tmp_path) == []
+
+
+def test_the_kill_switch_works_from_outside(tmp_path: Path) -> None:
+    """`halt` makes a live run take everything back and proves that nothing is owed."""
+    run = tmp_path / "run"
+    run.mkdir()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(run)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert owner.stdout is not None
+    _, child = map(int, owner.stdout.readline().split())
+    try:
+        assert leftovers.halt(tmp_path) == [(run, [])]
+        assert dead(child)
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+
+
+def test_children_and_grandchildren_die_too(tmp_path: Path) -> None:
+    """The undo of a process ends its whole family: its session, its descendants in other sessions, and marked orphans."""
+    script = (
+        "import subprocess, sys, time\n"
+        "sleeper = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "a = subprocess.Popen(sleeper); b = subprocess.Popen(sleeper, start_new_session=True)\n"
+        "print(a.pid, b.pid, flush=True); time.sleep(600)"
+    )
+    marker = f"{tmp_path}:server"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, procs.MARKER: marker},
+    )
+    assert parent.stdout is not None
+    near, far = map(int, parent.stdout.readline().split())
+    one = undo(parent, marker=marker)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert not dead(near)
+    outcome = journal.pay(
+        str(tmp_path), [{"id": one.id, "action": "kill", "arguments": one.arguments}], by="test"
+    )
+    assert outcome[0]["verified"] is True
+    assert dead(near)
+    assert dead(far)
+
+
+def test_a_reused_pid_is_never_hit(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
+    """A process with the same pid but another start time is somebody else."""
+    other = {"pid": victim.pid, "start_ticks": 1}
+    for action in ("kill", "continue"):
+        outcome = journal.pay(
+            str(tmp_path), [{"id": action, "action": action, "arguments": other}], by="test"
+        )
+        assert outcome[0]["verified"] is True
+    assert not dead(victim.pid)
+
+
+def test_a_stopped_process_runs_on_when_its_undo_is_carried_out(
+    tmp_path: Path, victim: subprocess.Popen[bytes]
+) -> None:
+    """SIGCONT is verified by the kernel's own view of the process."""
+
+    async def main() -> list[object]:
+        guardian = await guard.start(tmp_path)
+        await guardian.protect([undo(victim, "continue")])
+        victim.send_signal(signal.SIGSTOP)
+        assert poll(lambda: procs.stat(victim.pid).state == "T")  # type: ignore[union-attr]
+        outcomes = await guardian.undo()
+        await guardian.close()
+        return [one.verified for one in outcomes]
+
+    assert asyncio.run(main()) == [True]
+    found = procs.stat(victim.pid)
+    assert found is not None
+    assert found.state != "T"
+
+
+def test_a_fault_ends_with_its_lifetime(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
+    """An undo with an expiry is carried out by the guardian alone when the time is over."""
+
+    async def main() -> None:
+        guardian = await guard.start(tmp_path)
+        one = undo(victim, "continue")
+        soon = time.monotonic_ns() + 200_000_000
+        await guardian.protect(
+            [Undo(id=one.id, action=one.action, arguments=one.arguments, expires_mono_ns=soon)]
+        )
+        victim.send_signal(signal.SIGSTOP)
+        assert await asyncio.to_thread(poll, lambda: bool(journal.read(str(tmp_path), journal.PAID)))
+        await guardian.close()
+
+    asyncio.run(main())
+    assert journal.read(str(tmp_path), journal.PAID)[0]["by"] == "lifetime"
+
+
+def test_http_undo_asks_and_a_gone_server_is_fine(tmp_path: Path) -> None:
+    """DELETE reaches the server; when nobody is there any more, its misbehaviour is gone with it."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_DELETE(self) -> None:
+            """Answer."""
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Be quiet."""
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    entry = {
+        "id": "http",
+        "action": "http",
+        "arguments": {"method": "DELETE", "url": f"http://127.0.0.1:{server.server_port}/control/misbehave"},
+    }
+    assert journal.pay(str(tmp_path), [entry], by="test")[0]["verified"] is True
+    assert asked == ["/control/misbehave"]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    assert journal.pay(str(tmp_path), [entry], by="test")[0]["evidence"].keys() == {"gone"}
+
+
+def test_files_are_removed_only_below_the_run_folder(tmp_path: Path) -> None:
+    """Neither a path outside, nor `..`, nor a symbolic link gets anything else removed."""
+    run = tmp_path / "run"
+    (run / "state").mkdir(parents=True)
+    outside = tmp_path / "precious"
+    outside.mkdir()
+    (run / "way-out").symlink_to(tmp_path)
+    for path in (outside, run / ".." / "precious", run / "way-out" / "precious"):
+        outcome = journal.pay(
+            str(run), [{"id": "x", "action": "rmtree", "arguments": {"path": str(path)}}], by="test"
+        )
+        assert outcome[0]["verified"] is False
+    assert outside.is_dir()
+    assert journal.pay(
+        str(run), [{"id": "y", "action": "rmtree", "arguments": {"path": str(run / "state")}}], by="t"
+    )
+    assert not (run / "state").exists()
+
+
+def test_one_undo_that_fails_does_not_hold_up_the_others(
+    tmp_path: Path, victim: subprocess.Popen[bytes]
+) -> None:
+    """Each undo is independent, and what failed stays owed."""
+    one = undo(victim)
+    journal.append(
+        str(tmp_path),
+        journal.OWED,
+        [
+            {"id": "kill", "action": "kill", "arguments": one.arguments},
+            {"id": "nonsense", "action": "fly", "arguments": {}},
+            {"id": "broken", "action": "kill", "arguments": {"pid": "x"}},
+        ],
+    )
+    leftovers.replay(tmp_path, by="test")
+    assert dead(victim.pid)
+    assert {entry["id"] for entry in journal.owed(str(tmp_path))} == {"nonsense", "broken"}
+
+
+def test_a_torn_journal_counts_up_to_its_last_whole_line(tmp_path: Path) -> None:
+    """A line that was not written wholly was never acknowledged: its fault never came to be."""
+    line = json.dumps({"id": "a", "action": "unlink", "arguments": {"path": str(tmp_path / "x")}}) + "\n"
+    for size in range(len(line) + 1):
+        (tmp_path / journal.OWED).write_text(line + line.replace('"a"', '"b"')[:size])
+        expected = ["a", "b"] if size == len(line) else ["a"]
+        assert [entry["id"] for entry in journal.owed(str(tmp_path))] == expected
+
+
+def test_a_dead_guardian_means_no_fault(tmp_path: Path) -> None:
+    """Without its guardian the owner is told, and nothing can be protected any more."""
+    told: list[str] = []
+
+    async def main() -> None:
+        guardian = await guard.start(tmp_path, on_halt=told.append)
+        guardian.process.kill()
+        await guardian.process.wait()
+        with pytest.raises(FaultError, match="guardian is gone"):
+            await guardian.protect([Undo(id="x", action="unlink", arguments={"path": "x"})])
+        await guardian.close()
+
+    asyncio.run(main())
+    assert told == ["guardian-lost"]
+
+
+def test_a_second_guardian_for_one_folder_is_refused(tmp_path: Path) -> None:
+    """Two guardians would pay everything twice: the second says so and does not start."""
+
+    async def main() -> None:
+        first = await guard.start(tmp_path)
+        with pytest.raises(FaultError, match="did not start") as caught:
+            await guard.start(tmp_path)
+        assert "another guardian" in caught.value.hint
+        await first.close()
+
+    asyncio.run(main())
