@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import uvloop
 from paperfirm.http import HttpError, fetch
 
 if TYPE_CHECKING:
@@ -258,6 +259,22 @@ async def audit(market: dict[str, Any], ends: dict[str, Any], client: Client) ->
     }
 
 
+async def means(ends: dict[str, Any]) -> dict[str, float]:
+    """Mean times inside the present primary, in milliseconds, from its metrics."""
+    _, body = await fetch(ends["http"] + "/components")
+    _, text = await fetch(ends["components"][json.loads(body)["primary"]]["http"] + "/metrics")
+    values = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
+    found = {name.removeprefix("paperfirm_engine_"): float(value) for name, value in values.items()}
+    sent, batches = max(found["orders_sent_total"], 1), max(found["commit_batches_total"], 1)
+    return {
+        "order_in_to_router": round(found["orders_path_ns_total"] / sent / 1e6, 3),
+        "risk": round(found["orders_risk_wait_ns_total"] / sent / 1e6, 3),
+        "journal": round(found["commit_sync_ns_total"] / batches / 1e6, 3),
+        "standby": round(found["commit_standby_ns_total"] / batches / 1e6, 3),
+        "batches": batches,
+    }
+
+
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the load and return the figures."""
     with exchange(folder) as market, firm(folder) as ends:
@@ -274,6 +291,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             await client.run(options.rate, options.seconds)
         await asyncio.sleep(1.5)
         values = client.latencies_ms()
+        inside = await means(ends)
         outages = sorted(one["outage_ms"] for one in results)
         return {
             "rate": options.rate,
@@ -282,6 +300,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "rejected": len(client.rejected),
             "reasons": sorted(set(client.rejected.values()))[:5],
             "path_ms": {"p50": quantile(values, 0.5), "p90": quantile(values, 0.9), "p99": quantile(values, 0.99)},
+            "engine_mean_ms": inside,
             "failover_ms": {"p50": quantile(outages, 0.5), "max": outages[-1]} if outages else None,
             "failovers": results,
             "audit": await audit(market, ends, client),
@@ -301,7 +320,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="firm-path-") as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(exist_ok=True, parents=True)
-        result = asyncio.run(measure(options, folder))
+        result = uvloop.run(measure(options, folder))
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from paperfirm.engine.events import Record
+from paperfirm.engine.events import CancelRequested, ClientRefused, EpochStarted, OrderAccepted, Record
 from paperfirm.engine.journal import HEAD, frame
 
 if TYPE_CHECKING:
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     Replicate = Callable[[int, int, bytes], None]
 
 
+URGENT = (OrderAccepted, ClientRefused, CancelRequested, EpochStarted)
+"""Somebody waits for these, and no other log has them."""
+
+
 class Committer:
     """Takes events and their effects.
 
     An effect runs when its event is synced here and appended by the standby.
 
-    `schedule` runs a callable later in this or the next loop turn. `replicate(first, last, bytes)` hands
+    `soon` runs a callable later in this or the next loop turn, `later` after some milliseconds: news from the exchange is
+    in the router's durable log already, so that its sync may wait a little and share the one of the next order. `replicate(first, last, bytes)` hands
     records to the standby while there is one; `needed` says how far the standby must have got (None: there is
     none). While `held`, nothing is released: the loss of the standby is being registered.
     """
@@ -39,7 +44,8 @@ class Committer:
         journal: Journal,
         *,
         clock: Clock,
-        schedule: Callable[[Effect], object],
+        soon: Callable[[Effect], object],
+        later: Callable[[Effect], object] | None = None,
         on_applied: Callable[[Event], None] | None = None,
     ) -> None:
         self.state = state
@@ -49,12 +55,19 @@ class Committer:
         self.needs_standby = False
         self.standby_seq = 0
         self.batches = 0
+        self.sync_ns = 0
+        """Time spent in writing and syncing, for the metrics."""
+        self.standby_ns = 0
+        """Time from handing a batch to the standby until its answer, for the metrics."""
+        self._asked_ns = 0
         self._mono, self._wall = clock
-        self._schedule = schedule
+        self._soon = soon
+        self._later = later or soon
         self._on_applied = on_applied
         self._pending: list[bytes] = []
         self._effects: deque[tuple[int, Effect]] = deque()
-        self._scheduled = False
+        self._flush_soon = False
+        self._flush_later = False
 
     def submit(self, event: Event, effect: Effect | None = None) -> None:
         """Decide an event: it is applied now, and `effect` runs once it is durable."""
@@ -63,34 +76,52 @@ class Committer:
         self._pending.append(frame(record))
         if self._on_applied is not None:
             self._on_applied(event)
-        self.then(effect)
-
-    def then(self, effect: Effect | None = None) -> None:
-        """Run `effect` once everything submitted so far is durable."""
         if effect is not None:
             self._effects.append((self.state.seq, effect))
-        if not self._scheduled:
-            self._scheduled = True
-            self._schedule(self.flush)
+        if isinstance(event, URGENT):
+            self._schedule()
+        elif not (self._flush_soon or self._flush_later):
+            self._flush_later = True
+            self._later(self._flush_if_due)
+
+    def then(self, effect: Effect) -> None:
+        """Run `effect` once everything submitted so far is durable."""
+        self._effects.append((self.state.seq, effect))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._flush_soon:
+            self._flush_soon = True
+            self._soon(self.flush)
+
+    def _flush_if_due(self) -> None:
+        if self._flush_later:
+            self.flush()
 
     def flush(self) -> None:
         """Write, replicate, sync, release: one system call each, however many events there are."""
-        self._scheduled = False
+        self._flush_soon = self._flush_later = False
         if self._pending:
             data = b"".join(self._pending)
             first, last = self.journal.written + 1, self.state.seq
             crc = HEAD.unpack_from(self._pending[-1])[1]
             self._pending.clear()
+            began_ns = self._mono()
             self.journal.write(data, last=last, last_crc=crc)
             if self.replicate is not None:
+                self._asked_ns = self._mono()
                 self.replicate(first, last, data)
             self.journal.sync()
             self.batches += 1
+            self.sync_ns += self._mono() - began_ns
         self.release()
 
     def appended(self, seq: int) -> None:
         """Take the standby's word that it has everything up to `seq`."""
         self.standby_seq = max(self.standby_seq, seq)
+        if seq == self.journal.written and self._asked_ns:
+            self.standby_ns += self._mono() - self._asked_ns
+            self._asked_ns = 0
         self.release()
 
     @property

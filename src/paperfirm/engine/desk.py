@@ -61,6 +61,10 @@ class Counters(msgspec.Struct):
     reports: int = 0
     unsent: int = 0
     repeated: int = 0
+    risk_wait_ns: int = 0
+    """Time from `Check` to the answer, summed."""
+    path_ns: int = 0
+    """Time from taking an order in to handing it to the router, summed."""
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -70,6 +74,7 @@ class _Asked(msgspec.Struct, frozen=True):
     order: NewOrder
     origin: ev.Origin
     reply: Reply | None
+    asked_ns: int
 
 
 class Desk:
@@ -87,6 +92,7 @@ class Desk:
         to_risk: ToPeer,
         to_router: ToPeer,
         on_change: Callable[[Order], None],
+        clock: Callable[[], int],
     ) -> None:
         self.state = state
         self.committer = committer
@@ -99,6 +105,7 @@ class Desk:
         self._to_risk = to_risk
         self._to_router = to_router
         self._on_change = on_change
+        self._mono = clock
         self._asked: dict[str, _Asked] = {}
         self._asked_clients: dict[str, str] = {}
         self._number = 0
@@ -119,7 +126,7 @@ class Desk:
             return ""
         reason = self._obstacle(order)
         cl_ord_id = self.next_id("C" if origin == "client" else "S")
-        asked = _Asked(cl_ord_id, order, origin, reply)
+        asked = _Asked(cl_ord_id, order, origin, reply, self._mono())
         if reason is not None:
             self._refuse(asked, reason)
             return ""
@@ -163,7 +170,7 @@ class Desk:
         """The newest asker is the one who is told."""
         cl_ord_id = self._asked_clients[client_order_id]
         asked = self._asked[cl_ord_id]
-        self._asked[cl_ord_id] = _Asked(cl_ord_id, asked.order, asked.origin, reply)
+        self._asked[cl_ord_id] = _Asked(cl_ord_id, asked.order, asked.origin, reply, asked.asked_ns)
 
     def _answer(self, reply: Reply | None, outcome: Outcome) -> None:
         if reply is not None:
@@ -213,6 +220,7 @@ class Desk:
         asked = self._asked.pop(cl_ord_id, None)
         if asked is not None:
             self._asked_clients.pop(asked.order.client_order_id, None)
+            self.counters.risk_wait_ns += self._mono() - asked.asked_ns
         return asked
 
     def _accepted(self, asked: _Asked) -> None:
@@ -223,6 +231,7 @@ class Desk:
         order = self.state.orders[asked.cl_ord_id]
         if self.trading and order.status == "pending_new":
             self.counters.sent += 1
+            self.counters.path_ns += self._mono() - asked.asked_ns
             self._to_router(
                 wire.Send(order.cl_ord_id, order.symbol, order.side, order.quantity, order.price, order.tif)
             )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 QUOTES_GONE_S = 1.0
 OUTBOX_GONE_S = 2.0
 RETRY_S = 0.02
+LAZY_SYNC_S = 0.004
 
 
 class Lead:
@@ -45,7 +46,8 @@ class Lead:
             store.state,
             store.journal,
             clock=engine.clock,
-            schedule=asyncio.get_running_loop().call_soon,
+            soon=asyncio.get_running_loop().call_soon,
+            later=lambda work: asyncio.get_running_loop().call_later(LAZY_SYNC_S, work),
             on_applied=engine.touched,
         )
         self.desk = Desk(
@@ -55,6 +57,7 @@ class Lead:
             to_risk=lambda message: self.risk.send(message),
             to_router=lambda message: self.router.send(message),
             on_change=engine.order_entry.changed,
+            clock=mono,
         )
         common: dict[str, Any] = {
             "engine": engine.name,

@@ -71,7 +71,10 @@ def metrics(engine: Engine) -> dict[str, float]:
     if engine.lead is not None:
         counters = msgspec.to_builtins(engine.lead.desk.counters)
         values |= {f"engine_orders_{name}_total": value for name, value in counters.items()}
-        values["engine_commit_batches_total"] = engine.lead.committer.batches
+        committer = engine.lead.committer
+        values["engine_commit_batches_total"] = committer.batches
+        values["engine_commit_sync_ns_total"] = committer.sync_ns
+        values["engine_commit_standby_ns_total"] = committer.standby_ns
         values["engine_trading"] = engine.lead.desk.trading
         values["engine_standby_in_step"] = engine.lead.replication.in_step
     return {name: float(value) for name, value in values.items()}
