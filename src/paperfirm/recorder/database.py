@@ -68,12 +68,13 @@ class Database:
         return self._connection
 
     async def close(self) -> None:
-        """Close the connection in good order, or cut it."""
-        if self._connection is not None:
+        """Close the connection in good order, or cut it; that is no loss."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
             try:
-                await self._connection.close(timeout=1)
+                await connection.close(timeout=1)
             except (*LOST, asyncpg.PostgresError):
-                self._connection.terminate()
+                connection.terminate()
 
     async def _connect(self) -> Any:
         # Nagle-free, no statement cache games: two statements, used for ever.

@@ -73,7 +73,8 @@ class Stream:
             )
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; that is no loss."""
+        self.link = Link()
         if self._client is not None:
             await self._client.close()
 

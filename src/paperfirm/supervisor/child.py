@@ -55,7 +55,7 @@ class Child:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.exited = asyncio.Event()
-        self.state: State = "stopped"
+        self.state: State = "starting"
         self.restarts = 0
         self.started_ns = self.heartbeat_ns = 0
 

@@ -27,19 +27,15 @@ SERVERS = ("nats", "postgres")
 class Supervised:
     """All children of one firm, and the arbiter between the engines."""
 
-    def __init__(self, firm: Firm, emit: Callable[..., int], *, state: Path) -> None:
+    def __init__(self, firm: Firm, specs: Iterable[Spec], emit: Callable[..., int], *, state: Path) -> None:
         self.firm = firm
         self._emit = emit
-        self.children: dict[str, Child] = {}
+        children = [Child(spec, emit, on_exit=self._noticed_exit) for spec in specs]
+        self.children = {child.name: child for child in children}
+        """All of them from the beginning; whoever takes them on starts them."""
         self.arbiter = Arbiter(state / "epoch.json", self._holder_lives)
         self._holder_pid: int | None = None
         self._changed = asyncio.Event()
-
-    def start(self, specs: Iterable[Spec]) -> None:
-        """Start children in the order given."""
-        for spec in specs:
-            child = self.children[spec.name] = Child(spec, self._emit, on_exit=self._noticed_exit)
-            child.start()
 
     @property
     def primary(self) -> str | None:

@@ -71,11 +71,14 @@ async def _run(options: UpOptions) -> None:
     _write_endpoints(firm)
     state = options.dir / "state" / "supervisor"
     state.mkdir(parents=True, exist_ok=True)
-    supervised = Supervised(firm, events.emit, state=state)
+    specs = [*map(server_spec, plans.values()), *component_specs(firm)]
+    supervised = Supervised(firm, specs, events.emit, state=state)
     web = await serve(firm.ports["supervisor"].http, routes(supervised))
     try:
-        await _start(supervised, plans)
+        starting = asyncio.create_task(_start(supervised, plans))
+        starting.add_done_callback(lambda task: stop.set() if task.exception() else None)
         await _watch(supervised, events, stop)
+        await starting
     finally:
         events.emit("stopping")
         await supervised.stop()
@@ -120,12 +123,12 @@ async def _start(supervised: Supervised, plans: dict[str, ServerPlan]) -> None:
 
     The cluster is copied last: only the recorder waits for the database, and it takes a while to load its modules.
     """
-    if "nats" in plans:
-        supervised.start([server_spec(plans["nats"])])
-    supervised.start(component_specs(supervised.firm))
+    for child in supervised.children.values():
+        if child.name != "postgres":
+            child.start()
     if "postgres" in plans:
         await make_cluster(plans["postgres"])
-        supervised.start([server_spec(plans["postgres"])])
+        supervised.children["postgres"].start()
 
 
 async def _watch(supervised: Supervised, events: EventLog, stop: asyncio.Event) -> None:

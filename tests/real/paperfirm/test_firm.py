@@ -1,0 +1,135 @@
+"""The firm as a whole: up, trading, hurt, back, down."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COMPONENTS = ("risk", "feed", "router", "recorder", "postgres", "nats")
+
+
+def test_up_trades_and_stops_cleanly(world: Any) -> None:
+    """A fresh firm trades, its books and its database equal the exchange's executions, and SIGTERM leaves nothing behind."""
+    answers = world.trade(60, tag="t")
+    assert not [answer for answer in answers.values() if answer.startswith("rejected")]
+    world.wait(world.books_agree)
+    assert len(world.firm_executions()) >= 60
+    world.wait(world.database_agrees)
+    processes = world.processes()
+    assert len(processes) >= 8
+    assert world.down() == 0
+    assert not [pid for pid in processes if world.runs(pid)]
+    assert [event["event"] for event in world.events("supervisor")][-1] == "stopped"
+
+
+def test_a_stopped_firm_starts_warm(world: Any) -> None:
+    """A second start on the same directory takes up its checkpoint and its books."""
+    world.trade(30, tag="t")
+    world.wait(world.books_agree)
+    before = {execution["exec_id"] for execution in world.firm_executions()}
+    assert world.down() == 0
+    world.up()
+    assert world.events(world.primary(), "checkpoint_loaded")
+    world.trade(10, tag="u")
+    world.wait(world.books_agree)
+    assert before < {execution["exec_id"] for execution in world.firm_executions()}
+    assert world.down() == 0
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_killed_component_comes_back(world: Any, component: str) -> None:
+    """After kill -9 of a component it is started again, the firm trades again, and nothing is lost or booked twice."""
+    world.trade(20, tag="t")
+    world.wait(lambda: world.components()[component]["state"] == "running")
+    pid = world.kill(component)
+    world.wait(lambda: world.components()[component]["pid"] not in {None, pid})
+    world.wait(lambda: world.components()[component]["state"] == "running" and world.trades())
+    assert world.components()[component]["restarts"] >= 1
+    (exited,) = [e for e in world.events("supervisor", "component_exited") if e["detail"]["pid"] == pid]
+    assert exited["detail"]["signal"] == 9
+    world.trade(20, tag="u")
+    world.wait(world.books_agree)
+    world.wait(world.database_agrees)
+    assert world.down() == 0
+
+
+def test_a_killed_primary_is_succeeded(world: Any) -> None:
+    """After kill -9 of the primary the standby takes over with the next epoch, and the old engine comes back as standby."""
+    world.wait(
+        lambda: world.events("engine-a", "standby_synced") + world.events("engine-b", "standby_synced")
+    )
+    world.trade(20, tag="t")
+    old = world.primary()
+    world.kill(old)
+    world.wait(lambda: world.primary() not in {None, old} and world.trades())
+    world.trade(20, tag="u")
+    world.wait(world.books_agree)
+    world.wait(lambda: world.components()[old]["role"] == "standby")
+    grants = [event["epoch"] for event in world.events("supervisor", "epoch_granted")]
+    assert grants == [1, 2]
+    assert world.down() == 0
+
+
+def test_both_engines_killed_at_once(world: Any) -> None:
+    """After the double kill the firm comes back by itself with every execution booked once."""
+    world.trade(20, tag="t")
+    pids = {name: world.kill(name) for name in ("engine-a", "engine-b")}
+    world.wait(lambda: all(world.components()[name]["pid"] not in {None, pids[name]} for name in pids))
+    world.wait(lambda: world.primary() is not None and world.trades())
+    world.trade(20, tag="u")
+    world.wait(world.books_agree)
+    assert world.down() == 0
+
+
+def test_a_killed_supervisor_takes_everything_along(world: Any) -> None:
+    """Kill -9 of the supervisor leaves no process of the firm running, and the next start recovers."""
+    world.trade(20, tag="t")
+    processes = world.processes()
+    world.kill_supervisor()
+    world.wait(lambda: not [pid for pid in processes if world.runs(pid)])
+    world.up()
+    world.wait(world.books_agree)
+    assert world.down() == 0
+
+
+def test_a_second_supervisor_is_refused(world: Any) -> None:
+    """A directory in use is refused with the name of the process that uses it, and the first firm is not disturbed."""
+    command = [
+        sys.executable,
+        "-c",
+        "from paperfirm.cli import main; main()",
+        "up",
+        "--dir",
+        str(world.firm_folder),
+    ]
+    second = subprocess.run(
+        [*command, "--exchange", str(world.folder / "exchange" / "endpoints.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
+    )
+    assert second.returncode == 1
+    assert f"in use by process {world.supervisor.pid}" in second.stderr
+    assert world.trades()
+    assert not [child for child in world.components().values() if child["restarts"]]
+
+
+def test_two_firms_at_once(make_world: Callable[[], Any]) -> None:
+    """Two firms with two exchanges on one machine do not touch each other."""
+    worlds = [make_world(), make_world()]
+    for each in worlds:
+        each.up()
+    for each in worlds:
+        each.trade(20, tag="t")
+    for each in worlds:
+        each.wait(each.books_agree)
+        assert not [child for child in each.components().values() if child["restarts"]]
+    assert [each.down() for each in worlds] == [0, 0]
