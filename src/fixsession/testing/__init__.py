@@ -1,8 +1,5 @@
-"""Public kit: scripted conversations against any FIX acceptor, and a session without a network."""
+"""Public kit: written conversations, played against any acceptor, or a session without network and clock.
 
-from fixsession.testing.memory import MemoryPeer
-from fixsession.testing.player import Peer, Player, ScriptFailure
-from fixsession.testing.script import Script, read_script
-from fixsession.testing.tcp import TcpPeer
-
-__all__ = ["MemoryPeer", "Peer", "Player", "Script", "ScriptFailure", "TcpPeer", "read_script"]
+`script` and `player` read and play them, `tcp` and `memory` are the sides to play against, `endpoint` carries
+a session over asyncio streams.
+"""

@@ -44,7 +44,9 @@ class Endpoint:
         self._clock = clock
         self._writer: asyncio.StreamWriter | None = None
 
-    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b"") -> None:
+    async def run(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b""
+    ) -> None:
         """Carry the session over one connection, until either side closes it."""
         self._writer = writer
         try:

@@ -11,10 +11,11 @@ import pytest
 
 from fixsession import FixError, MemoryStore, Message, Session, SessionConfig
 from fixsession.acceptor import Identity
-from fixsession.testing import MemoryPeer, Player, Script, ScriptFailure, TcpPeer, read_script
 from fixsession.testing.endpoint import Endpoint, accept
-from fixsession.testing.player import main
-from fixsession.testing.script import parse_script
+from fixsession.testing.memory import MemoryPeer
+from fixsession.testing.player import Player, ScriptFailure, main
+from fixsession.testing.script import Script, parse_script, read_script
+from fixsession.testing.tcp import TcpPeer
 
 FOLDER = Path(__file__).parent / "scripts"
 SCRIPTS = [read_script(path) for path in sorted(FOLDER.glob("*.fixscript"))]
@@ -36,7 +37,7 @@ def test_session_passes_script(script: Script) -> None:
 
 @pytest.fixture(scope="module")
 def acceptor() -> Iterator[tuple[str, int]]:
-    """An acceptor on a real socket: the one named in the environment, or our session with an echo."""
+    """Give an acceptor on a real socket: the one named in the environment, or our session with an echo."""
     if named := os.environ.get("FIX_ACCEPTOR"):
         host, _, port = named.rpartition(":")
         yield host, int(port)
@@ -45,7 +46,8 @@ def acceptor() -> Iterator[tuple[str, int]]:
     session = Session(SessionConfig(sender="PAPEREX", target="FIRM"), MemoryStore())
     endpoint = Endpoint(session, answer=lambda effect: [Message(list(effect.message.pairs))])
     book = {Identity("FIRM", "PAPEREX"): endpoint}
-    server = loop.run_until_complete(asyncio.start_server(lambda r, w: accept(book, r, w), "127.0.0.1", 0))
+    start = asyncio.start_server(lambda reader, writer: accept(book, reader, writer), "127.0.0.1", 0)
+    server = loop.run_until_complete(start)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield server.sockets[0].getsockname()
@@ -64,7 +66,7 @@ def test_acceptor_behind_tcp_passes_script(script: Script, acceptor: tuple[str, 
 
 
 def test_command_line_plays_and_tells(acceptor: tuple[str, int], capsys: pytest.CaptureFixture[str]) -> None:
-    """The command passes what holds, skips what needs other settings, and exits 1 on a failure, 64 on no script."""
+    """The command passes what holds, skips what needs other settings, exits 1 on failure, 64 on no script."""
     host, port = acceptor
     names = ["01-logon-is-answered", "09-last-processed"]
     address = [host, str(port)]
@@ -100,7 +102,7 @@ def test_player_notices_every_kind_of_difference(text: str, said: str) -> None:
         Player(peer).play(script)
 
 
-@pytest.mark.parametrize("line", ["speak A", "send", "expect A x=1", 'raw', 'send A "58=open', "needs x"])
+@pytest.mark.parametrize("line", ["speak A", "send", "expect A x=1", "raw", 'send A "58=open', "needs x"])
 def test_bad_script_is_refused_with_its_line(line: str) -> None:
     """A line that is no step is refused with its number before anything is played."""
     with pytest.raises(FixError, match="t:2: "):

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from fixsession import Framer, Garbled, Message, decode, encode, format_utc, parse_utc
 from fixsession.codec import write_fields
 
-TAGS = st.integers(1, 9999).filter(lambda tag: tag not in {8, 9, 10, 35} and not 88 <= tag <= 96 and tag < 212)
+TAGS = st.integers(1, 9999).filter(
+    lambda tag: tag not in {8, 9, 10, 35} and not 88 <= tag <= 96 and tag < 212
+)
 VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=255), min_size=1, max_size=20)
 FIELDS = st.lists(st.tuples(TAGS, VALUES), max_size=15)
 TYPES = st.sampled_from(["0", "D", "8", "AE"])
@@ -39,12 +41,16 @@ def test_decoding_is_that_of_simplefix(msg_type: str, fields: list[tuple[int, st
 @given(FIELDS, st.binary(max_size=50).map(lambda data: data.decode("latin-1")))
 def test_data_fields_may_hold_any_byte(fields: list[tuple[int, str]], data: str) -> None:
     """A data field is taken by its length, delimiters included."""
-    pairs = [(35, "B"), *fields, (95, str(len(data))), (96, data), (58, "end")] if data else [(35, "B"), *fields]
+    pairs = (
+        [(35, "B"), *fields, (95, str(len(data))), (96, data), (58, "end")] if data else [(35, "B"), *fields]
+    )
     assert decode(encode(pairs)).pairs[2:-1] == pairs
 
 
 @given(st.lists(FIELDS, min_size=1, max_size=4), st.lists(st.integers(1, 40), min_size=1, max_size=30))
-def test_framing_does_not_depend_on_the_portions(many: list[list[tuple[int, str]]], portions: list[int]) -> None:
+def test_framing_does_not_depend_on_the_portions(
+    many: list[list[tuple[int, str]]], portions: list[int]
+) -> None:
     """Messages cut into any portions come out whole and in order."""
     frames = [encode([(35, "D"), *fields]) for fields in many]
     stream, framer, found, at, turn = b"".join(frames), Framer(), [], 0, 0
@@ -56,7 +62,13 @@ def test_framing_does_not_depend_on_the_portions(many: list[list[tuple[int, str]
 
 
 GARBAGE = st.binary(max_size=60) | st.sampled_from(
-    [b"8=FIX.4.4\x019=5\x0135=0\x0110=000\x01", b"8=FIX.4.4\x019=99\x01", b"8=FIX", b"8=FIX.4.4\x019=x", b"\x01"]
+    [
+        b"8=FIX.4.4\x019=5\x0135=0\x0110=000\x01",
+        b"8=FIX.4.4\x019=99\x01",
+        b"8=FIX",
+        b"8=FIX.4.4\x019=x",
+        b"\x01",
+    ]
 )
 
 

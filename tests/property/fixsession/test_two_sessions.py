@@ -36,11 +36,12 @@ class Side:
         self.start()
 
     def start(self) -> None:
+        """Begin, or begin again after a crash."""
         self.store = FileStore(self.path, fsync="batch")
         self.session = Session(self.config, self.store)
 
     def crash(self, *, power_loss: bool, rng: random.Random) -> None:
-        """The process dies; with a power loss, part of what was not forced to the disk is gone too."""
+        """Die as a process does; with a power loss, part of what was not forced to the disk is gone too."""
         durable, end = self.store._durable, self.store._end
         os.close(self.store._fd)
         if power_loss:
@@ -62,9 +63,11 @@ class World:
         self.count = 0
 
     def now(self) -> Now:
+        """Give the simulated instant."""
         return Now(self.mono_ns, 1_700_000_000 * SECOND + self.mono_ns)
 
     def carry_out(self, side: Side, effects: list[Effect], *, commit: bool = True) -> None:
+        """Do what the session says, as an owner has to."""
         side.store.sync()
         for effect in effects:
             if isinstance(effect, Transmit):
@@ -73,23 +76,28 @@ class World:
                 text = effect.message.require(58)
                 before = side.processed.setdefault(effect.seq_num, text)
                 assert before == text, "one number, two messages"
-                assert effect.seq_num >= max(side.processed) or effect.poss_dup, "an old number as if it were new"
+                assert effect.seq_num >= max(side.processed) or effect.poss_dup, (
+                    "an old number as if it were new"
+                )
             elif isinstance(effect, Disconnect):
                 self.cut()
         if commit:
             side.session.commit(self.now())
 
     def cut(self) -> None:
+        """Break the connection; what is on the way is lost."""
         for side in self.sides:
             side.wire.clear()
             side.session.disconnected(self.now())
 
     def connect(self) -> None:
+        """Make a new connection."""
         self.cut()
         for side in self.sides:
             self.carry_out(side, side.session.connected(self.now()))
 
     def send(self, which: int) -> None:
+        """Have one side send the next message."""
         side = self.sides[which]
         self.count += 1
         text = f"m{self.count}"
@@ -97,7 +105,7 @@ class World:
         self.carry_out(side, side.session.send(Message.of("B", {148: "x", 58: text}), self.now()))
 
     def move(self, which: int, size: int, *, commit: bool = True) -> None:
-        """Bytes from one side reach the other."""
+        """Let bytes from one side reach the other."""
         source, sink = self.sides[which], self.sides[1 - which]
         data = bytes(source.wire[:size])
         del source.wire[:size]
@@ -105,21 +113,26 @@ class World:
             self.carry_out(sink, sink.session.received(data, self.now()), commit=commit)
 
     def pass_time(self, seconds: float) -> None:
+        """Let time pass for both."""
         end = self.mono_ns + int(seconds * SECOND)
         self.mono_ns = end
         for side in self.sides:
             self.carry_out(side, side.session.tick(self.now()))
 
     def crash(self, which: int, *, power_loss: bool) -> None:
+        """Kill one side's process."""
         self.cut()
         self.sides[which].crash(power_loss=power_loss, rng=self.rng)
 
     def whole(self) -> bool:
+        """Whether each side has processed just what the other sent, in order."""
         a, b = self.sides
-        return all(list(dict(sorted(to.processed.items())).values()) == of.sent for of, to in ((a, b), (b, a)))
+        return all(
+            list(dict(sorted(to.processed.items())).values()) == of.sent for of, to in ((a, b), (b, a))
+        )
 
     def heal(self) -> None:
-        """A link that works, and time."""
+        """Give them a link that works, and time."""
         for _ in range(60):
             if not all(side.session.is_connected for side in self.sides):
                 self.connect()
@@ -134,6 +147,7 @@ class World:
 
 
 def play(world: World, steps: list[tuple[str, int, int]]) -> None:
+    """Carry out the steps, whatever comes of it."""
     world.connect()
     for word, which, size in steps:
         if word == "send":
@@ -154,14 +168,18 @@ def play(world: World, steps: list[tuple[str, int, int]]) -> None:
             world.crash(which, power_loss=word == "power loss")
 
 
-WORDS = ["send"] * 5 + ["move"] * 5 + ["move, no commit", "lose", "cut", "connect", "time", "crash", "power loss"]
+WORDS = (
+    ["send"] * 5 + ["move"] * 5 + ["move, no commit", "lose", "cut", "connect", "time", "crash", "power loss"]
+)
 STEPS = st.lists(
-    st.tuples(st.sampled_from(WORDS), st.integers(0, 1), st.sampled_from([1, 37, 150, 400, 5000])), max_size=60
+    st.tuples(st.sampled_from(WORDS), st.integers(0, 1), st.sampled_from([1, 37, 150, 400, 5000])),
+    max_size=60,
 )
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def check(steps: list[tuple[str, int, int]], seed: int, **settings_: object) -> None:
+    """Play the steps, heal the link, and compare."""
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), random.Random(seed), **settings_)
         try:
@@ -185,7 +203,7 @@ def test_every_message_arrives_in_order_once_per_number(steps: list[tuple[str, i
 def test_so_it_is_with_slow_replays_pieces_and_789(
     steps: list[tuple[str, int, int]], seed: int, size: int, live: bool, next_expected: bool
 ) -> None:
-    """The same with resends in batches and requests in pieces, live messages in between or after, with and without 789."""
+    """The same with slow replays, requests in pieces, live messages between or after, and 789."""
     check(
         steps,
         seed,
