@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -29,6 +27,9 @@ from blackstart.errors import BlackstartError, LedgerError
 from blackstart.model.outcome import LOSS_KINDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from duckdb import DuckDBPyConnection
 
 # Bits of the flags: which sides have it (0 both, 1 ledger only, 2 held only), outcome, content, late.
@@ -88,6 +89,8 @@ def audit(
     spilled to a folder that is removed afterwards. Setting `cancelled` from another thread ends the
     audit with AuditCancelledError. Raises LedgerError naming file and place of damage.
     """
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="blackstart-audit-", dir=out) as spill:
         settings: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": spill}
         if threads:
@@ -166,7 +169,8 @@ class _Audit:
               {_digest(ledger)} AS c, {ledger.column("mono_ns", "BIGINT")} AS mono_ns,
               ({code})::UTINYINT AS o, {ledger.column("notional", "BIGINT")} AS notional FROM ledger_file;
             CREATE TEMP VIEW held AS SELECT {key} AS key, {held.column("seq", "BIGINT")} AS seq,
-              {_digest(held)} AS c, coalesce({held.column("late", "BOOLEAN")}, false) AS late FROM held_file""")
+              {_digest(held)} AS c, coalesce({held.column("late", "BOOLEAN")}, false) AS late
+              FROM held_file""")
 
     def _join(self) -> None:
         """Put both sides together: `ls` and `rs` are the orders, `f` the flags, `k` a remarkable key."""
@@ -175,8 +179,8 @@ class _Audit:
             WITH l AS (SELECT key, seq, c, o, true AS here FROM ledger),
                  r AS (SELECT key, seq, c, late, true AS here FROM held),
                  p AS (SELECT l.key AS lk, r.key AS rk, l.seq AS ls, r.seq AS rs,
-                     (CASE WHEN r.here IS NULL THEN {LEDGER_ONLY} WHEN l.here IS NULL THEN {HELD_ONLY}
-                        ELSE 0 END
+                     (CASE WHEN r.here IS NULL THEN {LEDGER_ONLY} WHEN l.here IS NULL
+                        THEN {HELD_ONLY} ELSE 0 END
                       + 4 * coalesce(l.o, 0)
                       + CASE WHEN l.c <> r.c THEN {DIFFERS + COMPARED} WHEN l.c = r.c THEN {COMPARED}
                         ELSE 0 END
@@ -275,7 +279,6 @@ class _Audit:
         )
 
     def _write(self, out: Path, counts: dict[str, int]) -> dict[str, str]:
-        out.mkdir(parents=True, exist_ok=True)
         files = {kind: out / f"{kind}.jsonl" for kind, count in counts.items() if count}
         for kind, path in files.items():
             self._con.execute(

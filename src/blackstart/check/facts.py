@@ -33,7 +33,8 @@ class Facts:
                 "holds no header: it was cut short before its first record", where=str(self.folder)
             )
         self.header: Header = header
-        self._states = {(s.side, s.moment, s.name): s for s in self.all(StateRead)}
+        states = self.all(StateRead)
+        self._states: dict[tuple[str, str, str], StateRead] = {(s.side, s.moment, s.name): s for s in states}
 
     def all(self, kind: type[T]) -> list[T]:
         """All records of one kind, in the order in which they were seen."""

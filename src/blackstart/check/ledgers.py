@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
@@ -15,6 +13,8 @@ import msgspec
 from blackstart.errors import LedgerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
     from typing import BinaryIO
 
     from duckdb import DuckDBPyConnection

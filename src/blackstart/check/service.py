@@ -162,7 +162,7 @@ class ResumeWatch:
         if record.service != self.service:
             return
         if self.t0_ns is None:
-            self._early.extend(tuple(event) for event in record.events)
+            self._early.extend(record.events)
         else:
             self._take(record.events)
 

@@ -1,0 +1,117 @@
+"""From a finished history to the result of its trial. Pure: same history, same result."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from blackstart.check import fault, order, rpo, rto, steady
+from blackstart.check.checklist import checklist
+from blackstart.check.facts import Facts
+from blackstart.check.note import note
+from blackstart.check.validators import VALIDATORS
+from blackstart.check.verdict import course, judge
+from blackstart.model.outcome import Rpo, Rto, Trial
+from blackstart.model.record import Ended, StageReached
+from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blackstart.contracts import HistoryView
+    from blackstart.model.scenario import Plan
+
+T = TypeVar("T")
+
+
+def analyse(history: HistoryView) -> Trial:
+    """Check a history; a checker that breaks is UNKNOWN. Raises HistoryError when there is no header."""
+    facts = Facts(history)
+    measured, rto_result = _pair("rto", lambda: rto.check(facts), Rto())
+    lost, rpo_result = _pair("rpo", lambda: rpo.check(facts), Rpo())
+    checks = (
+        _one("trial", lambda: course(facts)),
+        _one("steady", lambda: steady.check(facts)),
+        _one("fault", lambda: fault.check(facts)),
+        rto_result,
+        _one("order", lambda: order.check(facts, measured)),
+        rpo_result,
+    )
+    ruled_out = {name: why for name, why in facts.manifest.not_applicable.items() if name in VALIDATORS}
+    validation = {
+        name: _one(name, lambda check=check: check(facts))  # type: ignore[misc]
+        for name, check in VALIDATORS.items()
+        if name not in ruled_out
+    }
+    outcome = _Outcome(measured, lost, checks, validation, ruled_out)
+    return _trial(facts, outcome)
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What all checks came to."""
+
+    rto: Rto
+    rpo: Rpo
+    checks: tuple[CheckResult, ...]
+    validation: dict[str, CheckResult]
+    ruled_out: dict[str, str]
+
+
+def _trial(facts: Facts, outcome: _Outcome) -> Trial:
+    plan, scenario = facts.plan, facts.plan.scenario
+    verdict, reasons = judge([*outcome.checks, *outcome.validation.values()])
+    stages, ended = facts.all(StageReached), facts.first(Ended)
+    begun = stages[0].mono_ns if stages else 0
+    return Trial(
+        id=plan.trial_id,
+        scenario=scenario.id,
+        title=_title(plan),
+        requirement=scenario.requirement,
+        target=facts.manifest.name,
+        verdict=verdict,
+        reasons=reasons,
+        seed=plan.seed,
+        replay=plan.replay,
+        fault=fault.record(facts),
+        rto=outcome.rto,
+        rpo=outcome.rpo,
+        validation=outcome.validation,
+        checklist=checklist(facts, outcome.validation),
+        checks=outcome.checks,
+        not_applicable=outcome.ruled_out,
+        objectives=msgspec.to_builtins(facts.objectives),
+        note=note(facts),
+        load_per_s=steady.load_per_s(facts),
+        started_wall_ns=int(facts.header.host.get("wall_ns", 0)),
+        duration_ns=ended.mono_ns - begun if ended and begun else 0,
+        folder=str(facts.folder),
+    )
+
+
+def _title(plan: Plan) -> str:
+    """Return the scenario's title; a trial that is one of several says of what."""
+    part = plan.trial_id.removeprefix(plan.scenario.id).lstrip(":")
+    return f"{plan.scenario.title}: {part}" if part else plan.scenario.title
+
+
+def _one(name: str, check: Callable[[], CheckResult]) -> CheckResult:
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001 - a broken checker is UNKNOWN; the others go on
+        return _broke(name, error)
+
+
+def _pair(name: str, check: Callable[[], tuple[T, CheckResult]], default: T) -> tuple[T, CheckResult]:
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001 - as above
+        return default, _broke(name, error)
+
+
+def _broke(name: str, error: Exception) -> CheckResult:
+    said = traceback.format_exception_only(error)[-1].strip()
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = f"checker {name} broke: {said} ({place.name}, line {place.lineno})"
+    return conclude(name, [Finding(verdict=Verdict.UNKNOWN, code="checker-broke", text=text)])

@@ -1,0 +1,171 @@
+"""RPO: what became of every acknowledged event, stream by stream, from a trial's ledgers (R49, R70).
+
+A stream fails when it lost more than the objective allows, or holds anything twice, invented, altered,
+or behind something that was acknowledged later (booked from a resend, that is `late`, excepted).
+Indeterminate and late events are reported, not judged. A side that is missing, damaged, altered since
+the trial, or empty where something must have been acknowledged makes the answer UNKNOWN, never zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blackstart.check.audit import AuditResult, audit
+from blackstart.errors import LedgerError
+from blackstart.model.outcome import Rpo, StreamLoss
+from blackstart.model.record import LedgerFile
+from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blackstart.check.facts import Facts
+
+NS_PER_MS = 1_000_000
+TICKS_PER_UNIT = 10_000
+NAMED = 5
+LISTED = 100
+
+WORDS = {
+    "duplicated": "held more than once",
+    "phantom": "held but never acknowledged",
+    "corrupted": "held with other content",
+    "reordered": "held behind something acknowledged later",
+}
+REMARKS = {
+    "indeterminate": "sent without an answer: neither lost nor invented",
+    "late": "recovered by resend or reconciliation: not lost",
+}
+
+
+def check(facts: Facts) -> tuple[Rpo, CheckResult]:
+    """Audit every stream of the manifest and judge what is lost by the objective."""
+    streams = {name: _stream(facts, name) for name in _names(facts)}
+    rpo = _total(facts, streams)
+    findings = [f for name, loss in streams.items() for f in _judge(name, loss, facts.objectives.rpo_events)]
+    if not streams:
+        text = "the manifest names no stream: nothing shows what was lost"
+        findings.append(Finding(verdict=Verdict.UNKNOWN, code="no-streams", text=text))
+    return rpo, conclude("rpo", findings)
+
+
+def _names(facts: Facts) -> list[str]:
+    return list(dict.fromkeys([*facts.manifest.streams, *(f.stream for f in facts.all(LedgerFile))]))
+
+
+def _stream(facts: Facts, name: str) -> StreamLoss:
+    try:
+        ours, theirs = (_side(facts, name, side) for side in ("acknowledged", "recovered"))
+        result = audit(
+            ours, theirs, out=facts.folder / "audit" / name, listed=LISTED, t0_mono_ns=facts.t0_ns, threads=2
+        )
+    except (LedgerError, OSError) as error:
+        return StreamLoss(acknowledged=0, recovered=0, counts={}, error=str(error))
+    return _loss(result)
+
+
+def _loss(result: AuditResult) -> StreamLoss:
+    loss = StreamLoss(
+        acknowledged=result.acknowledged,
+        recovered=result.recovered,
+        counts=result.counts,
+        earliest_lost_mono_ns=result.earliest_lost_mono_ns,
+        lost_notional=result.lost_notional,
+        gap_events=result.gap_events,
+        not_checked=result.not_checked,
+    )
+    return msgspec.structs.replace(loss, **result.lists)
+
+
+def _side(facts: Facts, stream: str, side: str) -> Path:
+    """Return the path of one side; raises LedgerError when it is not there or not what was written then."""
+    file = facts.ledger(stream, side)
+    if file is None:
+        raise LedgerError(f"the {side} side was never written", where=stream)
+    if file.error is not None:
+        raise LedgerError(f"the {side} side could not be written: {file.error}", where=stream)
+    path = locate(facts.folder, file.path)
+    with path.open("rb") as stream_:
+        digest = hashlib.file_digest(stream_, "sha256").hexdigest()
+    if digest != file.sha256:
+        raise LedgerError(f"the {side} side was altered after the trial", where=str(path))
+    return path
+
+
+def locate(folder: Path, path: str) -> Path:
+    """Return where a ledger file lies now, though the trial's folder may have been moved since."""
+    given = Path(path)
+    choices = (folder / given, folder / "ledger" / given.name)
+    return next((choice for choice in choices if choice.is_file()), choices[0])
+
+
+def _total(facts: Facts, streams: dict[str, StreamLoss]) -> Rpo:
+    known = [loss for loss in streams.values() if loss.error is None]
+    whole = bool(streams) and len(known) == len(streams)
+    lost = sum(loss.counts["lost"] for loss in known)
+    losing = [loss for loss in known if loss.counts["lost"]]
+    earliest = [loss.earliest_lost_mono_ns for loss in losing]
+    return Rpo(
+        events=lost if whole or lost else None,
+        ms=_age_ms(facts.t0_ns, earliest) if whole or lost else None,
+        notional=_money(known) if whole or lost else None,
+        acknowledged=sum(loss.acknowledged for loss in known),
+        streams=streams,
+    )
+
+
+def _age_ms(t0_ns: int | None, earliest: Iterable[int | None]) -> float | None:
+    """From the earliest lost event to the failure; zero when nothing was lost."""
+    found = list(earliest)
+    if not found:
+        return 0.0
+    stamped = [ns for ns in found if ns is not None]
+    if t0_ns is None or len(stamped) < len(found):
+        return None
+    return max(0, t0_ns - min(stamped)) / NS_PER_MS
+
+
+def _money(known: list[StreamLoss]) -> float | None:
+    """Money at stake in the lost events; None when one that lost does not say."""
+    losing = [loss.lost_notional for loss in known if loss.counts["lost"]]
+    if not losing:
+        return 0.0
+    stated = [ticks for ticks in losing if ticks is not None]
+    return sum(stated) / TICKS_PER_UNIT if len(stated) == len(losing) else None
+
+
+def _judge(name: str, loss: StreamLoss, allowed: int) -> Iterable[Finding]:
+    if loss.error is not None:
+        yield Finding(verdict=Verdict.UNKNOWN, code="ledger-missing", text=f"{name}: {loss.error}")
+        return
+    if loss.acknowledged == 0:
+        text = f"{name}: nothing was acknowledged, so nothing shows that nothing is lost"
+        yield Finding(verdict=Verdict.UNKNOWN, code="nothing-acknowledged", text=text)
+    if loss.counts["lost"]:
+        yield _lost(name, loss, allowed)
+    for kind, words in WORDS.items():
+        if loss.counts[kind]:
+            yield _finding(Verdict.FAIL, name, kind, words, loss)
+    for kind, words in REMARKS.items():
+        if loss.counts[kind]:
+            yield _finding(Verdict.PASS, name, kind, words, loss)
+    for what in loss.not_checked:
+        yield Finding(verdict=Verdict.PASS, code="not-checked", text=f"{name}: not checked: {what}")
+
+
+def _lost(name: str, loss: StreamLoss, allowed: int) -> Finding:
+    verdict = Verdict.FAIL if loss.counts["lost"] > allowed else Verdict.PASS
+    return _finding(verdict, name, "lost", f"of {loss.acknowledged} acknowledged are lost", loss)
+
+
+def _finding(verdict: Verdict, name: str, kind: str, words: str, loss: StreamLoss) -> Finding:
+    keys, count = getattr(loss, kind), loss.counts[kind]
+    more = " …" if count > NAMED else ""
+    text = f"{name}: {count} {words} ({', '.join(keys[:NAMED])}{more})"
+    return Finding(
+        verdict=verdict, code=kind, text=text, data={"stream": name, "count": count, "keys": list(keys)}
+    )

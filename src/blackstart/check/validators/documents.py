@@ -1,0 +1,94 @@
+"""How validators get at documents, and become checks: what was not read is UNKNOWN."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from blackstart.check.facts import Facts
+from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
+
+T = TypeVar("T")
+Body = Callable[[Facts], Iterable[Finding]]
+Validator = Callable[[Facts], CheckResult]
+
+
+class UnreadError(Exception):
+    """A document that nobody read, or that is none."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def validator(name: str) -> Callable[[Body], Validator]:
+    """Make a check of a function that yields findings; what it found before documents ran out stays."""
+
+    def wrap(body: Body) -> Validator:
+        @functools.wraps(body)
+        def check(facts: Facts) -> CheckResult:
+            return conclude(name, _until_unread(body(facts)))
+
+        return check
+
+    return wrap
+
+
+def _until_unread(findings: Iterable[Finding]) -> Iterator[Finding]:
+    try:
+        yield from findings
+    except UnreadError as error:
+        yield Finding(verdict=Verdict.UNKNOWN, code=error.code, text=str(error))
+
+
+def fail(code: str, text: str, **data: Any) -> Finding:
+    """Something is wrong."""
+    return Finding(verdict=Verdict.FAIL, code=code, text=text, data=data)
+
+
+def unknown(code: str, text: str, **data: Any) -> Finding:
+    """Something could not be seen."""
+    return Finding(verdict=Verdict.UNKNOWN, code=code, text=text, data=data)
+
+
+def remark(code: str, text: str, **data: Any) -> Finding:
+    """Something worth saying that decides nothing."""
+    return Finding(verdict=Verdict.PASS, code=code, text=text, data=data)
+
+
+def raw(facts: Facts, name: str, *, side: str = "target", moment: str = "after") -> tuple[Any, int]:
+    """Return a document and when it was read. Raises UnreadError."""
+    read = facts.state(side, name, moment=moment)
+    what = f"{side} document '{name}' ({moment})"
+    if read is None:
+        raise UnreadError("not-read", f"{what} was not read")
+    if read.error is not None:
+        raise UnreadError("not-read", f"{what} could not be read: {read.error}")
+    if read.document is None:
+        raise UnreadError("not-read", f"{what} is empty")
+    return read.document, read.mono_ns
+
+
+def document(facts: Facts, name: str, kind: type[T], *, side: str = "target", moment: str = "after") -> T:
+    """Return a document in its documented shape. Raises UnreadError naming the field that is not."""
+    found, _ = raw(facts, name, side=side, moment=moment)
+    return shaped(found, kind, f"{side} document '{name}'")
+
+
+def optional(facts: Facts, name: str, kind: type[T], *, moment: str = "after") -> T | None:
+    """Return a document of the target, or None when there is none to be had."""
+    try:
+        return document(facts, name, kind, moment=moment)
+    except UnreadError:
+        return None
+
+
+def shaped(found: Any, kind: type[T], what: str) -> T:
+    """Convert to a shape. Raises UnreadError."""
+    try:
+        return msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
+        raise UnreadError("malformed-document", f"{what}: {error}") from error

@@ -1,0 +1,137 @@
+"""Infrastructure: resources of the host, signs of life of the target (R54, source document 7.2).
+
+As in the source document a busy CPU and full memory are warnings (remarks), a full disk and stuck
+threads are failures. Besides: the configuration is loaded and unchanged, timers fire, the log is
+written to after the fault, and no component that lived through the trial has more than doubled its
+memory.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from blackstart.check.validators.documents import (
+    document,
+    fail,
+    optional,
+    raw,
+    remark,
+    unknown,
+    validator,
+)
+from blackstart.check.validators.shapes import Infrastructure
+from blackstart.model.record import ResourceSample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blackstart.check.facts import Facts
+    from blackstart.model.verdict import Finding
+
+HIGH_PERCENT = 90.0
+RECENT = 8
+STUCK_SAMPLES = 4
+HEARTBEAT_NS = 5_000_000_000
+TIMER_SLACK_NS = 1_000_000_000
+TIMER_PERIODS = 3
+LEAK_FACTOR = 2.0
+LEAK_BYTES = 100 * 1024 * 1024
+
+
+@validator("infrastructure")
+def check(facts: Facts) -> Iterable[Finding]:
+    """Judge what we measured ourselves, then what the target says of itself, where it says anything."""
+    samples = facts.all(ResourceSample)
+    if not samples:
+        yield unknown("not-measured", "the resources of the host were not measured")
+    else:
+        yield from _host(samples[-RECENT:])
+        yield from _components(samples)
+    if "infrastructure" in facts.manifest.state:
+        yield from _own(facts)
+    else:
+        yield remark(
+            "no-document", "no infrastructure document: threads, timers and logging judged from outside only"
+        )
+
+
+def _host(recent: list[ResourceSample]) -> Iterable[Finding]:
+    for what, say in (("cpu", remark), ("memory", remark), ("disk", fail)):
+        percent = median(getattr(sample, f"{what}_percent") for sample in recent)
+        if percent > HIGH_PERCENT:
+            yield say(f"{what}-high", f"{what} use {percent:.0f} %")
+
+
+def _components(samples: list[ResourceSample]) -> Iterable[Finding]:
+    names = sorted({name for sample in samples for name in sample.components})
+    if not names:
+        yield unknown("not-measured", "no component of the target was measured")
+    for name in names:
+        found = [sample.components[name] for sample in samples if name in sample.components]
+        if name not in samples[-1].components:
+            yield remark("component-gone", f"{name} was not there any more at the end")
+            continue
+        yield from _stuck(name, found[-STUCK_SAMPLES:])
+        yield from _leak(name, found)
+
+
+def _stuck(name: str, last: list[dict[str, Any]]) -> Iterable[Finding]:
+    """In uninterruptible sleep all the time, or said to run without using the CPU."""
+    if len(last) < STUCK_SAMPLES or len({one.get("pid") for one in last}) > 1:
+        return
+    states = {one.get("state") for one in last}
+    idle = last[0].get("cpu_s") == last[-1].get("cpu_s")
+    if states == {"disk-sleep"} or (states == {"running"} and idle):
+        yield fail("stuck-thread", f"{name} is stuck ({states.pop()})", component=name)
+
+
+def _leak(name: str, found: list[dict[str, Any]]) -> Iterable[Finding]:
+    """Compare first and last memory of the process that is there now."""
+    *_, (_, lifetime) = groupby(found, key=lambda one: one.get("pid"))
+    sizes = [one["rss"] for one in lifetime if isinstance(one.get("rss"), int)]
+    if len(sizes) > 1 and sizes[-1] > LEAK_FACTOR * sizes[0] and sizes[-1] - sizes[0] > LEAK_BYTES:
+        text = f"{name} grew from {sizes[0] >> 20} to {sizes[-1] >> 20} MiB"
+        yield fail("memory-leak", text, component=name)
+
+
+def _own(facts: Facts) -> Iterable[Finding]:
+    now = document(facts, "infrastructure", Infrastructure)
+    before = optional(facts, "infrastructure", Infrastructure, moment="before")
+    _, read_ns = raw(facts, "infrastructure")
+    yield from _configuration(now, before)
+    for thread in now.threads or ():
+        if thread.heartbeat_mono_ns is None or read_ns - thread.heartbeat_mono_ns > HEARTBEAT_NS:
+            name = f"{thread.component} {thread.name}".strip()
+            yield fail("stuck-thread", f"{name}: no sign of life for {HEARTBEAT_NS // 10**9} s", thread=name)
+    yield from _timers(now, read_ns)
+    yield from _logging(now, facts.t0_ns)
+
+
+def _configuration(now: Infrastructure, before: Infrastructure | None) -> Iterable[Finding]:
+    if now.configuration is None:
+        return
+    if not now.configuration.loaded:
+        yield fail("configuration-not-loaded", "the configuration is not loaded")
+    old = before.configuration if before else None
+    if old and old.sha256 and now.configuration.sha256 != old.sha256:
+        yield fail("configuration-changed", "the configuration is not the one from before the fault")
+
+
+def _timers(now: Infrastructure, read_ns: int) -> Iterable[Finding]:
+    for timer in now.timers or ():
+        allowed_ns = TIMER_PERIODS * timer.period_ms * 1e6 + TIMER_SLACK_NS
+        if timer.last_fired_mono_ns is None or read_ns - timer.last_fired_mono_ns > allowed_ns:
+            yield fail(
+                "timer-stopped",
+                f"timer {timer.name} (every {timer.period_ms:g} ms) does not fire",
+                timer=timer.name,
+            )
+
+
+def _logging(now: Infrastructure, t0_ns: int | None) -> Iterable[Finding]:
+    if now.logging is None or t0_ns is None:
+        return
+    if now.logging.last_written_mono_ns is None or now.logging.last_written_mono_ns <= t0_ns:
+        yield fail("log-silent", "nothing was written to the log since the fault")

@@ -1,0 +1,33 @@
+"""Market data: every symbol was updated less than a second before it was read (R54, source document 7.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blackstart.check.validators.documents import document, fail, raw, unknown, validator
+from blackstart.check.validators.shapes import MarketData
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blackstart.check.facts import Facts
+    from blackstart.model.verdict import Finding
+
+FRESH_NS = 1_000_000_000
+
+
+@validator("market_data")
+def check(facts: Facts) -> Iterable[Finding]:
+    """Look for stale symbols."""
+    symbols = document(facts, "market_data", MarketData).symbols
+    _, read_ns = raw(facts, "market_data")
+    if not symbols:
+        yield unknown("nothing-to-compare", "the target names no symbols")
+    for quote in symbols:
+        if quote.last_update_mono_ns is None:
+            yield fail("no-market-data", f"{quote.symbol}: never updated", symbol=quote.symbol)
+            continue
+        age_ns = read_ns - quote.last_update_mono_ns
+        if age_ns > FRESH_NS or quote.stale:
+            text = f"{quote.symbol}: {age_ns / 1e9:.3f} s old{', flagged stale' if quote.stale else ''}"
+            yield fail("stale-market-data", text, symbol=quote.symbol, age_ns=age_ns)

@@ -1,0 +1,76 @@
+"""P&L recomputed from the exchange's executions, $100 tolerance by default (R54, source document 7.2).
+
+Two independent ways: total = cash + quantity x mark, which needs no order of events, and realised
+profit at average cost, in the order in which the target booked. The marks are the target's; prices and
+money are in ticks of 0.0001.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from blackstart.check.validators import truth
+from blackstart.check.validators.documents import UnreadError, document, fail, remark, unknown, validator
+from blackstart.check.validators.shapes import Pnl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from blackstart.check.facts import Facts
+    from blackstart.model.verdict import Finding
+
+TICKS_PER_UNIT = 10_000
+
+
+@validator("pnl")
+def check(facts: Facts) -> Iterable[Finding]:
+    """Compare what the target states with what its executions earned."""
+    pnl = document(facts, "pnl", Pnl)
+    tolerance = facts.objectives.pnl_tolerance * TICKS_PER_UNIT
+    figures = [pnl.realised, pnl.unrealised, pnl.total]
+    if not all(isfinite(figure) for figure in figures):
+        yield fail("pnl-not-finite", "profit and loss is not a finite number")
+        return
+    if abs(pnl.realised + pnl.unrealised - pnl.total) > tolerance:
+        yield fail("pnl-does-not-add-up", "realised and unrealised do not sum to the total")
+    held = _held(facts)
+    yield from _total(pnl, held, tolerance)
+    if truth.fills(facts) is None:
+        yield remark("realised-not-recomputed", "no stream of executions: only the total was recomputed")
+    else:
+        realised = sum(holding.realised for holding in held.values())
+        yield from _differs("realised profit", pnl.realised, realised, tolerance)
+
+
+def _held(facts: Facts) -> dict[str, truth.Holding]:
+    """Return holdings from the executions, without such a stream from the exchange's statement of cash."""
+    executions = truth.fills(facts)
+    if executions is not None:
+        return truth.holdings(executions)
+    stated = truth.positions(facts)
+    if any(position.cash is None for position in stated.values()):
+        raise UnreadError("not-read", "the exchange states no cash and there is no stream of executions")
+    return {s: truth.Holding(quantity=p.quantity, cash=p.cash or 0) for s, p in stated.items()}
+
+
+def _total(pnl: Pnl, held: Mapping[str, truth.Holding], tolerance: float) -> Iterable[Finding]:
+    if not held:
+        yield unknown("nothing-to-compare", "there was no execution: nothing was shown")
+    total = 0.0
+    for symbol, holding in held.items():
+        stated = pnl.by_symbol.get(symbol)
+        mark = stated.mark if stated else None
+        if holding.quantity and (mark is None or not isfinite(mark) or mark <= 0):
+            yield unknown("no-mark", f"{symbol}: no price to value {holding.quantity:,} at", symbol=symbol)
+            return
+        total += holding.cash + holding.quantity * (mark or 0)
+    yield from _differs("total profit", pnl.total, total, tolerance)
+
+
+def _differs(what: str, stated: float, computed: float, tolerance: float) -> Iterable[Finding]:
+    if abs(stated - computed) > tolerance:
+        a, b = (value / TICKS_PER_UNIT for value in (stated, computed))
+        yield fail(
+            "pnl-mismatch", f"{what}: stated {a:,.2f}, recomputed {b:,.2f}", stated=stated, computed=computed
+        )

@@ -1,0 +1,1 @@
+"""Statistics that claim no more than the data support. Pure."""
