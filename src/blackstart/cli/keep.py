@@ -130,7 +130,7 @@ def _ended(pid: int) -> bool:
 
 
 def snapshot(file: Path | None, *, folder: Path | None, out: Path) -> int:
-    """Write the state of the one target that is up. Raises TargetError when there is none, or more than one."""
+    """Write the state of the one target that is up. Raises TargetError when there is none, or several."""
     ups = _choose(folder, out)
     if len(ups) != 1:
         what = "no target is up" if not ups else "several targets are up"

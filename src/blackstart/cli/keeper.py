@@ -1,8 +1,8 @@
 """The process behind `blackstart up`: opens the target, tells its state, closes it when told to.
 
 `python -m blackstart.cli.keeper FOLDER TARGET SEED`. It writes `FOLDER/up.json` once the target is up, and
-listens on a Unix socket: a word in, a line of JSON out. Everything it starts is under a guardian: if the keeper
-dies in any way, nothing of the target is left.
+listens on a Unix socket: a word in, a line of JSON out. Everything it starts is under a guardian: if the
+keeper dies in any way, nothing of the target is left.
 """
 
 from __future__ import annotations

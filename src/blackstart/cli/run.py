@@ -1,0 +1,94 @@
+"""`blackstart suite` and `blackstart run`: plan, run, report (R43)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blackstart.cli import host, status
+from blackstart.cli.main import DEFAULT_TARGET
+from blackstart.engine.conductor import Kit
+from blackstart.engine.suite import RunOptions, run_suite
+from blackstart.errors import BlackstartError, ScenarioError
+from blackstart.report import terminal
+from blackstart.report.html import FILE_NAME, Html
+from blackstart.report.junit import Junit
+from blackstart.report.live import LiveView
+from blackstart.report.results_json import ResultsJson, encode
+from blackstart.scenario import load as scenarios
+from blackstart.scenario.plan import carry, plan
+from blackstart.target import manifest as manifests
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from blackstart.contracts import Reporter
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.outcome import Run
+    from blackstart.model.scenario import Plan, Scenario
+
+REPORTERS: tuple[Reporter, ...] = (ResultsJson(), Junit(), Html())
+
+
+class ReportError(BlackstartError):
+    """A report could not be written; the histories are there, and `recheck` makes it again."""
+
+    exit_status = 2
+
+
+def suite(target: str, *, out: Path, seed: int, only: Sequence[str], repeat: int, as_json: bool) -> int:
+    """Run what was asked for; without `only`, every standard scenario that fits. Return the exit status."""
+    manifest = manifests.load(target)
+    console = terminal.console(sys.stderr if as_json else sys.stdout)
+    aim = "" if target == DEFAULT_TARGET else target
+    chosen = scenarios.select(scenarios.packaged(), only) if only else _fitting(manifest, console)
+    plans = [
+        one
+        for scenario, component in chosen
+        for one in plan(scenario, manifest, seed=seed, only=component, repeat=repeat, target=aim)
+    ]
+    if not plans:
+        raise ScenarioError(
+            "no scenario fits this target", where=target, hint="`blackstart validate` says why"
+        )
+    run = _run(manifest, plans, console, out=out, seed=seed)
+    _report(run, console, as_json=as_json)
+    return status.of_run(run)
+
+
+def _fitting(manifest: Manifest, console: Console) -> list[tuple[Scenario, str | None]]:
+    standard = [scenario for scenario in scenarios.packaged() if scenario.standard]
+    reasons = [(scenario, carry(manifest, scenario)) for scenario in standard]
+    for scenario, reason in reasons:
+        if reason is not None:
+            console.print(f"[dim]left out: {scenario.id} {scenario.title}: {reason}[/dim]", soft_wrap=True)
+    return [(scenario, None) for scenario, reason in reasons if reason is None]
+
+
+def _run(manifest: Manifest, plans: Sequence[Plan], console: Console, *, out: Path, seed: int) -> Run:
+    with LiveView(console) as view:
+        options = RunOptions(runs=out, seed=seed, kit=Kit(progress=view))
+        run = asyncio.run(run_suite(manifest, plans, options))
+    return msgspec.structs.replace(run, environment=host.facts(Path(run.folder)))
+
+
+def _report(run: Run, console: Console, *, as_json: bool) -> None:
+    folder = Path(run.folder)
+    try:
+        for reporter in REPORTERS:
+            reporter.render(run, folder)
+    except OSError as error:
+        terminal.print_run(run, console)
+        hint = f"make room, then: blackstart recheck {folder}"
+        raise ReportError(
+            f"the report cannot be written: {error.strerror}", where=str(folder), hint=hint
+        ) from error
+    terminal.print_run(run, console, report=folder / FILE_NAME)
+    if as_json:
+        sys.stdout.buffer.write(encode(run))

@@ -1,0 +1,102 @@
+"""The live view of a run: what is going on right now, and a line for every trial that ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from blackstart.model.verdict import Verdict
+from blackstart.report.rows import row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from rich.console import Console
+
+    from blackstart.model.outcome import Trial
+
+STAGES = {
+    "open": "target is up",
+    "steady": "steady under load",
+    "armed": "guardian armed",
+    "triggered": "trigger reached",
+    "injected": "fault injected, watching it come back",
+    "witnessed": "fault witnessed, watching it come back",
+    "observed": "back; a little longer",
+    "reverted": "reverted, books settling",
+    "quiesced": "books settled, reading state",
+    "read": "state read, closing",
+    "closed": "checking",
+}
+_STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
+_REFRESH_PER_S = 4  # drawing must not disturb what is measured beside it
+
+
+class LiveView:
+    """A progress callback for one run. In a terminal the last line lives; a log gets lines only."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._live: Live | None = None
+        self._head = ""
+        self._handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
+            "run-started": self._run_started,
+            "leftovers": self._leftovers,
+            "trial-started": self._trial_started,
+            "stage": self._stage,
+            "trial-ended": self._trial_ended,
+        }
+
+    def __enter__(self) -> Self:
+        if self._out.is_terminal:
+            self._live = Live(console=self._out, refresh_per_second=_REFRESH_PER_S, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: str, figures: Mapping[str, Any]) -> None:
+        """Show a step. Unknown ones are left out: engines may tell more than views show."""
+        handler = self._handlers.get(event)
+        if handler is not None:
+            handler(figures)
+
+    def _print(self, text: Text) -> None:
+        self._out.print(text, soft_wrap=True)
+
+    def _now(self, what: str) -> None:
+        if self._live is not None:
+            text = Text.assemble((self._head, "bold"), ("  " + what, "dim"))
+            self._live.update(Spinner("dots", text=text))
+
+    def _run_started(self, figures: Mapping[str, Any]) -> None:
+        self._print(Text(f"{figures['trials']} trials into {figures['folder']}", "dim"))
+
+    def _leftovers(self, figures: Mapping[str, Any]) -> None:
+        self._print(Text(f"an earlier run had left things behind, cleared: {figures['folder']}", "yellow"))
+
+    def _trial_started(self, figures: Mapping[str, Any]) -> None:
+        number = f"{figures['index'] + 1}/{figures['of']}"
+        self._head = f"{number:>5}  {figures['trial_id']}  {figures['title']}"
+        self._now("starting the target")
+
+    def _stage(self, figures: Mapping[str, Any]) -> None:
+        self._now(STAGES.get(figures["stage"], figures["stage"]))
+
+    def _trial_ended(self, figures: Mapping[str, Any]) -> None:
+        trial: Trial = figures["trial"]
+        line = row(trial)
+        number = f"{figures['index'] + 1}/{figures['of']}"
+        parts = [line.rto, f"lost {line.rpo}", f"state {line.state}", line.note]
+        details = " · ".join(part for part in parts if part)
+        head = f"{number:>5}  {line.id:14} {line.title:28} "
+        self._print(Text.assemble(head, (f"{line.verdict:8}", _STYLE[line.verdict]), (details, "dim")))
