@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HUSH_S = 0.002
+_SIGHT_S = 0.25
 _VALIDATION_NS = 3_000_000_000
 _UNTOUCHED_NS = 3_000_000_000
 _UNREPORTED_NS = 6_000_000_000
@@ -49,6 +51,8 @@ class Breakage:
         if isinstance(self._fault, Operated):
             self._operator = asyncio.ensure_future(self._operate(self._fault, receipt))
         self._witness = asyncio.ensure_future(self._testify(receipt))
+        # Back to the loop at once: it is waiting to hear of the deaths, and telling people can wait.
+        await trial.sleep(_HUSH_S)
         await trial.stage("injected", mechanism=receipt.mechanism)
 
     @property
@@ -118,6 +122,8 @@ async def observe(trial: RunningTrial, breakage: Breakage) -> None:
     if why != "limit":
         await trial.sleep(limits.after_s)
     await trial.stage("observed", why=why)
+    # Watchers vouch for silence at each heartbeat of their source: let the next one come before they are stopped.
+    await trial.sleep(_SIGHT_S)
 
 
 def _over(trial: RunningTrial, breakage: Breakage) -> str | None:

@@ -34,6 +34,8 @@ def interest(trial: RunningTrial) -> Sequence[Match]:
     wanted = [Match(event=event) for event in _SESSION_EVENTS]
     if trigger.at == "oracle":
         wanted.append(Match(event=trigger.event, where=trigger.where))
+        if trigger.keep:
+            wanted.append(Match(event=trigger.event, where=trigger.keep))
     return wanted
 
 

@@ -90,7 +90,7 @@ class Conductor:
     async def run(self) -> History:
         """See `conduct`."""
         self._main = asyncio.current_task()
-        self._recorder(_header(self._plan, self._manifest))
+        self._recorder(_header(self._plan, self._manifest, self._kit.clock))
         self._recorder.flush()
         how = await self._first_half()
         finishing = asyncio.ensure_future(self._second_half(how))
@@ -291,8 +291,9 @@ def _uncancel() -> None:
         task.uncancel()
 
 
-def _header(plan: Plan, manifest: Manifest) -> Header:
+def _header(plan: Plan, manifest: Manifest, clock: Clock) -> Header:
     host = {
+        "wall_ns": clock.now().wall_ns,
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "cpus": psutil.cpu_count(),

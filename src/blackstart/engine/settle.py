@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _LOOK_NS = 50_000_000
 _EQUAL_NS = 300_000_000
-_STANDING_NS = 2_000_000_000
+_UNCOUNTED_NS = 1_000_000_000
+_DIFFERING_NS = 2_000_000_000
 
 Totals = dict[str, tuple[int | None, int | None]]
 
@@ -22,8 +23,8 @@ Totals = dict[str, tuple[int | None, int | None]]
 async def quiesce(rig: Rig, clock: Clock, limit_s: float) -> dict[str, Any]:
     """Wait until both sides of every stream have come to rest; returns how it ended, for the history.
 
-    At rest: the counts are the same on both sides and unchanged for 300 ms; or, where they differ or cannot be counted cheaply,
-    unchanged for 2 s. Never longer than `limit_s`: what is missing then is missing.
+    At rest: the counts are the same on both sides and unchanged for 300 ms; where they cannot be counted cheaply,
+    for 1 s; where they differ, for 2 s. Never longer than `limit_s`: what is missing then is missing.
     """
     start = changed = clock.now().mono_ns
     last: Totals = {}
@@ -32,7 +33,7 @@ async def quiesce(rig: Rig, clock: Clock, limit_s: float) -> dict[str, Any]:
         now = clock.now().mono_ns
         if totals != last:
             last, changed = totals, now
-        if now - changed >= (_EQUAL_NS if _equal(totals) else _STANDING_NS):
+        if now - changed >= _patience_ns(totals):
             return {"settled": True, "waited_ms": (now - start) / 1e6, "totals": totals}
         if now - start > limit_s * 1e9:
             return {"settled": False, "waited_ms": (now - start) / 1e6, "totals": totals}
@@ -49,8 +50,10 @@ async def _totals(rig: Rig) -> Totals:
     return found
 
 
-def _equal(totals: Totals) -> bool:
-    return all(one is not None and one == other for one, other in totals.values())
+def _patience_ns(totals: Totals) -> int:
+    if any(None in pair for pair in totals.values()):
+        return _UNCOUNTED_NS
+    return _EQUAL_NS if all(one == other for one, other in totals.values()) else _DIFFERING_NS
 
 
 async def read_state(

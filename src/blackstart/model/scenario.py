@@ -33,12 +33,14 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """When to inject: at once, after `delay_s`, at a seeded moment before `delay_s`, or on an event that matches `where`.
 
     `where` compares fields of the event: a plain value means equality, a string beginning with `~` is a regular expression.
+    Events of the same name that match `keep` go into the history too, besides the one that fires (R33: the slices that follow).
     """
 
     at: TriggerKind = "now"
     delay_s: float = 0.0
     event: str = ""
     where: dict[str, Any] = {}
+    keep: dict[str, Any] = {}
     limit_s: float = 30.0
 
 

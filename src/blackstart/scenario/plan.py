@@ -141,11 +141,10 @@ def _plan(
 ) -> Plan:
     each = EACH in scenario.fault.components
     name = f"{scenario.id}:{components[0]}" if each else scenario.id
-    title = f"{scenario.title}: {components[0]}" if each else scenario.title
     aim = f" --target {target}" if target else ""
     return Plan(
         trial_id=f"{name}#{repetition + 1}" if repetition else name,
-        scenario=msgspec.structs.replace(scenario, title=title, objectives=_objectives(scenario, manifest)),
+        scenario=msgspec.structs.replace(scenario, objectives=_objectives(scenario, manifest)),
         components=components,
         service=_service(scenario, manifest, components),
         seed=seed + repetition,
