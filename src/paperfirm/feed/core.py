@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from paperfirm.feed.messages import BookSnapshot, Update
 
 HELD_LIMIT = 50_000
-"""Messages kept behind a gap; beyond that the oldest go, and the snapshot that heals the gap must be newer than they."""
+"""Messages kept behind a gap.
+
+Beyond that the oldest go, and the snapshot that heals the gap must be newer than they.
+"""
 
 
 class Best(msgspec.Struct, frozen=True, gc=False):

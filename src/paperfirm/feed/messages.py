@@ -13,7 +13,10 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):
-    """One message of a datagram: a level (`side`), a trade, a skip or a heartbeat, by which fields are there."""
+    """One message of a datagram.
+
+    A level (`side`), a trade, a skip or a heartbeat, by which fields are there.
+    """
 
     seq: int = 0
     symbol: str = ""

@@ -37,7 +37,10 @@ SUBSCRIPTION = b'{"subscribe": "*"}'
 
 
 class FeedService(asyncio.DatagramProtocol):
-    """Owns the subscription. `tick` is called 20 times a second and does everything that is not a datagram."""
+    """Owns the subscription.
+
+    `tick` is called 20 times a second and does everything that is not a datagram.
+    """
 
     def __init__(self, exchange: Exchange, emit: Emit, clock: Clock) -> None:
         self._exchange = exchange

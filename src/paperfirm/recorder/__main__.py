@@ -7,7 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-# nats-py imports aiohttp, if it is there, for a websocket transport that nobody uses here: 0.2 s at every restart.
+# nats-py imports aiohttp, if it is there, for a websocket transport that nobody uses here: 0.2 s
+# at every restart.
 sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type]
 
 import msgspec  # noqa: E402
@@ -95,7 +96,9 @@ async def main(context: Context) -> None:
 async def drained(recorder: Recorder, *, limit_s: float = 2.0) -> None:
     """Let what is already in the stream reach the database before a clean stop, if both are there."""
     deadline_s = time.monotonic() + limit_s
-    while recorder.progress.lag and recorder.trouble() is None and time.monotonic() < deadline_s:
+    while recorder.progress.lag and recorder.trouble() is None:
+        if time.monotonic() >= deadline_s:
+            return
         await asyncio.sleep(0.01)
 
 

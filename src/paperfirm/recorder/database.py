@@ -23,7 +23,8 @@ LOST = (
     TimeoutError,
 )
 """What a dead, dying or starting server looks like."""
-# Cannot-connect-now (57P03) is an OperatorInterventionError; a full disk (53100) passes too once there is room again.
+# Cannot-connect-now (57P03) is an OperatorInterventionError; a full disk (53100) passes too once
+# there is room again.
 WAIT = (*LOST, asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
 
 

@@ -47,7 +47,10 @@ class Stream:
         """Messages in the stream that were not delivered yet, as of the last fetch."""
 
     async def fetch(self) -> list[Msg]:
-        """Return the next messages; an empty list when there are none for half a second or the broker is away."""
+        """Return the next messages.
+
+        An empty list when there are none for half a second or the broker is away.
+        """
         try:
             subscription = self._subscription or await self._subscribe()
             messages: list[Msg] = await subscription.fetch(FETCH, timeout=WAIT_S)

@@ -36,8 +36,9 @@ on conflict do nothing
 """
 INSERT_ORDERS = """
 insert into orders
-select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                     $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::timestamptz[])
+select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                     $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[],
+                     $14::timestamptz[])
 on conflict do nothing
 """
 
@@ -96,7 +97,7 @@ def order_values(row: OrderRow) -> tuple[Any, ...]:
 
 
 def instant(wall_ns: int) -> datetime:
-    """Return Unix nanoseconds as a time with PostgreSQL's microseconds, without going through floating point."""
+    """Return Unix nanoseconds as a time in PostgreSQL's microseconds, without floating point."""
     seconds, rest = divmod(wall_ns, 1_000_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 

@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from paperfirm.wire import Holding, OpenOrder
 
 CONCENTRATION_FLOOR_PCT = 1.0
-"""Concentration is not limited while gross notional is below this share of its limit: a first order is always 100 %."""
+"""Concentration is not limited while gross notional is below this share of its limit.
+
+A first order is always 100 %.
+"""
 
 
 class _Exposure:
-    """One symbol: booked quantity, leaves of open buys and sells, and the price that turns them into money."""
+    """One symbol: booked quantity, leaves of open buys and sells, and their price."""
 
     __slots__ = ("buys", "price", "quantity", "sells")
 
@@ -125,7 +128,7 @@ class RiskBook:
         return 100.0 * largest / self._gross if self._gross else 0.0
 
     def breaches(self) -> list[str]:
-        """Name every limit that is exceeded now (by moves of price or a loaded state; never by an approved order)."""
+        """Name every limit exceeded now (by prices or a loaded state, never by an approved order)."""
         found = [
             f"position {symbol}: {exposure.worst()} > {self._position_limit(symbol)}"
             for symbol, exposure in sorted(self._symbols.items())
@@ -142,7 +145,7 @@ class RiskBook:
     def _excess(
         self, symbol: str, exposure: _Exposure, *, worst_before: int, gross_before: int
     ) -> str | None:
-        """What an order would exceed; one that makes the exposure no larger may always go."""
+        """Name what an order would exceed; one that makes the exposure no larger may always go."""
         worst = exposure.worst()
         if worst <= worst_before and self._gross <= gross_before:
             return None

@@ -6,7 +6,6 @@ import asyncio
 import time
 
 from fixsession.clock import Now
-
 from paperfirm.frames import Link, listen
 from paperfirm.http import Response, common_routes, json, problem, render_metrics, serve
 from paperfirm.router.connection import keep_connected
@@ -76,7 +75,10 @@ async def say_goodbye(router: Router) -> None:
 
 
 def reset(router: Router, context: Context) -> Response:
-    """Operator's procedure when both sides' numbers no longer fit: the next logon starts both at 1 (141=Y)."""
+    """Operator's procedure when both sides' numbers no longer fit.
+
+    The next logon starts both at 1 (141=Y).
+    """
     if router.session_up:
         return problem(409, "the session is up", "reset numbers only when the exchange refuses the session")
     router.reset_asked = True

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 FIRST_S, LONGEST_S, STABLE_S = 0.02, 1.0, 1.0
 CONNECT_LIMIT_S = 1.0
 UNACKNOWLEDGED_MS = 1_000
-"""The kernel gives the connection up when sent data stays unacknowledged for so long: it must not deliver orders later."""
+"""The kernel gives the connection up when sent data stays unacknowledged for so long.
+
+It must not deliver orders later.
+"""
 
 
 class ExchangeConnection(asyncio.Protocol):
@@ -84,6 +87,12 @@ async def keep_connected(router: Router, endpoint: Endpoint, emit: Callable[...,
         await asyncio.sleep(backoff.failed(loop.time() - started_s))
 
 
+def _refuse_self_connection(sock: socket.socket) -> None:
+    """By TCP's rules a loopback port on which nobody listens may, rarely, connect to itself."""
+    if sock.getsockname() == sock.getpeername():
+        raise OSError("connected to myself: nobody listens there")
+
+
 async def _connect(router: Router, endpoint: Endpoint) -> ExchangeConnection:
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -93,10 +102,7 @@ async def _connect(router: Router, endpoint: Endpoint) -> ExchangeConnection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
         async with asyncio.timeout(CONNECT_LIMIT_S):
             await loop.sock_connect(sock, (endpoint.host, endpoint.port))
-        if sock.getsockname() == sock.getpeername():
-            raise OSError(
-                "connected to myself: nobody listens there"
-            )  # happens on loopback, rarely, by TCP's rules
+        _refuse_self_connection(sock)
         _, connection = await loop.create_connection(lambda: ExchangeConnection(router), sock=sock)
     except BaseException:
         sock.close()

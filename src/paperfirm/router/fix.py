@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from fixsession.clock import format_utc, parse_utc
 from fixsession.message import Message
-
 from paperfirm.wire import TICK, Report
 
 if TYPE_CHECKING:

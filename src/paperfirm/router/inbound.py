@@ -1,7 +1,8 @@
 """The durable log of application messages from the exchange.
 
-Segments of records `u32 length, u32 CRC-32, msgpack`. A torn tail is cut at opening; damage anywhere else is an error that names
-segment and offset. The newest entries are kept in memory, because an engine that binds again asks for those.
+Segments of records `u32 length, u32 CRC-32, msgpack`. A torn tail is cut at opening; damage anywhere else is
+an error that names segment and offset. The newest entries are kept in memory, because an engine that binds
+again asks for those.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def _continues_after(data: bytes, offset: int) -> bool:
 
 
 def _damage(path: Path, offset: int) -> str:
-    return f"{path} is damaged at offset {offset}: move the folder away; the engine then reconciles with the exchange"
+    return f"{path} is damaged at offset {offset}: move the folder away; the engine then reconciles"
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -177,7 +178,10 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _identity(path: Path) -> str:
-    """Return the log's name; a new log gets a new one, so that an engine's `since` is never applied to another log."""
+    """Return the log's name.
+
+    A new log gets a new one, so that an engine's `since` is never applied to another log.
+    """
     if not path.exists():
         write_atomically(path, secrets.token_hex(8).encode())
     return path.read_text(encoding="ascii").strip()

@@ -1,4 +1,7 @@
-"""Which ClOrdIDs ever reached the FIX store. The store is the truth; a reset of the session must not make it forget."""
+"""Which ClOrdIDs ever reached the FIX store. The store is the truth.
+
+A reset of the session must not make it forget.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ _CL_ORD_ID = re.compile(rb"\x0111=([^\x01]+)\x01")
 class RememberingStore(FileStore):
     """A FileStore that archives the ClOrdIDs of its messages before a reset throws those away.
 
-    The ids are picked out of the file's bytes when somebody first asks (0.05 s for 100,000 messages); from then on they are kept
-    up as messages are saved. A half-written last message may count as known: the engine then asks the exchange, and no harm is done.
+    The ids are picked out of the file's bytes when somebody first asks (0.05 s for 100,000 messages); from
+    then on they are kept up as messages are saved. A half-written last message may count as known: the engine
+    then asks the exchange, and no harm is done.
     """
 
     def __init__(self, path: Path) -> None:

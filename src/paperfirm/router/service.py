@@ -1,7 +1,10 @@
-"""The router between one bound engine and the exchange. Sockets stay outside: bytes and frames in, bytes and frames out.
+"""The router between one bound engine and the exchange. Sockets stay outside.
 
-Everything that arrives in one turn of the event loop is made durable by one flush: inbound messages are on disk before the FIX
-session commits their numbers and before an engine sees them; outbound messages are in the FIX store before they are written.
+Bytes and frames in, bytes and frames out.
+
+Everything that arrives in one turn of the event loop is made durable by one flush: inbound messages are on
+disk before the FIX session commits their numbers and before an engine sees them; outbound messages are in the
+FIX store before they are written.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
 from fixsession.codec import decode
 from fixsession.config import Role, SessionConfig
 from fixsession.effects import (
@@ -20,11 +24,10 @@ from fixsession.effects import (
     LoggedOut,
     Rejected,
     Transmit,
-    Warning,
 )
+from fixsession.effects import Warning as Notice
 from fixsession.errors import FixError
 from fixsession.session import Session
-
 from paperfirm.router import fix
 from paperfirm.wire import (
     Bind,
@@ -47,7 +50,6 @@ if TYPE_CHECKING:
 
     from fixsession.clock import Now
     from fixsession.message import Message as FixMessage
-
     from paperfirm.frames import Link
     from paperfirm.router.fence import Fence
     from paperfirm.router.inbound import InboundLog
@@ -93,7 +95,10 @@ class Counters(msgspec.Struct):
 
 
 class Router:
-    """One FIX session and at most one bound engine. `soon` runs a callable at the end of the present loop turn."""
+    """One FIX session and at most one bound engine.
+
+    `soon` runs a callable at the end of the present loop turn.
+    """
 
     def __init__(
         self,
@@ -142,7 +147,7 @@ class Router:
         self._carry_out(self.session.received(data, self._now()))
 
     def exchange_lost(self, reason: str) -> None:
-        """The connection is gone."""
+        """Note that the connection is gone."""
         self._wire = None
         self._carry_out(self.session.disconnected(self._now()))
         self.flush()
@@ -153,7 +158,10 @@ class Router:
         self._carry_out(self.session.logout("the firm stops", self._now()))
 
     def tick(self) -> None:
-        """Do what time demands: heartbeats, time-outs, a stalled exchange, a pause of our own. Call every 50 ms or less."""
+        """Do what time demands: heartbeats, time-outs, a stalled exchange, a pause of our own.
+
+        Call every 50 ms or less.
+        """
         now = self._now()
         self._notice_pause(now.mono_ns)
         due_ns = self.session.deadline()
@@ -162,7 +170,7 @@ class Router:
         self._notice_stall(now.mono_ns)
 
     def _notice_stall(self, now_ns: int) -> None:
-        """An exchange that does not read must not get stale orders when it reads again."""
+        """Cut off an exchange that does not read: it must not get stale orders when it reads again."""
         if self._wire is None or not self._wire.backlog():
             self._stalled_since_ns = 0
         elif not self._stalled_since_ns:
@@ -172,7 +180,10 @@ class Router:
             self._wire.discard()
 
     def _notice_pause(self, now_ns: int) -> bool:
-        """After a pause of this process the engine's waiting frames are of unknown age: bind anew, ask what is known."""
+        """After a pause of this process the engine's waiting frames are of unknown age.
+
+        Bind anew, ask what is known.
+        """
         paused = now_ns - self._alive_ns > PAUSE_NS
         if paused:
             self._emit("paused", ms=(now_ns - self._alive_ns) // 1_000_000)
@@ -183,7 +194,10 @@ class Router:
         return paused
 
     def _may_resend(self, message: FixMessage) -> bool:
-        """Let only young orders be sent again; what is gap-filled instead the engine resolves by order status."""
+        """Let only young orders be sent again.
+
+        What is gap-filled instead the engine resolves by order status.
+        """
         if message.msg_type == "D":
             sent_ns = fix.sending_time_ns(message)
             return sent_ns is not None and self._now().wall_ns - sent_ns <= LATE_NS
@@ -203,7 +217,7 @@ class Router:
         self._judge()
         self._flush_later()
 
-    def _note(self, effect: LoggedOn | LoggedOut | Disconnect | Warning | Gap) -> None:
+    def _note(self, effect: LoggedOn | LoggedOut | Disconnect | Notice | Gap) -> None:
         if isinstance(effect, LoggedOn):
             self.reset_asked = False
             self.counters.sessions += 1
@@ -225,7 +239,7 @@ class Router:
             self._emit("session_warning", text=effect.text)
 
     def _judge(self) -> None:
-        """Report a finished resend, and the session as up once it is logged on and nothing of the past is missing."""
+        """Report a finished resend; call the session up once logged on with nothing missing."""
         missing = self.session.gap is not None
         if self._resending and self.session.logged_on and not missing:
             self._resending = False
@@ -307,7 +321,7 @@ class Router:
         self.flush()
         since = bind.since if bind.log_id == self._log.log_id else 0
         for entry in self._log.since(since):
-            link.send(Inbound(entry.router_seq, True, entry.report))  # noqa: FBT003 - a frame's field
+            link.send(Inbound(entry.router_seq, True, entry.report))
         self._engine = link
         known = self._store.known(bind.ask) if bind.ask else []
         link.send(BindDone(self._log.last_seq, self._log.log_id, known, self.session_up))
@@ -368,7 +382,10 @@ class Router:
             self._soon(self.flush)
 
     def flush(self) -> None:
-        """Make everything of this turn durable, then let it out. An error here ends the process: nothing was let out."""
+        """Make everything of this turn durable, then let it out. An error here ends the process.
+
+        Nothing was let out.
+        """
         self._flush_due = False
         self._log.sync()
         self.session.commit(self._now())

@@ -8,9 +8,12 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CLONE_NEWUSER = 0x1000_0000
 PR_SET_PDEATHSIG = 1
@@ -33,7 +36,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 def ordinary_account() -> tuple[int, int]:
-    """Return uid and gid of an account that is not root and has a passwd entry (`initdb` looks its name up)."""
+    """Return uid and gid of an ordinary account with a passwd entry (`initdb` looks its name up)."""
     accounts = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
     entry = accounts.get("nobody") or next(iter(accounts.values()), None)
     return (entry.pw_uid, entry.pw_gid) if entry else (65534, 65534)
@@ -42,8 +45,9 @@ def ordinary_account() -> tuple[int, int]:
 def choose_identity() -> Identity:
     """Choose the best identity here.
 
-    An ordinary user stays itself. Root prefers a user namespace in which its own files belong to an ordinary uid: no path need be
-    opened to anybody else. Where the kernel or a container forbids that, root drops to an ordinary uid.
+    An ordinary user stays itself. Root prefers a user namespace in which its own files belong to an ordinary
+    uid: no path need be opened to anybody else. Where the kernel or a container forbids that, root drops to
+    an ordinary uid.
     """
     if os.geteuid() != 0:
         return Identity(Kind.SAME, os.geteuid(), os.getegid())
@@ -94,7 +98,10 @@ def _write(path: str, text: str) -> None:
 
 
 def _user_namespaces_work(uid: int, gid: int) -> bool:
-    """Try it in a child process: whether it is allowed depends on kernel settings, seccomp and security modules."""
+    """Try it in a child process.
+
+    Whether it is allowed depends on kernel settings, seccomp and security modules.
+    """
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from paperfirm.servers.identity import Identity
+if TYPE_CHECKING:
+    import signal
+    from pathlib import Path
+
+    from paperfirm.servers.identity import Identity
 
 
 class ServerError(Exception):

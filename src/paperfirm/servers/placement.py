@@ -11,11 +11,15 @@ from pathlib import Path
 from paperfirm.servers.identity import Identity, Kind
 
 PREFIX = "paperfirm-"
-SCRATCH = Path("/var/tmp")  # noqa: S108 - survives a reboot, as a database must; folders in it are private (mkdtemp)
+# Survives a reboot, as a database must; folders in it are private (mkdtemp).
+SCRATCH = Path("/var/tmp")  # noqa: S108
 
 
 def cache_folder() -> Path:
-    """Return `~/.cache/blackstart` (or below XDG_CACHE_HOME), made if need be; a scratch folder of the user's if there is no home."""
+    """Return `~/.cache/blackstart` (or below XDG_CACHE_HOME), made if need be.
+
+    A scratch folder of the user's if there is no home.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     folder = base / "blackstart"
     try:
@@ -30,8 +34,8 @@ def cache_folder() -> Path:
 def data_folder(directory: Path, identity: Identity) -> Path:
     """Return where the data of `directory` lie: in it, or elsewhere when the identity cannot get there.
 
-    `directory/elsewhere` records the other place; the other place records `directory` (`owner`), so that left-overs whose owner is
-    gone can be cleared by `sweep`.
+    `directory/elsewhere` records the other place; the other place records `directory` (`owner`), so that
+    left-overs whose owner is gone can be cleared by `sweep`.
     """
     if identity.kind is not Kind.SET_UID or reachable(directory, identity):
         return directory / "data"

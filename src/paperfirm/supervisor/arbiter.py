@@ -33,7 +33,10 @@ class Arbiter:
         """Set while the firm stops: a standby must not take over from a primary that was told to end."""
 
     def must_wait(self, request: Promote) -> bool:
-        """Say whether a refusal would only be due to a primary that still lives: its death may be known in a moment."""
+        """Say whether a refusal would only be due to a primary that still lives.
+
+        Its death may be known in a moment.
+        """
         tenure = self.tenure
         other = tenure.primary not in {None, request.engine}
         return (

@@ -1,4 +1,4 @@
-"""When to try again: at once, then ever later, and at once again after a stable while. Pure; seconds as the caller's clock has them."""
+"""When to try again: at once, then ever later, and at once again after a stable while. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class Backoff:
     """Delays for repeated failures of one thing.
 
-    The first delay after a stable run is 0, then `first_s`, doubling up to `longest_s`. A run counts as stable when it lasted
-    `stable_s`; `failures` counts those since.
+    The first delay after a stable run is 0, then `first_s`, doubling up to `longest_s`. A run counts as
+    stable when it lasted `stable_s`; `failures` counts those since.
     """
 
     def __init__(self, *, first_s: float, longest_s: float, stable_s: float, factor: float = 2.0) -> None:

@@ -97,11 +97,14 @@ class Child:
                 cwd="/",
                 env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
                 process_group=0,  # Ctrl-C in a terminal is for the supervisor, which then stops in order
-                preexec_fn=self._before_exec(),
+                preexec_fn=self._before_exec(),  # noqa: PLW1509 - no threads here
             )
 
     def _before_exec(self) -> Callable[[], None] | None:
-        """Our own components ask to die with us by themselves: without a hook the start is a cheap vfork (1 ms, not 10)."""
+        """Our own components ask to die with us by themselves.
+
+        Without a hook the start is a cheap vfork (1 ms, not 10).
+        """
         return None if self.spec.own else enter(self.spec.identity, self.spec.death_signal)
 
     async def stop(self) -> None:
@@ -126,7 +129,7 @@ class Child:
             signal.pidfd_send_signal(self._pidfd, number)
 
     def _died(self) -> None:
-        """The pidfd became readable: stamp first, then find out."""
+        """Note the death that the pidfd tells: stamp first, then find out."""
         mono_ns = time.monotonic_ns()
         process = self._process
         assert process is not None

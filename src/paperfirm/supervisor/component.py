@@ -1,4 +1,4 @@
-"""What every small component process does alike: arguments, `firm.json`, event log, signals, dying with the supervisor."""
+"""What every component does alike: arguments, `firm.json`, event log, signals, dying in time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Context(msgspec.Struct, frozen=True):
 
 
 def run_component(name: str, main: Callable[[Context], Awaitable[None]]) -> None:
-    """Run `main` until SIGTERM or SIGINT sets `stop`; exits the process with 0, or 64 for unusable settings."""
+    """Run `main` until SIGTERM or SIGINT sets `stop`.
+
+    Exits the process with 0, or 64 for unusable settings.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m paperfirm.{name}", description=main.__doc__)
     parser.add_argument("--dir", required=True, type=Path, help="the firm's directory, with firm.json in it")
     directory = parser.parse_args().dir
@@ -82,7 +85,10 @@ async def _run(firm: Firm, events: EventLog, main: Callable[[Context], Awaitable
 
 
 def _crash(events: EventLog, context: dict[str, Any]) -> None:
-    """End the process on an error nobody caught: state on disk is right at any moment, state in memory may not be."""
+    """End the process on an error nobody caught.
+
+    State on disk is right at any moment, state in memory may not be.
+    """
     error = context.get("exception")
     print(
         "".join(traceback.format_exception(error)) if error else context["message"],

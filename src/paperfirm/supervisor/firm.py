@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from paperfirm.config import ENGINES
 from paperfirm.http import HttpError, fetch
 from paperfirm.supervisor.arbiter import Arbiter
 from paperfirm.supervisor.child import Child
-from paperfirm.wire import Promote, Promoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
     from paperfirm.config import Firm
     from paperfirm.supervisor.child import Spec
+    from paperfirm.wire import Promote, Promoted
 
 DEATH_NOTICE_S = 0.05
-"""How long a standby's request waits for the pidfd of the old primary: the standby may see the connection end first."""
+"""How long a standby's request waits for the pidfd of the old primary.
+
+The standby may see the connection end first.
+"""
 NEEDED = ("risk", "feed", "router", "recorder")
 SERVERS = ("nats", "postgres")
 
@@ -81,7 +85,7 @@ class Supervised:
             status, body = await fetch(f"{self.url(primary)}/ready", limit_s=1.0)
         except HttpError as error:
             return f"{primary} does not answer: {error}"
-        return None if status == 200 else f"{primary}: {body.decode(errors='replace')}"  # noqa: PLR2004 - HTTP OK
+        return None if status == HTTPStatus.OK else f"{primary}: {body.decode(errors='replace')}"
 
     def url(self, name: str) -> str:
         """Return the base URL of a component."""
@@ -92,7 +96,10 @@ class Supervised:
         await asyncio.gather(*(child.beat() for child in self.children.values()))
 
     async def stop(self) -> None:
-        """End everything in order: the standby before the primary, so that it does not take over; servers last."""
+        """End everything in order: the standby before the primary, so that it does not take over.
+
+        Servers last.
+        """
         self.arbiter.closed = True
         primary = self.primary
         standbys = [name for name in ENGINES if name != primary]
@@ -101,7 +108,10 @@ class Supervised:
             await asyncio.gather(*(child.stop() for child in present))
 
     def _holder_lives(self, engine: str) -> bool:
-        """Whether the very process that was granted the epoch is alive: an engine that was started again is another."""
+        """Whether the very process that was granted the epoch is alive.
+
+        An engine that was started again is another.
+        """
         child = self.children.get(engine)
         return child is not None and child.pid is not None and child.pid == self._holder_pid
 

@@ -15,7 +15,7 @@ class InUseError(Exception):
 
 
 def take_lock(directory: Path) -> int:
-    """Lock `directory` until the process ends (however it ends) and return the descriptor that holds the lock."""
+    """Lock `directory` until the process ends, however it ends; return the descriptor."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "supervisor.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -25,7 +25,7 @@ def take_lock(directory: Path) -> int:
         holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         raise InUseError(
-            f"{directory} is in use by process {holder}: `paperfirm down --dir {directory}`, or give another --dir"
+            f"{directory} is in use by process {holder}: `paperfirm down`, or give another --dir"
         ) from error
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())

@@ -42,7 +42,10 @@ POLL_S = 0.5
 
 
 def run(options: UpOptions) -> int:
-    """Run the firm until SIGTERM or SIGINT; returns the exit status (1: refused, with the reason on standard error)."""
+    """Run the firm until SIGTERM or SIGINT; returns the exit status (1.
+
+    Refused, with the reason on standard error).
+    """
     try:
         lock = take_lock(options.dir)
     except InUseError as error:
@@ -121,7 +124,8 @@ def _firm(options: UpOptions, ports: dict[str, Ports], plans: dict[str, ServerPl
 async def _start(supervised: Supervised, plans: dict[str, ServerPlan]) -> None:
     """Start everything at once: each component waits for what it needs by itself, and knows where it will be.
 
-    The cluster is copied last: only the recorder waits for the database, and it takes a while to load its modules.
+    The cluster is copied last: only the recorder waits for the database, and it takes a while to load its
+    modules.
     """
     for child in supervised.children.values():
         if child.name != "postgres":

@@ -1,7 +1,8 @@
 """Ports that survive the death of whoever listens on them.
 
-The supervisor binds each port and never listens: with SO_REUSEPORT (our components) or SO_REUSEADDR (PostgreSQL, NATS) the listener
-binds beside it, and between two lives of a component nobody else can take the port: a client is refused, not misled.
+The supervisor binds each port and never listens: with SO_REUSEPORT (our components) or SO_REUSEADDR
+(PostgreSQL, NATS) the listener binds beside it, and between two lives of a component nobody else can take the
+port: a client is refused, not misled.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ class Exchange:
         self.books = {symbol: {"buy": {}, "sell": {}} for symbol in SYMBOLS}
 
     def step(self) -> Update:
+        """Change one level and return the message about it."""
         self.seq += 1
         symbol, side = self._rng.choice(SYMBOLS), self._rng.choice(["buy", "sell"])
         price = self._rng.randint(1, 9) + (10 if side == "sell" else 0)
@@ -42,10 +43,12 @@ class Exchange:
         )
 
     def failover(self) -> None:
+        """Begin a new numbering; the books stay."""
         self.epoch += 1
         self.seq = 0
 
     def snapshot(self) -> BookSnapshot:
+        """Return the books as they are now."""
         levels = {
             symbol: Levels(list(sides["buy"].items()), list(sides["sell"].items()))
             for symbol, sides in self.books.items()
@@ -54,10 +57,12 @@ class Exchange:
 
 
 def held(state: FeedState) -> dict[str, tuple[dict[int, int], dict[int, int]]]:
+    """Return the books that the feed holds."""
     return {symbol: (book.bids, book.asks) for symbol, book in state.books.items()}
 
 
 def true(exchange: Exchange) -> dict[str, tuple[dict[int, int], dict[int, int]]]:
+    """Return the books as they are in truth."""
     return {symbol: (sides["buy"], sides["sell"]) for symbol, sides in exchange.books.items()}
 
 
@@ -66,7 +71,7 @@ def true(exchange: Exchange) -> dict[str, tuple[dict[int, int], dict[int, int]]]
 def test_lost_doubled_and_reordered_messages_end_in_the_true_book(
     seed: int, loss: float, *, failovers: bool
 ) -> None:
-    """Whatever the network does, the feed says 'true' only of books that equal the exchange's, and gets there in the end."""
+    """Whatever the network does, books called true equal the exchange's, and they become true in the end."""
     rng = random.Random(seed)
     exchange, state = Exchange(rng), FeedState()
     underway: list[Update] = []
@@ -130,7 +135,7 @@ def test_a_straggler_of_the_old_epoch_is_ignored() -> None:
 
 
 def test_stamps_of_the_exchange_decide_what_is_fresh() -> None:
-    """A feed that delivers old messages briskly is an old feed; one from the future is no fresher than now."""
+    """Briskly delivered old messages are an old feed; one from the future is no fresher than now."""
     state = FeedState()
     state.receive([Update(heartbeat=1, mono_ns=500)], 9_000)
     assert state.heard_ns == 500

@@ -12,6 +12,7 @@ from paperfirm.wire import Report
 
 
 def report(number: int) -> Report:
+    """Return a report that differs from every other."""
     return Report(
         "execution",
         "F",
@@ -34,6 +35,7 @@ def report(number: int) -> Report:
 
 
 def filled(folder: Path, count: int, **options: int) -> InboundLog:
+    """Return an open log with so many reports, synced here and there."""
     log = InboundLog(folder, **options)
     for number in range(1, count + 1):
         log.append(fix_seq=number, wall_ns=number, resent=False, report=report(number))
@@ -51,7 +53,7 @@ def filled(folder: Path, count: int, **options: int) -> InboundLog:
     recent=st.integers(1, 80),
 )
 def test_replay_gives_exactly_what_came_after(count: int, since: int, segment: int, recent: int) -> None:
-    """Whatever the segments and however much is kept in memory, a replay is complete, in order, and without repeats."""
+    """A replay is complete, in order and without repeats, however it is cut into segments."""
     with tempfile.TemporaryDirectory() as name:
         log = filled(Path(name), count, segment_bytes=segment, recent=recent)
         expected = list(range(since + 1, count + 1))

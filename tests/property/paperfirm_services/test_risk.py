@@ -22,14 +22,17 @@ class Naive:
         self.price = dict.fromkeys(SYMBOLS, 0)
 
     def worst(self, symbol: str) -> int:
+        """Return the largest |position| that open orders could lead to."""
         buys = sum(o[2] for o in self.orders.values() if o[0] == symbol and o[1] == "buy")
         sells = sum(o[2] for o in self.orders.values() if o[0] == symbol and o[1] == "sell")
         return max(abs(self.quantity[symbol] + buys), abs(self.quantity[symbol] - sells))
 
     def gross(self) -> int:
+        """Return the gross notional."""
         return sum(self.worst(symbol) * self.price[symbol] for symbol in SYMBOLS)
 
     def check(self, order_id: str, symbol: str, side: str, quantity: int, price: int) -> bool:
+        """Take an order or refuse it."""
         if order_id in self.orders:
             return False
         worst, gross, old_price = self.worst(symbol), self.gross(), self.price[symbol]
@@ -47,6 +50,7 @@ class Naive:
         return True
 
     def booked(self, order_id: str, symbol: str, side: str, quantity: int, price: int) -> None:
+        """Book a fill."""
         self.quantity[symbol] += quantity if side == "buy" else -quantity
         self.price[symbol] = self.price[symbol] or price
         order = self.orders.get(order_id)
@@ -56,6 +60,7 @@ class Naive:
                 del self.orders[order_id]
 
     def close(self, order_id: str) -> None:
+        """Forget an order."""
         self.orders.pop(order_id, None)
 
 

@@ -131,7 +131,7 @@ class World:
             return False
 
     def components(self) -> dict[str, dict[str, Any]]:
-        """The supervisor's list."""
+        """Return the supervisor's list."""
         return _get(f"{self.endpoints['http']}/components")["components"]
 
     def primary(self) -> str:
@@ -139,14 +139,14 @@ class World:
         return _get(f"{self.endpoints['http']}/components")["primary"]
 
     def state(self, path: str) -> Any:
-        """A state document of the present primary; None while there is none."""
+        """Return a state document of the present primary; None while there is none."""
         try:
             return _get(f"{self.endpoints['http']}/state/{path}")
         except (OSError, ValueError):
             return None
 
     def events(self, component: str, *names: str) -> list[dict[str, Any]]:
-        """The events of a component with one of these names, all of them without names."""
+        """Return the events of a component with one of these names, all of them without names."""
         path = self.firm_folder / "events" / f"{component}.jsonl"
         found = [json.loads(line) for line in path.read_text().splitlines()]
         return [event for event in found if not names or event["event"] in names]
@@ -160,7 +160,7 @@ class World:
     # ---- trading
 
     def trade(self, count: int, *, tag: str) -> dict[str, str]:
-        """Send market orders to the present primary and return each one's answer: a ClOrdID, or "rejected: …"."""
+        """Send market orders to the primary; return each one's answer: a ClOrdID, or "rejected: …"."""
         names = ("engine-a", "engine-b")
         host, port = self.endpoints["order_entry"][names.index(self.primary())].split(":")
         answers: dict[str, str] = {}

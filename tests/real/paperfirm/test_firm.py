@@ -16,7 +16,7 @@ COMPONENTS = ("risk", "feed", "router", "recorder", "postgres", "nats")
 
 
 def test_up_trades_and_stops_cleanly(world: Any) -> None:
-    """A fresh firm trades, its books and its database equal the exchange's executions, and SIGTERM leaves nothing behind."""
+    """A fresh firm's books and database equal the exchange's executions, and SIGTERM leaves nothing."""
     answers = world.trade(60, tag="t")
     assert not [answer for answer in answers.values() if answer.startswith("rejected")]
     world.wait(world.books_agree)
@@ -45,7 +45,7 @@ def test_a_stopped_firm_starts_warm(world: Any) -> None:
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_killed_component_comes_back(world: Any, component: str) -> None:
-    """After kill -9 of a component it is started again, the firm trades again, and nothing is lost or booked twice."""
+    """A component killed with -9 comes back, the firm trades again, nothing is lost or booked twice."""
     world.trade(20, tag="t")
     world.wait(lambda: world.components()[component]["state"] == "running")
     pid = world.kill(component)
@@ -61,7 +61,7 @@ def test_a_killed_component_comes_back(world: Any, component: str) -> None:
 
 
 def test_a_killed_primary_is_succeeded(world: Any) -> None:
-    """After kill -9 of the primary the standby takes over with the next epoch, and the old engine comes back as standby."""
+    """The standby succeeds a killed primary with the next epoch; the old engine returns as standby."""
     world.wait(
         lambda: world.events("engine-a", "standby_synced") + world.events("engine-b", "standby_synced")
     )
@@ -100,7 +100,7 @@ def test_a_killed_supervisor_takes_everything_along(world: Any) -> None:
 
 
 def test_a_second_supervisor_is_refused(world: Any) -> None:
-    """A directory in use is refused with the name of the process that uses it, and the first firm is not disturbed."""
+    """A directory in use is refused, naming the process that uses it; the first firm goes on."""
     command = [
         sys.executable,
         "-c",

@@ -1,4 +1,4 @@
-"""PostgreSQL and NATS from wheels, as whoever runs the tests and, when that is root, as an ordinary user too."""
+"""PostgreSQL and NATS from wheels: as whoever runs the tests, and as an ordinary user too."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 import nats
@@ -20,39 +20,51 @@ import pytest
 
 from paperfirm.servers import (
     Identity,
+    Kind,
     ServerPlan,
     choose_identity,
     enter,
+    is_ready,
+    make_cluster,
     placement,
+    plan_postgres,
     prepare_nats,
-    prepare_postgres,
 )
-from paperfirm.servers.identity import Kind
-from paperfirm.servers.postgres import is_ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 ROOT = os.geteuid() == 0
 
 
 def free_port() -> int:
+    """Return a port that nobody used a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def prepare_postgres(folder: Path, port: int, *, identity: Identity | None = None) -> ServerPlan:
+    """Plan a server and make its cluster."""
     plan = plan_postgres(folder, port, identity=identity)
     asyncio.run(make_cluster(plan))
     return plan
 
 
 def start(plan: ServerPlan) -> subprocess.Popen[bytes]:
+    """Start a planned server as a child of the tests."""
     with plan.log.open("ab") as log:
         return subprocess.Popen(
-            plan.argv, stdout=log, stderr=log, preexec_fn=enter(plan.identity, plan.death_signal), cwd="/"
+            plan.argv,
+            stdout=log,
+            stderr=log,
+            preexec_fn=enter(plan.identity, plan.death_signal),  # noqa: PLW1509 - no threads here
+            cwd="/",
         )
 
 
-def wait_until(condition, limit_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    """Poll until the condition holds."""
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "condition not reached in time"
@@ -60,6 +72,7 @@ def wait_until(condition, limit_s: float = 20.0) -> None:
 
 
 def listening(port: int) -> bool:
+    """Say whether somebody accepts connections there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -74,11 +87,14 @@ def folder() -> Iterator[Path]:
 
 
 def identities() -> list[Identity]:
+    """Return every way in which the server can run here."""
     best = choose_identity()
     return [best, Identity(Kind.SET_UID, best.uid, best.gid)] if best.kind is Kind.USER_NAMESPACE else [best]
 
 
 def query(url: str, *statements: str) -> object:
+    """Run statements on one connection and return the last one's value."""
+
     async def ask() -> object:
         connection = await asyncpg.connect(url)
         try:
@@ -168,8 +184,8 @@ DIES_WITH_PARENT = """
 import asyncio, subprocess, sys, time
 from pathlib import Path
 from paperfirm.servers import make_cluster, plan_postgres, prepare_nats, enter
-folder = Path(sys.argv[1])
-plans = [plan_postgres(folder / "postgres", int(sys.argv[2])), prepare_nats(folder / "nats", int(sys.argv[3]))]
+folder, ports = Path(sys.argv[1]), list(map(int, sys.argv[2:]))
+plans = [plan_postgres(folder / "postgres", ports[0]), prepare_nats(folder / "nats", ports[1])]
 asyncio.run(make_cluster(plans[0]))
 for plan in plans:
     child = subprocess.Popen(plan.argv, stdout=plan.log.open("ab"), stderr=subprocess.STDOUT,
@@ -197,6 +213,7 @@ def test_servers_die_with_their_starter(folder: Path) -> None:
 
 
 def alive(pid: int) -> bool:
+    """Say whether a process exists and is no zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except OSError:

@@ -18,6 +18,7 @@ def living() -> set[str]:
 
 
 def arbiter_at(folder: Path, living: set[str]) -> Arbiter:
+    """Return an arbiter with its state below a folder."""
     return Arbiter(folder / "epoch.json", living.__contains__)
 
 
@@ -45,7 +46,7 @@ def test_a_living_primary_keeps_its_epoch(tmp_path: Path, living: set[str]) -> N
 
 
 def test_a_standby_that_missed_something_is_never_promoted(tmp_path: Path, living: set[str]) -> None:
-    """Only an engine that holds everything released may take over; the old primary itself may always come back."""
+    """Only an engine in step may take over; the old primary itself may always come back."""
     arbiter = arbiter_at(tmp_path, living)
     arbiter.promote(Promote("engine-a", 0))
     arbiter.replication(Replication("engine-a", 1, in_sync=True))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from fixsession.clock import Now
 from fixsession.config import Role, SessionConfig
 from fixsession.effects import Deliver, Disconnect, Transmit
 from fixsession.message import Message
 from fixsession.session import Session
 from fixsession.store import MemoryStore
-
 from paperfirm.router.fence import Fence
 from paperfirm.router.inbound import InboundLog
 from paperfirm.router.sent import RememberingStore
@@ -44,14 +44,17 @@ class Engine:
         self.open = True
 
     def send(self, frame: Any) -> None:
+        """Remember a frame."""
         self.frames.append(frame)
 
     def close(self) -> None:
+        """Remember that it was closed."""
         self.open = False
 
     abort = close
 
     def of(self, kind: type) -> list[Any]:
+        """Return the frames of one kind."""
         return [frame for frame in self.frames if isinstance(frame, kind)]
 
 
@@ -71,6 +74,7 @@ class World:
         self.start()
 
     def start(self) -> None:
+        """Open the router's files as its process does."""
         self.log = InboundLog(self.folder / "inbound")
         self.store = RememberingStore(self.folder / "session.log")
         self.router = Router(
@@ -85,7 +89,7 @@ class World:
         )
 
     def crash(self) -> None:
-        """The router dies with everything it held in memory; the exchange notices the loss of the connection."""
+        """Kill the router with everything it held in memory; the exchange sees the connection end."""
         if self.exchange is not None:
             self.exchange.disconnected(self.now())
         self.exchange = None
@@ -94,13 +98,16 @@ class World:
         self.start()
 
     def emit(self, event: str, **detail: Any) -> int:
+        """Remember an event."""
         self.events.append((event, detail))
         return self.mono_ns
 
     def now(self) -> Now:
+        """Return the instant that the test has set."""
         return Now(self.mono_ns, 1_700_000_000 * SECOND + self.mono_ns)
 
     def names(self) -> list[str]:
+        """Return the names of all events."""
         return [event for event, _ in self.events]
 
     def settle(self) -> None:
@@ -120,6 +127,7 @@ class World:
     # ---- the wire
 
     def connect(self) -> None:
+        """Connect the router to the exchange and let both settle."""
         config = SessionConfig(sender="PAPEREX", target="FIRM", role=Role.ACCEPTOR)
         self.exchange = Session(config, self.exchange_store)
         self.exchange.connected(self.now())
@@ -127,6 +135,7 @@ class World:
         self.settle()
 
     def cut(self) -> None:
+        """Cut the connection."""
         if self.exchange is not None:
             self.exchange.disconnected(self.now())
             self.exchange = None
@@ -134,18 +143,22 @@ class World:
             self.settle()
 
     def write(self, data: bytes) -> None:
+        """Carry the router's bytes to the exchange, or lose them."""
         if self.exchange is not None and self.delivering:
             self.take(self.exchange.received(data, self.now()))
 
     def backlog(self) -> int:
+        """Return what the exchange has not read."""
         return self.unread
 
     def close(self) -> None:
+        """Cut at the end of the turn."""
         self.later.append(self.cut)
 
     discard = close
 
     def take(self, effects: list[Any]) -> None:
+        """Do what the exchange's session wants."""
         for effect in effects:
             if isinstance(effect, Transmit):
                 self.later.append(
@@ -159,7 +172,7 @@ class World:
                 self.later.append(self.cut)
 
     def reports(self, *exec_ids: str) -> None:
-        """The exchange sends an execution report for each id; while nobody is logged on it keeps them."""
+        """Send an execution report for each id; while nobody is logged on it keeps them."""
         session = self.exchange or Session(
             SessionConfig(sender="PAPEREX", target="FIRM"), self.exchange_store
         )
@@ -189,6 +202,7 @@ class World:
         log_id: str | None = None,
         ask: list[str] | None = None,
     ) -> Engine:
+        """Bind an engine and return its link."""
         link = Engine()
         name = self.log.log_id if log_id is None else log_id
         self.router.engine_message(link, Bind(engine, epoch, since, name, ask or []))
@@ -196,10 +210,12 @@ class World:
         return link
 
     def order(self, link: Engine, cl_ord_id: str) -> None:
+        """Send an order as the engine of a link."""
         self.router.engine_message(link, Send(cl_ord_id, "ALFA", "buy", 9, 50_000, "day"))
         self.settle()
 
     def orders_at_exchange(self) -> list[str | None]:
+        """Return the ClOrdIDs of the orders that arrived."""
         return [message.get(11) for message in self.received if message.msg_type == "D"]
 
 
@@ -237,7 +253,7 @@ def test_nothing_is_sent_while_the_session_is_down(world: World) -> None:
 
 
 def test_reports_missed_while_away_come_late_and_once(world: World) -> None:
-    """What the exchange sent while nobody was logged on is delivered by resend, marked late, before the session counts as up."""
+    """Reports missed while away come by resend, marked late, before the session counts as up."""
     engine = world.bind()
     world.reports("E1")
     world.cut()
@@ -251,7 +267,7 @@ def test_reports_missed_while_away_come_late_and_once(world: World) -> None:
 
 
 def test_a_crash_loses_no_report(world: World) -> None:
-    """Reports that the router took before it died come out of its log, those it did not take come by resend."""
+    """After a crash, reports taken before it come from the log, the others by resend."""
     engine = world.bind()
     world.reports("E1", "E2")
     assert len(engine.of(Inbound)) == 2
@@ -267,7 +283,7 @@ def test_a_crash_loses_no_report(world: World) -> None:
 def test_a_report_is_durable_before_its_number_is_committed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the log cannot be written, the FIX number stays uncommitted, so that the exchange sends the report again."""
+    """If the log cannot be written, the FIX number stays uncommitted: the report will come again."""
     before = world.store.next_in
 
     def full() -> None:
@@ -287,7 +303,7 @@ def test_another_log_is_replayed_from_the_start(world: World) -> None:
 
 
 def test_an_old_primary_is_fenced(world: World) -> None:
-    """A higher epoch takes the router over; the old engine's orders go nowhere, also after a restart of the router."""
+    """A higher epoch takes over; the old engine's orders go nowhere, also after a router restart."""
     old = world.bind("engine-a", 1)
     new = world.bind("engine-b", 2)
     assert old.of(BindRefused)
@@ -323,7 +339,7 @@ def test_known_tells_what_reached_the_fix_store(world: World) -> None:
 def test_an_order_lost_on_the_wire_is_sent_again_only_while_young(
     world: World, away_s: float, *, arrives: bool
 ) -> None:
-    """An order the exchange never got is resent within a second; later its number is gap-filled and it never trades."""
+    """A lost order is resent within a second; later its number is gap-filled and it never trades."""
     engine = world.bind()
     world.delivering = False
     world.order(engine, "1-C1")
@@ -338,7 +354,7 @@ def test_an_order_lost_on_the_wire_is_sent_again_only_while_young(
 
 
 def test_an_exchange_that_does_not_read_gets_no_stale_orders(world: World) -> None:
-    """When sent bytes are stuck for a second the connection is cut; a large backlog refuses orders before that."""
+    """Bytes stuck for a second cut the connection; a large backlog refuses orders before that."""
     engine = world.bind()
     world.unread = 300 << 10
     world.order(engine, "1-C1")
@@ -349,7 +365,7 @@ def test_an_exchange_that_does_not_read_gets_no_stale_orders(world: World) -> No
 
 
 def test_frames_that_waited_through_a_pause_are_not_sent(world: World) -> None:
-    """After the router stood still, an order of unknown age is dropped with its connection; the engine asks what is known."""
+    """After a pause an order of unknown age is dropped with its link; the engine asks what is known."""
     engine = world.bind()
     world.mono_ns += 2 * SECOND
     world.order(engine, "1-C1")

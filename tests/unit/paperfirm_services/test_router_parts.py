@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from fixsession.message import Message
 
+from fixsession.message import Message
 from paperfirm.router import fix
 from paperfirm.router.fence import Fence
 from paperfirm.router.sent import RememberingStore
