@@ -7,7 +7,7 @@ the HTTP snapshot.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -15,7 +15,6 @@ from paperexchange import facts as f
 from paperexchange.errors import ExchangeError
 
 Address = tuple[str | Any, int]
-MarketDataAction = Literal["gap", "stale", "crossed", "failover"]
 _LEASE_NS: Final = 5_000_000_000
 _HEARTBEAT_NS: Final = 100_000_000
 _PER_DATAGRAM: Final = 100
@@ -40,7 +39,6 @@ class Feed(asyncio.DatagramProtocol):
         self.base = 0
         self.subscriptions: dict[Address, Subscription] = {}
         self._sequence = sequence
-        self._on_datagram = on_datagram
         self._transport: asyncio.DatagramTransport | None = None
         self._skip = 0
         self._cross = 0
@@ -50,8 +48,7 @@ class Feed(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the socket."""
-        if isinstance(transport, asyncio.DatagramTransport):
-            self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)  # uvloop's has no common ancestor
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         """Take a registration; anything else is ignored, as on any UDP port."""

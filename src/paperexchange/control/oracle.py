@@ -89,8 +89,8 @@ async def summary(request: web.Request) -> web.Response:
             "conn": host.conn.number if host.conn else 0,
             "connected_mono_ns": host.connected_mono_ns,
             "gateway": host.gateway,
-            "next_in": host.session.next_in,
-            "next_out": host.session.next_out,
+            "next_in": host.store.next_in,
+            "next_out": host.store.next_out,
         }
         for host in exchange.hosts.values()
         if host.account == account.name
