@@ -103,7 +103,8 @@ class ExchangeOracle:
         lines = http.Connection(url).lines()
         try:
             while True:
-                batch = await asyncio.wait_for(anext(lines), SILENCE_S)
+                async with asyncio.timeout(SILENCE_S):
+                    batch = await anext(lines)
                 yield [decoder.decode(line) for line in batch if line]
         except StopAsyncIteration:
             raise TargetError("the event stream ended", where=url) from None

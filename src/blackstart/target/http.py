@@ -186,7 +186,8 @@ async def call(url: str, *, method: str = "GET", body: Any = None, limit_s: floa
     """Send one request and return the JSON of its answer (None for an empty one). Raises TargetError."""
     async with Connection(url) as connection:
         try:
-            answer = await asyncio.wait_for(connection.request(method=method, body=body), limit_s)
+            async with asyncio.timeout(limit_s):
+                answer = await connection.request(method=method, body=body)
         except (OSError, TimeoutError) as error:
             reason = str(error) or f"no answer within {limit_s:g} s"
             raise TargetError(f"cannot be reached: {reason}", where=url) from error

@@ -162,7 +162,8 @@ class LocalTarget:
         url = self.expand(spec.url or "", where=f"{where}.url")
         connection = self._connections.setdefault(url, http.Connection(url))
         try:
-            answer = await asyncio.wait_for(connection.request(), 5.0)
+            async with asyncio.timeout(5.0):
+                answer = await connection.request()
         except (OSError, TimeoutError) as error:
             raise TargetError(f"{url} cannot be reached: {error}", where=where) from None
         pid = jmespath.search(spec.select or "@", http.decode(answer, url))

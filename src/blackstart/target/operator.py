@@ -167,7 +167,8 @@ class Operator:
         child = await self.spawn(launch)
         child.release()
         try:
-            await asyncio.wait_for(child.exited.wait(), process.ready.limit_s)
+            async with asyncio.timeout(process.ready.limit_s):
+                await child.exited.wait()
         except TimeoutError:
             pass
         finally:

@@ -38,7 +38,8 @@ class UrlProbe:
         try:
             if self._connection is None:
                 self._connection = http.Connection(self._url())
-            answer = await asyncio.wait_for(self._connection.request(), self._limit_s)
+            async with asyncio.timeout(self._limit_s):
+                answer = await self._connection.request()
         except Exception as error:  # noqa: BLE001 - whatever keeps the answer away is the answer no
             if self._connection is not None:
                 self._connection.close()
@@ -66,7 +67,8 @@ class TcpProbe:
         try:
             host, _, port = self._address().rpartition(":")
             opened = asyncio.open_connection(host, int(port))
-            _, writer = await asyncio.wait_for(opened, self._limit_s)
+            async with asyncio.timeout(self._limit_s):
+                _, writer = await opened
         except Exception as error:  # noqa: BLE001 - whatever keeps the answer away is the answer no
             return False, f"{type(error).__name__}: {error}"
         writer.close()

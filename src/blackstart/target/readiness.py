@@ -39,7 +39,8 @@ class UrlCheck:
     async def ask(self) -> bool:
         """Ask once; anything but 200 is no."""
         try:
-            answer = await asyncio.wait_for(self._connection.request(), 1.0)
+            async with asyncio.timeout(1.0):
+                answer = await self._connection.request()
         except (OSError, TimeoutError):
             return False
         if answer.status == 200:  # noqa: PLR2004
@@ -71,7 +72,8 @@ async def tcp_accepts(address: str) -> bool:
     """Say whether `host:port` accepts a connection."""
     host, _, port = address.rpartition(":")
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 1.0)
+        async with asyncio.timeout(1.0):
+            _, writer = await asyncio.open_connection(host, int(port))
     except (OSError, TimeoutError):
         return False
     writer.close()

@@ -139,7 +139,8 @@ def _launch(launch: Launch) -> tuple[subprocess.Popen[bytes], int | None]:
 
 async def _wait(event: asyncio.Event, limit_s: float) -> bool:
     try:
-        await asyncio.wait_for(event.wait(), limit_s)
+        async with asyncio.timeout(limit_s):
+            await event.wait()
     except TimeoutError:
         return False
     return True

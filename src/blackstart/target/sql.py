@@ -26,7 +26,8 @@ async def connect(dsn: str) -> Any:
     """Open a connection. Raises TargetError (the address without its password)."""
     asyncpg = _asyncpg()
     try:
-        return await asyncio.wait_for(asyncpg.connect(dsn, command_timeout=LIMIT_S), LIMIT_S)
+        async with asyncio.timeout(LIMIT_S):
+            return await asyncpg.connect(dsn, command_timeout=LIMIT_S)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise TargetError(f"cannot connect: {error or type(error).__name__}", where=_public(dsn)) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -60,6 +59,7 @@ def _row(record: dict[str, Any], stream: Stream) -> Row:
 
 
 async def _records(target: LocalTarget, name: str, stream: Stream) -> AsyncIterator[dict[str, Any]]:
+    source: AsyncIterator[dict[str, Any]]
     if stream.url is not None:
         url = target.expand(stream.url, where=f"streams.{name}.url")
         source = _paged(url, stream) if stream.page else _listed(url, stream)
@@ -98,8 +98,8 @@ async def _paged(url: str, stream: Stream) -> AsyncIterator[dict[str, Any]]:
 
 async def _glued(target: LocalTarget, stream: Stream) -> AsyncIterator[dict[str, Any]]:
     module = glue.load(glue.path(target.manifest))
-    found = glue.function(module, stream.glue or "")(target.settings())
-    if inspect.isasyncgen(found):
+    found: Any = glue.function(module, stream.glue or "")(target.settings())
+    if hasattr(found, "__aiter__"):
         async for record in found:
             yield record
         return

@@ -119,7 +119,8 @@ class Notices:
             self._watch()
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), _LOOK_AGAIN_S)
+            async with asyncio.timeout(_LOOK_AGAIN_S):
+                await self._changed.wait()
         self._changed.clear()
 
     def close(self) -> None:

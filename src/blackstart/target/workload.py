@@ -89,7 +89,8 @@ class WorkloadProcess:
             with contextlib.suppress(TargetError):
                 self._tell(Command(stop=True))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(child.exited.wait(), STOP_LIMIT_S)
+                async with asyncio.timeout(STOP_LIMIT_S):
+                    await child.exited.wait()
         self._child = None
         await child.end(0.5)
 

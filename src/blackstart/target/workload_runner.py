@@ -198,7 +198,8 @@ async def _close(connection: Any) -> None:
     with contextlib.suppress(Exception):
         result = closing()
         if inspect.isawaitable(result):
-            await asyncio.wait_for(result, 1.0)
+            async with asyncio.timeout(1.0):
+                await result
 
 
 async def obey(runner: Runner) -> None:
