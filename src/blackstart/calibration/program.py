@@ -1,10 +1,10 @@
 """The calibration target: a service with programmed outages that writes down when everything happened.
 
 `python -m blackstart.calibration.program PORT FOLDER`. Lines over TCP: `W ID` is a write, answered by
-`A EPOCH ID` or, when it came in during an outage, by `N ID` after it; `D NS F1 F2 F3 F4` asks for an outage of
-NS nanoseconds whose phases end at those fractions, answered by `T` at once and by `R` when the first new write
-was accepted. `events.jsonl` is what a target reports (detected, responded, recovered, validated), `truth.jsonl`
-what only the calibration reads.
+`A EPOCH ID` or, when it came in during an outage, by `N ID` after it; `D NS F1 F2 F3 F4` asks for an outage
+of NS nanoseconds whose phases end at those fractions, answered by `T` at once and by `R` when the first new
+write was accepted. `events.jsonl` is what a target reports (detected, responded, recovered, validated),
+`truth.jsonl` what only the calibration reads.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ def halt(*, out: Out = DEFAULT_OUT) -> int:
 
 
 def main() -> None:
-    """Entry point: run a command, end with its status. Errors are told in a few lines, never as a traceback."""
+    """Entry point: run a command, end with its status. Errors are told in a few lines, not as tracebacks."""
     sys.exit(_status())
 
 

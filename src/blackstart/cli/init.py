@@ -1,0 +1,147 @@
+"""`blackstart init`: a few questions, and a commented manifest that `validate` accepts."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from blackstart.errors import ManifestError
+from blackstart.target import manifest as manifests
+from blackstart.target.problems import ENVIRONMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+QUESTIONS = {
+    "name": ("What is the system called?", "mysystem"),
+    "environment": (f"Which environment is this? ({', '.join(ENVIRONMENTS)})", "test"),
+    "command": (
+        "Which command starts it, in the foreground?",
+        "python3 -m http.server --bind 127.0.0.1 8080",
+    ),
+    "health": (
+        "Which URL answers 200, or which HOST:PORT accepts, once it serves?",
+        "http://127.0.0.1:8080/",
+    ),
+}
+
+TEMPLATE = """\
+# How Blackstart starts, watches and breaks "{name}". Every key: docs/reference/manifest.md.
+# Check it:  blackstart validate --target {file}
+# Break it:  blackstart run R25 --target {file}
+schema = 1
+name = {name_text}
+environment = {environment_text} # sim, dev, test, staging run; production needs an approval
+# ports = ["api"]                # free ports, chosen anew for each trial; use them as {{port.api}}
+
+[processes.main] # what Blackstart starts; {{run}} is the run folder, {{seed}} and {{python}} are known, too
+command = {command}
+ready.{kind} = {health_text}
+restart = "blackstart" # after a kill Blackstart, the operator, starts it again; "self": something else does
+# state = ["{{run}}/data"]        # what a cold restart (R3) wipes
+
+[components] # what can be broken; a component may also be found by pid_file, or by url and select
+main = {{ process = "main" }}
+
+[groups] # what the standard scenarios break: R25 @each one by one, R2 @warm, R3 @cold, R1 @hot
+each = ["main"]
+warm = ["main"]
+# cold = ["main"]                # needs `state` above
+
+[probes.health] # asked every 2 ms; the time between two answers bounds how well an outage is known
+{kind} = {health_text}
+period_ms = 2.0
+
+[services.orders] # the stream whose return ends the outage; better than a probe: a workload, see below
+source = "probe:health"
+
+# A workload keeps a ledger of acknowledged writes, so that Blackstart can say what was lost. Write a file
+# mysystem_glue.py with `async def connect(settings)`, `async def write(connection, record)` and
+# `async def read(settings)`; then:
+# glue = "mysystem_glue.py"      # (at the top of the file)
+# [workload]
+# rate_per_s = 400.0
+# [streams.writes]
+# acknowledged = "workload"
+# glue = "read"
+# key = "id"
+# and above: [services.orders] source = "workload", key = "id"
+
+[not_applicable] # validators that make no sense here, and why; the others need [state.NAME] url = "…"
+{not_applicable}
+"""
+
+VALIDATORS = {
+    "positions": "not described yet",
+    "orders": "not described yet",
+    "risk": "not described yet",
+    "pnl": "not described yet",
+    "connectivity": "not described yet",
+    "market_data": "not described yet",
+    "strategy": "not described yet",
+}
+
+
+def init(file: Path, answers: Mapping[str, str | None], *, ask: bool) -> int:
+    """Write the manifest and check it. Raises ManifestError rather than overwrite a file."""
+    if file.exists():
+        raise ManifestError(
+            "is there already", where=str(file), hint="name another: blackstart init other.toml"
+        )
+    given = {key: _answer(key, answers.get(key), ask=ask) for key in QUESTIONS}
+    text = render(file, given)
+    file.write_text(text, encoding="utf-8")
+    try:
+        manifests.load(file)
+    except ManifestError:
+        file.unlink()
+        raise
+    print(f"{file} is written.\n  \u2192 blackstart validate --target {file}")
+    return 0
+
+
+def _answer(key: str, given: str | None, *, ask: bool) -> str:
+    question, default = QUESTIONS[key]
+    if given is not None:
+        return given
+    return str(typer.prompt(question, default=default)) if ask and sys.stdin.isatty() else default
+
+
+def render(file: Path, given: Mapping[str, str]) -> str:
+    """Fill the template in. Raises ManifestError for answers that no manifest can hold."""
+    command = _command(given["command"])
+    health = given["health"]
+    kind = "url" if health.startswith(("http://", "https://")) else "tcp"
+    if kind == "tcp" and not re.fullmatch(r"[^\s:]+:\d+", health):
+        raise ManifestError(f"`{health}` is neither an URL nor HOST:PORT", where="health")
+    return TEMPLATE.format(
+        file=file,
+        name=given["name"],
+        name_text=quote(given["name"]),
+        environment_text=quote(given["environment"]),
+        command=f"[{', '.join(quote(part) for part in command)}]",
+        kind=kind,
+        health_text=quote(health),
+        not_applicable="\n".join(f"{name} = {quote(why)}" for name, why in VALIDATORS.items()),
+    )
+
+
+def _command(text: str) -> list[str]:
+    try:
+        parts = shlex.split(text)
+    except ValueError as error:
+        raise ManifestError(f"not a command line: {error}", where="command") from error
+    if not parts:
+        raise ManifestError("is empty", where="command", hint="give the command that starts the system")
+    return parts
+
+
+def quote(text: str) -> str:
+    """Write a TOML basic string."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
