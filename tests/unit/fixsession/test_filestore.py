@@ -213,3 +213,17 @@ def test_controls_want_a_count(tmp_path: Path, n: int) -> None:
         with pytest.raises(FixError, match="count of 1 or more"):
             control(n)
     store.close()
+
+
+def test_roll_back_is_durable(tmp_path: Path) -> None:
+    """What was forgotten stays forgotten in the next process."""
+    store = filled(tmp_path / "s")
+    store.roll_back(6)
+    before = state(store)
+    store.close()
+    assert before[1] == 3
+    again = FileStore(tmp_path / "s")
+    assert state(again) == before
+    again.next_out = 9
+    assert [stored.seq_num for stored in again.load_out(1, 9)] == [1, 2]
+    again.close()

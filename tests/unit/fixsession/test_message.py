@@ -86,3 +86,10 @@ def test_too_large_body_length_does_not_swallow_what_follows() -> None:
     assert found[-1] == sound
     assert isinstance(found[0], Garbled)
     assert list(Framer().feed(b"8=FIX.4.4\x019=9999999\x0135=0\x01" + sound))[-1] == sound
+
+
+def test_wrong_checksum_is_garbled() -> None:
+    """A message of the right length whose CheckSum is wrong is no message; the one behind it is."""
+    sound = encode([(35, "0"), (58, "x")])
+    wrong = sound.replace(b"58=x", b"58=y")
+    assert list(Framer().feed(wrong + sound)) == [Garbled("CheckSum (10) is wrong", wrong), sound]

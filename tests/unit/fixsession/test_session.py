@@ -506,3 +506,55 @@ def test_bad_settings_are_refused(settings: dict[str, object]) -> None:
     """Settings with which no session can work are refused when they are made."""
     with pytest.raises(FixError, match="SessionConfig"):
         SessionConfig(**{"sender": "A", "target": "B", **settings})
+
+
+def test_second_request_joins_a_running_replay() -> None:
+    """A request that comes during a slow replay is served, and the rest of the first is not forgotten."""
+    play(
+        f"{LOGON}{ORDERS}send 2 7=2 16=7\nexpect D 34=2\nexpect D 34=3\nsend 2 7=2 16=3\n"
+        "expect D 34=2\nexpect D 34=3\nexpect D 34=4\nexpect D 34=5\nexpect D 34=6\nexpect D 34=7\nquiet 1",
+        resend_batch=2,
+    )
+
+
+def test_request_that_waited_is_not_served_twice() -> None:
+    """FIX.md 11: a ResendRequest that was served at once and waited behind a gap is then only counted."""
+    play(
+        f"{LOGON}send order\nexpect D 34=2\nsend 2 34=4 7=2 16=0\nexpect D 34=2 43=Y\nexpect 2 7=3 16=0\n"
+        "send 4 34=3 43=Y 122=@now 123=Y 36=4\nquiet 1\nsend 1 34=5 112=x\nexpect 0 112=x"
+    )
+
+
+def test_logon_that_waited_is_only_counted() -> None:
+    """FIX.md 2: the Logon whose number was too high is not a second Logon when its turn comes."""
+    play(
+        f"{LOGON}disconnect\nconnect\nsend A 34=4 98=0 108=30\nexpect A\nexpect 2 7=2 16=0\n"
+        "send 4 34=2 43=Y 122=@now 123=Y 36=4\nquiet 1\nsend 1 34=5 112=x\nexpect 0 112=x"
+    )
+
+
+def test_with_789_a_high_logon_is_not_asked_for() -> None:
+    """FIX.md 9: the other side has our 789 and resends by itself; we ask only where that does not come."""
+    play(
+        f"{LOGON}disconnect\nconnect\nsend A 34=4 98=0 108=30 789=2\nexpect A 789=2\nquiet 3\n"
+        "wait 5\nexpect 2 7=2 16=0",
+        next_expected=True,
+        request_again_s=7.0,
+    )
+
+
+def test_half_a_message_does_not_reach_into_the_next_connection() -> None:
+    """What came incomplete before a cut is forgotten, so that the next Logon is read cleanly."""
+    peer = play(f"{LOGON}raw 8=FIX.4.4|9=500|35=D|\ndisconnect\nconnect\nsend A 98=0 108=30\nexpect A 34=2")
+    assert not any(isinstance(effect, Warning) for effect in peer.effects)
+
+
+def test_what_was_held_behind_a_replay_is_renumbered_after_a_reset() -> None:
+    """FIX.md 8: a message held back when the connection broke was never offered, so it comes anew."""
+    play(
+        f"{LOGON}{ORDERS}send 2 7=2 16=5\nexpect D 34=2\nexpect D 34=3\nsend order 11=held\ndisconnect\n"
+        "connect\nsend A 34=1 98=0 108=30 141=Y\nexpect A 34=1\nexpect D 34=2 43=! 11=held\nquiet 1",
+        resend_batch=2,
+        live_during_resend=False,
+        on_reset=OnReset.RENUMBER,
+    )
