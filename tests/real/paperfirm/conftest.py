@@ -58,7 +58,16 @@ class World:
         )
         pid = self.supervisor.pid
         self.wait(lambda: (self.firm_folder / "endpoints.json").exists() and self.endpoints["pid"] == pid)
-        self.wait(self.trades)
+        try:
+            self.wait(self.trades)
+        except AssertionError as error:
+            raise AssertionError(f"the firm does not trade: {self.account()}") from error
+
+    def account(self) -> str:
+        """Tell what happened lately, for a failing test."""
+        lines = [event for path in (self.firm_folder / "events").glob("*") for event in self.events(path.stem)]
+        latest = sorted(lines, key=lambda event: int(event["mono_ns"]))[-60:]
+        return "\n".join(f"{e['mono_ns']} {e['component']} {e['event']} {e['detail']}" for e in latest)
 
     def down(self) -> int:
         """Stop the firm cleanly; returns its exit status."""

@@ -397,6 +397,24 @@ def test_the_operator_resets_numbers_that_no_longer_fit(world: World) -> None:
     assert world.bind(ask=["1-C1"]).of(BindDone)[0].known == ["1-C1"]
 
 
+def test_a_cold_start_resets_numbers_that_only_the_exchange_remembers(world: World) -> None:
+    """A router that lost its store logs on by itself: it begins at 1 with the exchange's consent."""
+    engine = world.bind()
+    world.order(engine, "1-C1")
+    world.reports("E1", "E2")
+    world.cut()
+    world.store.close()
+    world.folder /= "cold"
+    world.start()
+    world.connect()
+    assert world.router.session_up
+    again = world.bind()
+    world.order(again, "1-C2")
+    world.reports("E3")
+    assert world.orders_at_exchange() == ["1-C1", "1-C2"]
+    assert [frame.report.exec_id for frame in again.of(Inbound)] == ["E3"]
+
+
 def test_an_unreadable_report_is_refused_and_the_session_goes_on(world: World) -> None:
     """A price that cannot be held exactly is an event, not a crash and not a guess."""
     engine = world.bind()
