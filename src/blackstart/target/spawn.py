@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -26,8 +27,11 @@ KILL_LIMIT_S = 5.0
 """How long the kernel may take to end processes after SIGKILL: it frees their memory first."""
 
 
+_starts = itertools.count(1)
+
+
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """What to start: `log` gets both outputs, `marker` is found again in the environment of all descendants."""
+    """What to start: `log` gets both outputs, `marker`, numbered, is found again in the environment of all descendants."""
 
     name: str
     argv: tuple[str, ...]
@@ -46,7 +50,9 @@ class Child:
         self.launch = launch
         self._clock = clock
         self.exited_mono_ns: int | None = None
-        self.popen, self._gate = _launch(launch)
+        # One for each start: what an earlier one left behind is cleared without touching the spare that waits.
+        self.marker = f"{launch.marker}#{next(_starts)}"
+        self.popen, self._gate = _launch(launch, self.marker)
         found = procs.stat(self.popen.pid)
         assert found is not None, "a child that was not waited for keeps its entry"
         self.ref = ProcessRef(found.pid, found.start_ticks)
@@ -58,7 +64,7 @@ class Child:
     @property
     def undo(self) -> Undo:
         """How the guardian ends this process and all that belongs to it (group and session have the leader's pid)."""
-        arguments = {**msgspec.to_builtins(self.ref), "group": True, "marker": self.launch.marker}
+        arguments = {**msgspec.to_builtins(self.ref), "group": True, "marker": self.marker}
         return Undo(id=f"process:{self.launch.name}:{self.ref.pid}", action="kill", arguments=arguments)
 
     @property
@@ -90,7 +96,7 @@ class Child:
         """Kill everything that still belongs to this process, and see it gone. Raises TargetError naming survivors."""
         loop = asyncio.get_running_loop()
         limit = loop.time() + KILL_LIMIT_S
-        while members := procs.family(self.ref.pid, self.ref.start_ticks, self.launch.marker):
+        while members := procs.family(self.ref.pid, self.ref.start_ticks, self.marker):
             if loop.time() > limit:
                 pids = ", ".join(str(member.pid) for member in members)
                 raise TargetError(f"processes survive SIGKILL: {pids}", where=self.launch.name)
@@ -108,12 +114,12 @@ class Child:
             self.on_exit(self)
 
 
-def environment(launch: Launch, base: Mapping[str, str]) -> dict[str, str]:
+def environment(launch: Launch, marker: str, base: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a started process. It sees which run it belongs to, and prints without delay."""
-    return {**base, "PYTHONUNBUFFERED": "1", **launch.environment, procs.MARKER: launch.marker}
+    return {**base, "PYTHONUNBUFFERED": "1", **launch.environment, procs.MARKER: marker}
 
 
-def _launch(launch: Launch) -> tuple[subprocess.Popen[bytes], int | None]:
+def _launch(launch: Launch, marker: str) -> tuple[subprocess.Popen[bytes], int | None]:
     launch.log.parent.mkdir(parents=True, exist_ok=True)
     inside, outside = os.pipe()
     prefix = [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), str(inside), launch.user]
@@ -124,7 +130,7 @@ def _launch(launch: Launch) -> tuple[subprocess.Popen[bytes], int | None]:
                 stdin=subprocess.PIPE if launch.stdin else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(launch, os.environ),
+                env=environment(launch, marker, os.environ),
                 cwd=launch.folder,
                 pass_fds=(inside,),
                 start_new_session=True,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,11 @@ _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100
 _IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _POLL_S = 0.0015
 _LOOK_AGAIN_S = 0.25  # a lost notice (a full queue, a network file system) costs this much, never more
+_GATHER_S = (
+    0.002  # after a batch, lines of a busy file are gathered for so long: waking for each costs too much
+)
 _READ = 1 << 18
+_NOTICE = struct.Struct("iIII")  # inotify_event: wd, mask, cookie, length of the name that follows
 
 
 class Growing:
@@ -88,13 +93,15 @@ async def follow(pattern: str, *, from_start: bool = False) -> AsyncIterator[lis
     fresh = from_start
     try:
         while True:
-            for path in sorted(folder.glob(name)):
-                if path not in files:
-                    files[path] = Growing(path, from_start=fresh)
-            fresh = True
+            if notices.take_names_changed():
+                for path in sorted(folder.glob(name)):
+                    if path not in files:
+                        files[path] = Growing(path, from_start=fresh)
+                fresh = True
             batch = [(path, line) for path, file in files.items() for line in file.read()]
             if batch:
                 yield batch
+                await asyncio.sleep(_GATHER_S)
             else:
                 await notices.wait()
     finally:
@@ -110,18 +117,27 @@ class Notices:
         self._folder = folder
         self._descriptor: int | None = None
         self._changed = asyncio.Event()
+        self._names_changed = True
         self._watch()
 
     async def wait(self) -> None:
         """Wait for a change, or a while."""
         if self._descriptor is None:
             await asyncio.sleep(_POLL_S)
+            self._names_changed = True
             self._watch()
             return
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_LOOK_AGAIN_S):
                 await self._changed.wait()
+        except TimeoutError:
+            self._names_changed = True
         self._changed.clear()
+
+    def take_names_changed(self) -> bool:
+        """Say whether files may have appeared since the last time this was asked."""
+        changed, self._names_changed = self._names_changed, False
+        return changed
 
     def close(self) -> None:
         """Stop watching."""
@@ -148,5 +164,16 @@ class Notices:
     def _drain(self) -> None:
         assert self._descriptor is not None
         with contextlib.suppress(BlockingIOError):
-            os.read(self._descriptor, 1 << 16)  # which file it was is not asked: reading nothing is cheap
+            self._names_changed |= _any_new(os.read(self._descriptor, 1 << 16))
         self._changed.set()
+
+
+def _any_new(data: bytes) -> bool:
+    """Say whether any of the notices tells of a file that appeared, or of notices that were lost."""
+    offset = 0
+    while offset < len(data):
+        _, mask, _, length = _NOTICE.unpack_from(data, offset)
+        if mask & ~_IN_MODIFY:
+            return True
+        offset += _NOTICE.size + length
+    return False
