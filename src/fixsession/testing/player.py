@@ -230,19 +230,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FixError, OSError) as error:
         print(error, file=sys.stderr)
         return 64
-    failures = sum(not _report(script, options) for script in scripts)
-    print(f"{len(scripts)} scripts, {failures} failed")
+    ends = [_report(script, options) for script in scripts]
+    failures = ends.count("FAIL")
+    print(
+        f"{len(scripts)} scripts: {ends.count('pass')} passed, {failures} failed, {ends.count('SKIP')} skipped"
+    )
     return 1 if failures else 0
 
 
-def _report(script: Script, options: argparse.Namespace) -> bool:
-    """Play one script and print one line; whether it did not fail."""
+def _report(script: Script, options: argparse.Namespace) -> str:
+    """Play one script and print one line; gives its first word."""
     lacking = [
         f"{name}={value}" for name, value in script.needs.items() if f"{name}={value}" not in options.has
     ]
     if lacking:
         print(f"SKIP  {script.name}: needs {' '.join(lacking)}")
-        return True
+        return "SKIP"
     peer = TcpPeer(options.host, options.port, limit_s=options.limit_s)
     player = Player(
         peer,
@@ -255,9 +258,9 @@ def _report(script: Script, options: argparse.Namespace) -> bool:
         player.play(script)
     except (ScriptFailure, OSError) as failure:
         print(f"FAIL  {failure}")
-        return False
+        return "FAIL"
     print(f"pass  {script.name}")
-    return True
+    return "pass"
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def test_command_line_plays_and_tells(acceptor: tuple[str, int], capsys: pytest.
     output = capsys.readouterr().out
     assert "pass  01-logon-is-answered" in output
     assert "SKIP  09-last-processed: needs last_processed=true" in output
+    assert "2 scripts: 1 passed, 0 failed, 1 skipped" in output
     lacking = str(FOLDER / "09-last-processed.fixscript")
     if "FIX_ACCEPTOR" not in os.environ:
         assert main([*address, lacking, "--has", "last_processed=true"]) == 1
