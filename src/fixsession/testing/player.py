@@ -232,9 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 64
     ends = [_report(script, options) for script in scripts]
     failures = ends.count("FAIL")
-    print(
-        f"{len(scripts)} scripts: {ends.count('pass')} passed, {failures} failed, {ends.count('SKIP')} skipped"
-    )
+    print(f"{len(scripts)} scripts: {passed('pass')} passed, {failures} failed, {ends.count('SKIP')} skipped")
     return 1 if failures else 0
 
 
