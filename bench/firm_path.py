@@ -1,8 +1,8 @@
 """Latency of the firm's order path under load, and of its hot failovers: `python bench/firm_path.py --json`.
 
-Starts an exchange and a firm of its own in a temporary folder. Each order is stamped when it is written to the engine's
-order entry; `accepted` is when the answer came back. The engine hands the order to the router before it answers, so this
-bounds the path order in -> risk -> journalled and replicated -> router from above.
+Starts an exchange and a firm of its own in a temporary folder. Each order is stamped when it is written to the
+engine's order entry; `accepted` is when the answer came back. The engine hands the order to the router before it
+answers, so this bounds the path order in -> risk -> journalled and replicated -> router from above.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+
 from paperfirm.http import HttpError, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READY_LIMIT_S = 30.0
+OK = 200
+IMMEDIATE_SHARE = 0.5
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -38,8 +41,9 @@ def command(module: str, *arguments: str) -> list[str]:
 @contextlib.contextmanager
 def running(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program and end it with SIGTERM."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with log.open("wb") as file:
-        process = subprocess.Popen(argv, stdout=file, stderr=file)
+        process = subprocess.Popen(argv, stdout=file, stderr=file, env=environment)
         try:
             yield process
         finally:
@@ -71,7 +75,12 @@ def firm(folder: Path) -> Iterator[dict[str, Any]]:
     """Run a paper firm on that exchange."""
     (folder / "firm" / "endpoints.json").unlink(missing_ok=True)
     argv = command(
-        "paperfirm.cli", "up", "--dir", str(folder / "firm"), "--exchange", f"{folder}/exchange/endpoints.json"
+        "paperfirm.cli",
+        "up",
+        "--dir",
+        str(folder / "firm"),
+        "--exchange",
+        f"{folder}/exchange/endpoints.json",
     )
     with running(argv, folder / "firm.log"):
         yield wait_for(folder / "firm" / "endpoints.json")
@@ -84,7 +93,7 @@ async def ready(endpoints: dict[str, Any], limit_s: float = READY_LIMIT_S) -> No
     while time.monotonic() < until_s:
         with contextlib.suppress(HttpError):
             status, why = await fetch(endpoints["http"] + "/ready", limit_s=2.0)
-            if status == 200:
+            if status == OK:
                 return
         await asyncio.sleep(0.01)
     raise SystemExit(f"the firm was not ready within {limit_s} s: {why!r}")
@@ -93,7 +102,9 @@ async def ready(endpoints: dict[str, Any], limit_s: float = READY_LIMIT_S) -> No
 class Client:
     """Sends limit orders at a steady rate to whichever engine is primary, and remembers every outcome."""
 
-    def __init__(self, endpoints: dict[str, Any], symbols: list[str], prices: dict[str, int], seed: int) -> None:
+    def __init__(
+        self, endpoints: dict[str, Any], symbols: list[str], prices: dict[str, int], seed: int
+    ) -> None:
         self._addresses = [one.rsplit(":", 1) for one in endpoints["order_entry"]]
         self._symbols = symbols
         self._prices = prices
@@ -137,15 +148,16 @@ class Client:
         self._number += 1
         symbol = self._random.choice(self._symbols)
         side = self._random.choice(("buy", "sell"))
+        name = f"{self._prefix}{self._number}"
         order = {
-            "client_order_id": f"{self._prefix}{self._number}",
+            "client_order_id": name,
             "symbol": symbol,
             "side": side,
             "quantity": self._random.randint(1, 5),
             "price": self._prices[symbol] + (300 if side == "buy" else -300),
-            "tif": "ioc" if self._random.random() < 0.5 else "day",
+            "tif": "ioc" if self._random.random() < IMMEDIATE_SHARE else "day",
         }
-        self.sent[order["client_order_id"]] = time.monotonic_ns()
+        self.sent[name] = time.monotonic_ns()
         return json.dumps({"new": order}).encode() + b"\n"
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -234,7 +246,7 @@ async def executions(url: str) -> list[str]:
     while True:
         status, body = await fetch(f"{url}?since={since}&limit=10000", limit_s=20)
         page = json.loads(body)
-        if status != 200:
+        if status != OK:
             raise SystemExit(f"{url}: {page}")
         found += [one["exec_id"] for one in page["executions"]]
         if page["next"] >= page["last"]:
@@ -269,7 +281,7 @@ async def means(ends: dict[str, Any]) -> dict[str, float]:
     return {
         "order_in_to_router": round(found["orders_path_ns_total"] / sent / 1e6, 3),
         "risk": round(found["orders_risk_wait_ns_total"] / sent / 1e6, 3),
-        "journal": round(found["commit_sync_ns_total"] / batches / 1e6, 3),
+        "journal": round(found["commit_sync_ns_total"] / max(found["commit_syncs_total"], 1) / 1e6, 3),
         "standby": round(found["commit_standby_ns_total"] / batches / 1e6, 3),
         "batches": batches,
     }
@@ -299,7 +311,11 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "accepted": len(client.accepted),
             "rejected": len(client.rejected),
             "reasons": sorted(set(client.rejected.values()))[:5],
-            "path_ms": {"p50": quantile(values, 0.5), "p90": quantile(values, 0.9), "p99": quantile(values, 0.99)},
+            "path_ms": {
+                "p50": quantile(values, 0.5),
+                "p90": quantile(values, 0.9),
+                "p99": quantile(values, 0.99),
+            },
             "engine_mean_ms": inside,
             "failover_ms": {"p50": quantile(outages, 0.5), "max": outages[-1]} if outages else None,
             "failovers": results,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -23,6 +26,7 @@ async def run(firm: Firm, name: str, events: EventLog) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.set_exception_handler(lambda _, context: stop_at_once(events, context))
     preloading = asyncio.ensure_future(preload())
     try:
         return await Engine(firm, name, events=events, stop=stop).run()
@@ -32,6 +36,21 @@ async def run(firm: Firm, name: str, events: EventLog) -> int:
         return 70
     finally:
         preloading.cancel()
+
+
+def stop_at_once(events: EventLog, context: dict[str, Any]) -> None:
+    """End here: a callback that failed leaves a state nobody has thought of; recovery knows the way back.
+
+    Failures of background tasks (the broker's client has some) are only reported.
+    """
+    error = context.get("exception")
+    reason, where = f"{type(error).__name__}: {error}", str(context.get("message"))
+    if context.get("handle") is None and context.get("protocol") is None:
+        events.emit("task_failed", reason=reason, where=where)
+        return
+    events.emit("engine_failed", reason=reason, where=where)
+    traceback.print_exception(error)
+    os._exit(70)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The supervisor as arbiter of who is primary: epochs by compare-and-set, and whether the standby is in step."""
+"""The supervisor as arbiter of who is primary: epochs by compare-and-set, standby in step or not."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def _rejected(order: Order | None, text: str) -> list[ev.Event]:
 
 
 def _cancel_rejected(order: Order | None, router_seq: int, report: Report) -> list[ev.Event]:
-    """The order lives on, or is about to be reported as finished by other messages."""
+    """Let the order live on; if it is finished, other messages say so."""
     if order is None or order.status not in {"pending_cancel", "pending_replace"}:
         return []
     status: ev.Status = "partially_filled" if order.cum_quantity else "new"
@@ -164,7 +164,7 @@ def _status(order: Order | None, router_seq: int, report: Report) -> list[ev.Eve
 
 
 def _adopt_open(order: Order | None, status: ev.Status | None, report: Report) -> list[ev.Event]:
-    """An open order of ours that we do not know is taken up; finished ones without fills are of no account."""
+    """Take up an open order of ours that we do not know; finished ones without fills are of no account."""
     if order is None and status in RESTING and report.symbol and report.order_quantity:
         return [_adopt(report)]
     return []
@@ -182,7 +182,7 @@ def _moves(order: Order, status: ev.Status) -> bool:
 
 
 def _answered(order: Order, status: ev.Status, router_seq: int, report: Report) -> list[ev.Event]:
-    """An answer to our status request settles what we did not know."""
+    """Settle by the answer to our status request what we did not know."""
     if not order.open:
         return []
     if status == "rejected":

@@ -167,7 +167,7 @@ class Desk:
         return True
 
     def _join(self, client_order_id: str, reply: Reply | None) -> None:
-        """The newest asker is the one who is told."""
+        """Tell the newest asker, no other."""
         cl_ord_id = self._asked_clients[client_order_id]
         asked = self._asked[cl_ord_id]
         self._asked[cl_ord_id] = _Asked(cl_ord_id, asked.order, asked.origin, reply, asked.asked_ns)
@@ -224,7 +224,7 @@ class Desk:
         return asked
 
     def _accepted(self, asked: _Asked) -> None:
-        """The acceptance is durable.
+        """Go on, now that the acceptance is durable.
 
         Send, unless recovery has taken the order's fate over in the meantime.
         """
@@ -310,7 +310,7 @@ class Desk:
         self._on_change(order)
 
     def unsent(self, message: wire.Unsent) -> None:
-        """The router could not send.
+        """Take note that the router could not send.
 
         An order ends here, a cancel is taken back by the status request of recovery.
         """

@@ -143,5 +143,5 @@ def link(name: str, kind: str, *, connected: bool, since_mono_ns: int) -> dict[s
 
 
 def whole_number(text: str | None, default: int) -> int:
-    """An integer query parameter, or its default when absent; raises ValueError when it is no number."""
+    """Read an integer query parameter, absent: its default; raises ValueError when it is no number."""
     return default if text is None else int(text)

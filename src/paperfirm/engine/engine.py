@@ -111,7 +111,7 @@ class Engine:
             self.emit("waiting", reason=reason)
 
     async def _become_primary(self, began_s: float) -> tuple[int, bool]:
-        """Return the epoch granted to us (0: not yet) and whether we had been following the former primary."""
+        """Return the epoch granted to us (0: not yet) and whether we had followed the former primary."""
         primary, epoch = await self.arbiter.present()
         if primary == self.other:
             return await self._follow(), True
@@ -197,7 +197,7 @@ class Engine:
         self.heartbeat_mono_ns = self.clock[0]()
 
     def _keep_durable(self) -> None:
-        """The standby syncs in the background; both write checkpoints."""
+        """Sync the standby's journal in the background; write checkpoints in either role."""
         now_s = asyncio.get_running_loop().time()
         if self.lead is None:
             self.store.journal.sync()
@@ -252,7 +252,7 @@ class Engine:
 
 
 def calm_memory() -> None:
-    """What was loaded is not garbage.
+    """Spare what was loaded.
 
     Keep the collector away from it, and let it look at the rest less often.
     """

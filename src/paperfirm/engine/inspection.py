@@ -40,7 +40,7 @@ def _dump(path: Path, *, verify: bool, out: TextIO) -> tuple[int, int]:
     for raw in journal.scan(path.read_bytes(), name=str(path), last=True):
         record = journal.decode(raw.payload)
         if record.seq != journal.first_seq(path) + count:
-            raise journal.JournalDamage(str(path), end, f"record {record.seq} out of order")
+            raise journal.JournalDamageError(str(path), end, f"record {record.seq} out of order")
         if not verify:
             kind = type(record.event).__name__
             fields = msgspec.structs.asdict(record.event)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,13 +30,13 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
-class JournalDamage(EngineError):
+class JournalDamageError(EngineError):
     """A segment is damaged before its tail; names segment and offset (bytes)."""
 
     def __init__(self, segment: str, offset: int, what: str) -> None:
         super().__init__(
-            f"{segment}: damaged at offset {offset}: {what}. Restore the segment, or remove this engine's state and "
-            "let it be rebuilt from its peer or from the exchange"
+            f"{segment}: damaged at offset {offset}: {what}. Restore the segment, or remove this engine's state "
+            "and let it be rebuilt from its peer or from the exchange"
         )
         self.segment = segment
         self.offset = offset
@@ -69,7 +70,7 @@ def scan(data: bytes, *, name: str, last: bool) -> Iterator[Raw]:
     """Yield the records of a segment's bytes.
 
     In the `last` segment an unfinished or broken record with nothing sound after it is a torn tail: the
-    iteration ends there. Anywhere else it raises JournalDamage.
+    iteration ends there. Anywhere else it raises JournalDamageError.
     """
     position, size = 0, len(data)
     while position < size:
@@ -77,7 +78,7 @@ def scan(data: bytes, *, name: str, last: bool) -> Iterator[Raw]:
         if isinstance(raw, str):
             if last and not _sound_record_after(data, position):
                 return
-            raise JournalDamage(name, position, raw)
+            raise JournalDamageError(name, position, raw)
         yield raw
         position = raw.end
 
@@ -122,7 +123,7 @@ def first_seq(segment: Path) -> int:
 
 
 def read(folder: Path, *, after: int) -> Iterator[tuple[Record, Raw]]:
-    """Yield all records with a sequence number above `after`, in order; raises JournalDamage and EngineError."""
+    """Yield all records numbered above `after`, in order; raises JournalDamageError and EngineError."""
     found = segments(folder)
     for index, segment in enumerate(found):
         following = found[index + 1] if index + 1 < len(found) else None
@@ -137,11 +138,11 @@ def _segment(segment: Path, following: Path | None, after: int) -> Iterator[tupl
         if seq > after:
             record = decode(raw.payload)
             if record.seq != seq:
-                raise JournalDamage(str(segment), raw.end, f"record {record.seq} where {seq} belongs")
+                raise JournalDamageError(str(segment), raw.end, f"record {record.seq} where {seq} belongs")
             yield record, raw
         seq += 1
     if following is not None and seq != first_seq(following):
-        raise JournalDamage(
+        raise JournalDamageError(
             str(segment), segment.stat().st_size, f"ends before record {first_seq(following) - 1}"
         )
 
@@ -149,7 +150,7 @@ def _segment(segment: Path, following: Path | None, after: int) -> Iterator[tupl
 def cut_torn_tail(folder: Path) -> int:
     """Cut an unfinished record off the last segment; returns the number of bytes cut.
 
-    Raises JournalDamage.
+    Raises JournalDamageError.
     """
     found = segments(folder)
     if not found:
@@ -222,11 +223,7 @@ class Journal:
     def prune(self, *, keep_after: int) -> int:
         """Remove segments wholly at or before record `keep_after`; returns how many."""
         found = segments(self.folder)
-        old = [
-            one
-            for one, following in zip(found, found[1:], strict=False)
-            if first_seq(following) <= keep_after + 1
-        ]
+        old = [one for one, following in pairwise(found) if first_seq(following) <= keep_after + 1]
         for segment in old:
             segment.unlink()
         return len(old)

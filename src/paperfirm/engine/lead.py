@@ -54,8 +54,8 @@ class Lead:
             store.state,
             self.committer,
             symbols=frozenset(firm.exchange.symbols),
-            to_risk=lambda message: self.risk.send(message),
-            to_router=lambda message: self.router.send(message),
+            to_risk=lambda message: self.risk.send(message),  # noqa: PLW0108 - made below
+            to_router=lambda message: self.router.send(message),  # noqa: PLW0108 - made below
             on_change=engine.order_entry.changed,
             clock=mono,
         )
@@ -107,7 +107,8 @@ class Lead:
         self._start_timers()
         self._tasks = [asyncio.ensure_future(one) for one in (self._keep_trading(), self.outbox.run())]
         stop = asyncio.ensure_future(engine.stop.wait())
-        await asyncio.wait([stop, self._over, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [stop, self._over, *self._tasks]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         for task in self._tasks:
             if task.done():
@@ -199,7 +200,7 @@ class Lead:
             self._tasks.append(asyncio.create_task(self._reconcile(), name="reconcile"))
 
     async def _reconcile(self) -> None:
-        """Book what the exchange has had for a whole period and we have not; move the cursor over the rest."""
+        """Book what the exchange has had for a whole period and we have not; move the cursor on."""
         state = self._engine.store.state
         try:
             page = await self.member.executions(state.exec_seq, limit=2000)
@@ -241,5 +242,5 @@ class Lead:
     async def _until(condition: Any, limit_s: float) -> None:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + limit_s
-        while not condition() and loop.time() < until_s:
+        while not condition() and loop.time() < until_s:  # noqa: ASYNC110 - many causes, one look
             await asyncio.sleep(0.01)

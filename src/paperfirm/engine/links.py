@@ -75,13 +75,13 @@ class Peer:
             self.closed(str(error or "connection closed"))
 
     def opened(self, link: Link) -> None:
-        """A fresh connection."""
+        """Begin on a fresh connection."""
 
     def message(self, message: wire.Message) -> None:
-        """One frame."""
+        """Take one frame."""
 
     def closed(self, reason: str) -> None:
-        """The connection is gone."""
+        """Note that the connection is gone."""
         self.mark(up=False, reason=reason)
 
 

@@ -9,7 +9,10 @@ from typing import Any
 
 import msgspec
 
-from paperfirm.engine.decide import ExchangeExecution, ExchangeOrder
+from paperfirm.engine.decide import (  # msgspec reads the annotations at run time
+    ExchangeExecution,  # noqa: TC001
+    ExchangeOrder,  # noqa: TC001
+)
 from paperfirm.engine.errors import EngineError
 from paperfirm.http import HttpError, fetch
 
@@ -55,7 +58,7 @@ class Member:
         self._limit_s = limit_s
 
     async def executions(self, since: int, *, limit: int = PAGE) -> ExecutionsPage:
-        """Fills after number `since`, oldest first."""
+        """Return the fills after number `since`, oldest first."""
         page: ExecutionsPage = await self._get(f"/executions?since={since}&limit={limit}", _executions)
         return page
 

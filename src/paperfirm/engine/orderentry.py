@@ -170,7 +170,7 @@ class OrderEntry:
         self._catch_up(client, outcome.cl_ord_id)
 
     def _catch_up(self, client: Client, cl_ord_id: str) -> None:
-        """An order that moved on before it was asked about again: say where it is."""
+        """Say where an order is that moved on before it was asked about again."""
         assert self.desk is not None
         order = self.desk.state.orders[cl_ord_id]
         if order.status != "pending_new":

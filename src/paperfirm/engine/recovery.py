@@ -46,7 +46,7 @@ class Tally(msgspec.Struct):
 
 
 def self_check(state: State) -> list[str]:
-    """Findings where the state disagrees with itself: positions against executions, totals against fills."""
+    """Find where the state disagrees with itself: positions against executions, totals against fills."""
     rebuilt: dict[str, Position] = {}
     filled: dict[str, int] = {}
     for one in state.executions:
@@ -67,7 +67,7 @@ def self_check(state: State) -> list[str]:
 
 
 def compare_positions(state: State, exchange: dict[str, ExchangePosition]) -> list[str]:
-    """Findings where the exchange's positions or cash differ from ours."""
+    """Find where the exchange's positions or cash differ from ours."""
     findings = []
     for symbol in sorted(set(exchange) | set(state.positions)):
         ours = state.positions.get(symbol) or Position(symbol)
@@ -79,7 +79,7 @@ def compare_positions(state: State, exchange: dict[str, ExchangePosition]) -> li
 
 
 def compare_orders(state: State, at_exchange: list[decide.ExchangeOrder]) -> list[str]:
-    """Findings where the exchange has an open order that is not open here, or the other way round."""
+    """Find where the exchange has an open order that is not open here, or the other way round."""
     theirs = {order.cl_ord_id for order in at_exchange}
     missing = sorted(theirs - set(state.open_orders))
     gone = sorted(

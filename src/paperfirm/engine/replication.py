@@ -80,12 +80,11 @@ def _width(data: bytes, offset: int) -> int:
 def crc_of(folder: Path, seq: int) -> int | None:
     """CRC of a record in the journal, None if it is not there (any more)."""
     try:
-        last = None
-        for last in chunks(folder, after=seq - 1, upto=seq):
-            pass
+        found = list(chunks(folder, after=seq - 1, upto=seq))
     except EngineError:
         return None
-    return journal.HEAD.unpack_from(last.data)[1] if last is not None else None
+    crc: int = journal.HEAD.unpack_from(found[-1].data)[1]
+    return crc
 
 
 class Primary:
@@ -166,10 +165,10 @@ class Primary:
         """
         epoch = self._committer.state.epoch
         folder = self._store.journal_folder
-        if 0 < hello.last_seq <= self._store.journal.written and hello.last_crc:
-            if crc_of(folder, hello.last_seq) == hello.last_crc:
-                link.send(Image(hello.last_seq, epoch, b""))
-                return hello.last_seq
+        possible = 0 < hello.last_seq <= self._store.journal.written and hello.last_crc
+        if possible and crc_of(folder, hello.last_seq) == hello.last_crc:
+            link.send(Image(hello.last_seq, epoch, b""))
+            return hello.last_seq
         found, _ = checkpoint.newest_valid(self._store.checkpoint_folder)
         seq, payload = (found.seq, found.payload) if found is not None else (0, b"")
         link.send(Image(seq, epoch, payload))
@@ -180,7 +179,7 @@ class Primary:
             link.send(Append(chunk.first, chunk.last, chunk.data))
             position = chunk.last
             await asyncio.sleep(0)
-            while link.connected and link.buffered > HIGH_WATER_BYTES:
+            while link.connected and link.buffered > HIGH_WATER_BYTES:  # noqa: ASYNC110 - polled only when full
                 await asyncio.sleep(0.001)
         if not link.connected:
             raise EngineError("the standby left while it was brought up to date; it will come again")
@@ -203,7 +202,7 @@ class Primary:
                 self._asked_since_s = asyncio.get_running_loop().time()
 
     async def _count_on(self, link: Link, position: int) -> None:
-        while link is self._link and (self._committer.held or self._committer.standby_seq < position):
+        while link is self._link and (self._committer.held or self._committer.standby_seq < position):  # noqa: ASYNC110 - once a sync
             await asyncio.sleep(0.001)
         if link is not self._link:
             return

@@ -1,9 +1,9 @@
-"""The engine's whole state and the one way it changes: `apply(record)`; deterministic, no clock, no chance."""
+"""The engine's whole state and the one way it changes: `apply(record)`; no clock, no chance."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -154,17 +154,25 @@ class State:
         self.epoch = event.epoch
 
     def _order_accepted(self, event: ev.OrderAccepted) -> None:
+        self._add(self._order(event, "", "pending_new"))
+
+    def _order(self, event: ev.OrderAccepted | ev.OrderAdopted, order_id: str, status: ev.Status) -> Order:
         assert self._record is not None
-        self._add(
-            Order(
-                *(getattr(event, name) for name in _ACCEPTED),
-                "",
-                0,
-                "pending_new",
-                "",
-                self._record.mono_ns,
-                0,
-            )
+        return Order(
+            event.cl_ord_id,
+            event.client_order_id,
+            event.origin,
+            event.symbol,
+            event.side,
+            event.tif,
+            event.price,
+            event.quantity,
+            order_id,
+            0,
+            status,
+            "",
+            self._record.mono_ns,
+            0,
         )
 
     def _order_adopted(self, event: ev.OrderAdopted) -> None:
@@ -172,16 +180,7 @@ class State:
         if known is not None:
             self._settle(known, event.status, event.reason, event.order_id)
             return
-        assert self._record is not None
-        order = Order(
-            *(getattr(event, name) for name in _ACCEPTED),
-            event.order_id,
-            0,
-            "new",
-            "",
-            self._record.mono_ns,
-            0,
-        )
+        order = self._order(event, event.order_id, "new")
         self._add(order)
         self._settle(order, event.status, event.reason, event.order_id)
 
@@ -330,22 +329,24 @@ class State:
         )
 
 
-_ACCEPTED = ("cl_ord_id", "client_order_id", "origin", "symbol", "side", "tif", "price", "quantity")
-_APPLY: dict[type, Callable[[State, ev.Event], None]] = {
-    ev.EpochStarted: State._epoch_started,
-    ev.OrderAccepted: State._order_accepted,
-    ev.OrderAdopted: State._order_adopted,
-    ev.ClientRefused: State._client_refused,
-    ev.OrderUpdated: State._order_updated,
-    ev.CancelRequested: State._cancel_requested,
-    ev.OrderClosed: State._order_closed,
-    ev.Executed: State._executed,
-    ev.Busted: State._busted,
-    ev.IndicatorsMoved: State._indicators_moved,
-    ev.RouterLogNamed: State._router_log_named,
-    ev.InboundTaken: State._inbound_taken,
-    ev.Reconciled: State._reconciled,
-    ev.Published: State._published,
+_HANDLERS = {
+    ev.EpochStarted: "_epoch_started",
+    ev.OrderAccepted: "_order_accepted",
+    ev.OrderAdopted: "_order_adopted",
+    ev.ClientRefused: "_client_refused",
+    ev.OrderUpdated: "_order_updated",
+    ev.CancelRequested: "_cancel_requested",
+    ev.OrderClosed: "_order_closed",
+    ev.Executed: "_executed",
+    ev.Busted: "_busted",
+    ev.IndicatorsMoved: "_indicators_moved",
+    ev.RouterLogNamed: "_router_log_named",
+    ev.InboundTaken: "_inbound_taken",
+    ev.Reconciled: "_reconciled",
+    ev.Published: "_published",
+}
+_APPLY: dict[type, Callable[[State, Any], None]] = {
+    kind: getattr(State, name) for kind, name in _HANDLERS.items()
 }
 
 

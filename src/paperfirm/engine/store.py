@@ -1,4 +1,4 @@
-"""The engine's memory on disk: newest valid checkpoint, journal after it, new checkpoints in a forked child."""
+"""The engine's memory on disk: newest valid checkpoint, journal after it, checkpoints by a forked child."""
 
 from __future__ import annotations
 

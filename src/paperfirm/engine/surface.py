@@ -73,6 +73,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         values |= {f"engine_orders_{name}_total": value for name, value in counters.items()}
         committer = engine.lead.committer
         values["engine_commit_batches_total"] = committer.batches
+        values["engine_commit_syncs_total"] = committer.syncs
         values["engine_commit_sync_ns_total"] = committer.sync_ns
         values["engine_commit_standby_ns_total"] = committer.standby_ns
         values["engine_trading"] = engine.lead.desk.trading

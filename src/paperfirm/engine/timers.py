@@ -46,5 +46,5 @@ class Timers:
                 found[1].cancel()
 
     def documents(self) -> list[dict[str, Any]]:
-        """The rows of `/state/infrastructure`."""
+        """Return the rows of `/state/infrastructure`."""
         return [msgspec.to_builtins(timer) for timer, _ in self._timers.values()]

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+
+from paperfirm import wire
+from paperfirm.engine import decide, journal
+from paperfirm.engine import events as ev
+from paperfirm.engine.commit import Committer
+from paperfirm.engine.database import History
+from paperfirm.engine.desk import Desk, NewOrder, Outcome
+from paperfirm.engine.member import ExchangePosition, ExecutionsPage
+from paperfirm.engine.recovery import Recovery, self_check
+from paperfirm.engine.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ORDERS = 9
+PRICE = 1_000_000
+
+
+class Exchange:
+    """The router with its durable log and the exchange behind it, in one: what reached it, and what it did."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.epoch = 0
+        self.orders: dict[str, wire.Send] = {}
+        self.filled: dict[str, int] = {}
+        self.canceled: set[str] = set()
+        self.log: list[wire.Report] = []
+        self.executions: list[decide.ExchangeExecution] = []
+        self.live: Callable[[wire.Inbound], None] | None = None
+        self.up = self.session_up = True
+
+    def take(self, epoch: int, message: wire.Message) -> None:
+        """Take a frame of the engine of an epoch; frames of fenced engines are refused."""
+        if epoch != self.epoch:
+            return
+        if isinstance(message, wire.Send):
+            assert message.cl_ord_id not in self.orders, "an order was sent twice"
+            self.orders[message.cl_ord_id] = message
+            self.report(message.cl_ord_id, "0", "0")
+            if self.rng.random() < 0.7:
+                self.fill(message.cl_ord_id, message.quantity if self.rng.random() < 0.5 else 1)
+        elif isinstance(message, wire.Cancel):
+            self.cancel(message.orig_cl_ord_id)
+        elif isinstance(message, wire.StatusRequest):
+            self.answer(message.cl_ord_id)
+
+    def cancel(self, cl_ord_id: str) -> None:
+        """Cancel, unless filled meanwhile."""
+        if self.leaves(cl_ord_id):
+            self.canceled.add(cl_ord_id)
+            self.report(cl_ord_id, "4", "4")
+
+    def answer(self, cl_ord_id: str) -> None:
+        """Answer a status request."""
+        code = "8" if cl_ord_id not in self.orders else "4" if cl_ord_id in self.canceled else "0"
+        done = code == "0" and not self.leaves(cl_ord_id)
+        self.report(cl_ord_id, "I", "2" if done else code)
+
+    def leaves(self, cl_ord_id: str) -> int:
+        """What is open of an order."""
+        if cl_ord_id in self.canceled or cl_ord_id not in self.orders:
+            return 0
+        return self.orders[cl_ord_id].quantity - self.filled.get(cl_ord_id, 0)
+
+    def fill(self, cl_ord_id: str, quantity: int) -> None:
+        """Execute part of an order."""
+        order = self.orders[cl_ord_id]
+        number = len(self.executions) + 1
+        self.filled[cl_ord_id] = self.filled.get(cl_ord_id, 0) + quantity
+        self.executions.append(
+            decide.ExchangeExecution(
+                f"E{number}", number, f"O{cl_ord_id}", cl_ord_id, order.symbol, order.side, quantity, PRICE
+            )
+        )
+        self.report(cl_ord_id, "F", "1", exec_id=f"E{number}", quantity=quantity)
+
+    def report(self, cl_ord_id: str, exec_type: str, status: str, *, exec_id: str = "", quantity: int = 0) -> None:
+        """Write to the durable inbound log and tell the bound engine."""
+        order = self.orders.get(cl_ord_id)
+        side = order.side if order else "buy"
+        total = order.quantity if order else 0
+        order_id = f"O{cl_ord_id}" if order else ""
+        self.log.append(
+            wire.Report(
+                "execution", exec_type, status, cl_ord_id, "", order_id, exec_id, "", "ALFA", side, total, PRICE,
+                quantity, PRICE, 0, 0, "",
+            )
+        )  # fmt: skip
+        if self.live is not None:
+            self.live(wire.Inbound(len(self.log), False, self.log[-1]))
+
+    # what Recovery asks of router and member interface
+
+    def send(self, message: wire.Message) -> None:
+        """Take a frame of the recovering engine."""
+        self.take(self.epoch, message)
+
+    async def known(self, cl_ord_ids: list[str]) -> set[str]:
+        """Say which ever reached us."""
+        return {one for one in cl_ord_ids if one in self.orders}
+
+    async def executions_page(self, since: int) -> ExecutionsPage:
+        """Give the fills after a number."""
+        return ExecutionsPage(self.executions[since:], len(self.executions), len(self.executions))
+
+    async def positions(self) -> dict[str, ExchangePosition]:
+        """Give the position."""
+        signed = [one.quantity if one.side == "buy" else -one.quantity for one in self.executions]
+        return {"ALFA": ExchangePosition(sum(signed), -sum(signed) * PRICE)}
+
+    async def open_orders(self) -> list[decide.ExchangeOrder]:
+        """Give the open orders."""
+        return [
+            decide.ExchangeOrder(f"O{name}", name, one.symbol, one.side, one.quantity, "new", one.price or 0)
+            for name, one in self.orders.items()
+            if self.leaves(name)
+        ]
+
+
+class Member:
+    """The exchange's member interface over the simulated exchange."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+
+    async def executions(self, since: int) -> ExecutionsPage:
+        """Give the fills after a number."""
+        return await self.exchange.executions_page(since)
+
+    async def positions(self) -> dict[str, ExchangePosition]:
+        """Give the positions."""
+        return await self.exchange.positions()
+
+    async def orders(self, *, only_open: bool) -> list[decide.ExchangeOrder]:
+        """Give the open orders."""
+        assert only_open
+        return await self.exchange.open_orders()
+
+
+class Risk:
+    """Approves everything."""
+
+    up = True
+
+    def refresh(self) -> None:
+        """Nothing to refresh."""
+
+
+class World:
+    """Primary, standby, risk and exchange joined by queues; one step delivers one message of one queue."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.exchange = Exchange(self.rng)
+        self.exchange.epoch = 1
+        self.now = 0
+        self.folder = folder
+        self.standby = State()
+        self.standby_journal = journal.Journal(folder / "b", last_seq=0)
+        self.told: dict[str, Outcome] = {}
+        self.queues: dict[str, deque[Callable[[], None]]] = {
+            name: deque() for name in ("loop", "risk", "router", "replication", "appended", "inbound", "clients")
+        }
+        self.state = State()
+        self.committer, self.desk = self.primary(self.state, journal.Journal(folder / "a", last_seq=0), 1)
+        self.committer.replicate = lambda first, last, data: self.put(
+            "replication", lambda: self.append(first, last, data)
+        )
+        self.committer.needs_standby = True
+        self.exchange.live = lambda one: self.put("inbound", lambda: self.desk.inbound(one))
+        for number in range(ORDERS):
+            self.put("clients", lambda number=number: self.client(number))
+
+    def primary(self, state: State, log: journal.Journal, epoch: int) -> tuple[Committer, Desk]:
+        """Build what a primary of an epoch consists of."""
+        committer = Committer(
+            state, log, clock=(self.tick, self.tick), soon=lambda work: self.put("loop", work)
+        )
+        desk = Desk(
+            state,
+            committer,
+            symbols=frozenset({"ALFA"}),
+            to_risk=lambda message: self.put("risk", lambda: self.risk(desk, message)),
+            to_router=lambda message: self.put("router", lambda: self.exchange.take(epoch, message)),
+            on_change=lambda _: None,
+            clock=self.tick,
+        )
+        committer.submit(ev.EpochStarted(epoch, "x"))
+        desk.resume()
+        desk.connected = True
+        return committer, desk
+
+    def tick(self) -> int:
+        """Advance the simulated clock."""
+        self.now += 1
+        return self.now
+
+    def put(self, queue: str, work: Callable[[], None]) -> None:
+        """Queue a delivery."""
+        self.queues[queue].append(work)
+
+    def risk(self, desk: Desk, message: wire.Message) -> None:
+        """Approve."""
+        if isinstance(message, wire.Check):
+            self.put("risk", lambda: desk.approved(message.id))
+
+    def client(self, number: int) -> None:
+        """Place an order, and sometimes cancel an earlier one."""
+        side = "buy" if number % 2 else "sell"
+        order = NewOrder("ALFA", side, 10, PRICE, f"c{number}")
+        self.desk.place(order, reply=lambda outcome: self.told.__setitem__(outcome.client_order_id, outcome))
+        earlier = self.state.by_client.get(f"c{number - 3}", "")
+        if earlier and number % 3 == 0:
+            self.desk.cancel(earlier)
+
+    def append(self, first: int, last: int, data: bytes) -> None:
+        """Be the standby: write, apply, answer."""
+        assert first == self.standby.seq + 1
+        for raw in journal.scan(data, name="stream", last=False):
+            self.standby.apply(journal.decode(raw.payload))
+        self.standby_journal.write(data, last=last, last_crc=0)
+        self.put("appended", lambda: self.committer.appended(last))
+
+    def step(self) -> bool:
+        """Deliver one message; False when everything is quiet."""
+        ready = [queue for queue in self.queues.values() if queue]
+        if not ready:
+            return False
+        self.rng.choice(ready).popleft()()
+        return True
+
+    def kill(self) -> None:
+        """End the primary: the kernel delivers what it had sent, to any extent; its own inbox is gone."""
+        for name in ("router", "replication"):
+            for _ in range(self.rng.randint(0, len(self.queues[name]))):
+                self.queues[name].popleft()()
+        self.exchange.live = None
+        for queue in self.queues.values():
+            queue.clear()
+        self.committer.journal.close()
+        self.standby_journal.close()
+
+    def recover(self, state: State, log: journal.Journal) -> Desk:
+        """Lead from a state as epoch 2: bind, replay, recover by the engine's own code."""
+        committer, desk = self.primary(state, log, 2)
+        desk.halt("recovering")
+        self.exchange.epoch = 2
+        for number, report in enumerate(list(self.exchange.log)[state.router_seq :], start=state.router_seq + 1):
+            desk.inbound(wire.Inbound(number, True, report))
+        self.exchange.live = desk.inbound
+        asyncio.run(self.recovery(committer, desk))
+        return desk
+
+    async def recovery(self, committer: Committer, desk: Desk) -> None:
+        """Run the recovery while the loop queue is served."""
+
+        async def no_history() -> History:
+            return History()
+
+        recovery = Recovery(
+            desk,
+            self.exchange,  # type: ignore[arg-type]
+            Risk(),  # type: ignore[arg-type]
+            Member(self.exchange),  # type: ignore[arg-type]
+            emit=lambda *_, **__: 0,
+            history=no_history,
+        )
+        work = asyncio.ensure_future(recovery.run(deep=False, thorough=True))
+        while not work.done():
+            while self.queues["loop"]:
+                self.queues["loop"].popleft()()
+            await asyncio.sleep(0)
+        committer.flush()
+        work.result()
+
+
+def judge(world: World, desk: Desk) -> None:
+    """Hold the survivor to every promise."""
+    state, exchange = desk.state, world.exchange
+    for client_order_id, outcome in world.told.items():
+        assert outcome.reason == ""
+        assert state.by_client.get(client_order_id) == outcome.cl_ord_id, "an accepted order was lost"
+    assert {one.exec_id for one in state.executions} == {one.exec_id for one in exchange.executions}
+    assert len(state.executions) == len(exchange.executions), "an execution was booked twice"
+    assert set(exchange.orders) <= set(state.orders), "the exchange has an order that the firm forgot"
+    for order in state.orders.values():
+        if order.reason == "not sent before failure":
+            assert order.cl_ord_id not in exchange.orders, "given up although it was sent"
+        if order.open:
+            assert exchange.leaves(order.cl_ord_id) == order.leaves_quantity
+    assert not [order for order in state.open_orders.values() if order.status.startswith("pending")]
+    assert self_check(state) == []
+    assert state.epoch == 2
+
+
+def steps_of(folder: Path, seed: int) -> int:
+    """Count the deliveries of an undisturbed run."""
+    world = World(folder, seed)
+    count = 0
+    while world.step():
+        count += 1
+    assert len(world.told) == ORDERS
+    assert len(world.exchange.orders) == ORDERS
+    assert world.standby.dump() == world.state.dump(), "in the end the standby is equal"
+    return count
+
+
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process does not lose the page cache: spare the disk."""
+    monkeypatch.setattr("os.fdatasync", lambda _: None)
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_failover_at_every_delivery(tmp_path: Path, seed: int) -> None:
+    """Killed after any delivery, the primary is replaced by its standby without losing anything accepted."""
+    for at in range(steps_of(tmp_path / "whole", seed)):
+        world = World(tmp_path / str(at), seed)
+        for _ in range(at):
+            world.step()
+        world.kill()
+        log = journal.Journal(tmp_path / str(at) / "b", last_seq=world.standby.seq)
+        judge(world, world.recover(world.standby, log))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_restart_at_every_delivery(tmp_path: Path, seed: int) -> None:
+    """Both engines killed after any delivery: the primary's own journal alone loses nothing accepted."""
+    for at in range(steps_of(tmp_path / "whole", seed)):
+        world = World(tmp_path / str(at), seed)
+        for _ in range(at):
+            world.step()
+        world.kill()
+        state = State()
+        for record, _ in journal.read(tmp_path / str(at) / "a", after=0):
+            state.apply(record)
+        log = journal.Journal(tmp_path / str(at) / "a", last_seq=state.seq)
+        judge(world, world.recover(state, log))
+
+
+def test_a_fenced_primary_sends_nothing(tmp_path: Path) -> None:
+    """After the router is bound by a higher epoch nothing of the old primary reaches the exchange any more."""
+    world = World(tmp_path, 1)
+    while not world.exchange.orders:
+        world.step()
+    before = set(world.exchange.orders)
+    world.exchange.epoch = 2
+    while world.step():
+        pass
+    assert set(world.exchange.orders) == before
+
+
+def test_nothing_is_told_before_the_standby_has_it(tmp_path: Path) -> None:
+    """While the standby does not answer, no client is told of an acceptance and no order leaves."""
+    world = World(tmp_path, 1)
+    world.append = lambda *_: None  # type: ignore[method-assign]
+    while world.step():
+        pass
+    assert world.told == {}
+    assert world.exchange.orders == {}
+    world.committer.needs_standby = False
+    world.committer.release()
+    while world.step():
+        pass
+    assert len(world.told) == ORDERS
