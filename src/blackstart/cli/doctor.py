@@ -1,4 +1,4 @@
-"""`blackstart doctor`: what works on this machine, tried and not assumed, by which mechanism, what to install."""
+"""`blackstart doctor`: what works on this machine, tried and not assumed, and what to install."""
 
 from __future__ import annotations
 

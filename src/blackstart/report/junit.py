@@ -115,7 +115,7 @@ def _totals(element: ET.Element) -> dict[str, int]:
 def encode(run: Run) -> bytes:
     """Return the whole document, UTF-8 with an XML declaration."""
     root = ET.Element("testsuites", {"name": "blackstart"})
-    root.extend(_suite(trial) for trial in run.trials)
+    root.extend([_suite(trial) for trial in run.trials])
     for attribute, value in _totals(root).items():
         root.set(attribute, str(value))
     root.set("time", f"{run.duration_ns / NS_PER_S:.3f}")

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from blackstart.model.outcome import Rto
+from blackstart.model.verdict import Verdict
+from blackstart.report.live import LiveView
+from blackstart.report.rows import phase_texts, row, rto_text
+from blackstart.report.terminal import print_run
+from blackstart.report.wording import bare_ms, duration, limit
+from blackstart.testing.samples import sample_run, sample_trial
+
+
+def printed(width: int) -> str:
+    """Print the sample run on a terminal of some width."""
+    stream = io.StringIO()
+    print_run(sample_run(), Console(file=stream, width=width), report=Path("runs/x/report.html"))
+    return stream.getvalue()
+
+
+def line_of(text: str, trial: str) -> str:
+    """Find the line of a trial."""
+    return next(line for line in text.splitlines() if line.split(" ")[0] == trial)
+
+
+def test_a_pass_shows_total_phases_loss_and_state() -> None:
+    """The line of a passed trial reads like the one in the documentation."""
+    words = line_of(printed(160), "R1").split()
+    assert words[3:] == [
+        "PASS",
+        "41.3",
+        "ms",
+        "12.1",
+        "3.0",
+        "9.8",
+        "4.2",
+        "12.2",
+        "0",
+        "of",
+        "18,204",
+        "8/8",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trial", "texts"),
+    [
+        ("R25:risk", ("no interruption", "longest gap 12.0 ms, usual 9.0 ms")),
+        ("R3", ("FAIL", "> 30 s")),
+        ("R2", ("UNKNOWN", "no-load: 211/s at the fault, 300/s required")),
+        ("R33", ("FAIL", "2 of 18,130", "7/8", "executions: 2 lost")),
+    ],
+)
+def test_what_is_not_a_plain_recovery_says_so(trial: str, texts: tuple[str, ...]) -> None:
+    """No interruption, not back in time, no load and losses are told in words in the same line."""
+    line = line_of(printed(200), trial)
+    assert all(text in line for text in texts)
+
+
+def test_an_unknown_phase_is_a_question_mark() -> None:
+    """A phase that could not be measured never reads as zero."""
+    assert line_of(printed(200), "R33").split().count("?") == 2
+
+
+def test_a_narrow_terminal_drops_the_phases_and_keeps_the_rest() -> None:
+    """On eighty columns verdict, total, loss and state of every trial are still there."""
+    text = printed(80)
+    assert "detect" not in text
+    assert all(part in text for part in ("41.3 ms", "0 of 18,204", "UNKNOWN", "> 30 s"))
+
+
+def test_the_closing_line_replays_the_worst_trial() -> None:
+    """The one line that replays is that of a failed trial, and the report is named."""
+    last = printed(200).strip().splitlines()[-1]
+    assert last.startswith("6 trials: 3 pass, 2 fail, 1 unknown")
+    assert "runs/x/report.html" in last
+    assert "blackstart run R33 --seed 7" in last
+
+
+def test_without_any_measurement_the_time_is_a_dash() -> None:
+    """Nothing measured, nothing claimed."""
+    assert rto_text(Rto()) == "\u2013"
+    assert phase_texts(Rto()) == ()
+
+
+def test_a_trial_without_validators_claims_no_state() -> None:
+    """Zero of zero is not a success."""
+    assert row(msgspec.structs.replace(sample_trial("R1", ""), validation={})).state == "\u2013"
+
+
+def test_durations_change_their_unit_with_their_size() -> None:
+    """Milliseconds, seconds, minutes; never a bare number."""
+    assert [duration(ns) for ns in (41_300_000, 12_400_000_000, 192_000_000_000, None)] == [
+        "41.3 ms",
+        "12.4 s",
+        "3 min 12 s",
+        "\u2013",
+    ]
+    assert (limit(30_000_000_000), limit(1_500_000_000), bare_ms(None)) == ("> 30 s", "> 1,500.0 ms", "?")
+
+
+def test_the_live_view_tells_a_log_what_ended() -> None:
+    """Without a terminal every trial leaves one plain line, and stages leave none."""
+    stream = io.StringIO()
+    trial = sample_trial("R2", "warm restart", verdict=Verdict.UNKNOWN, reasons=("no-load",))
+    with LiveView(Console(file=stream, width=160)) as view:
+        view("run-started", {"trials": 1, "folder": "runs/x"})
+        view("trial-started", {"index": 0, "of": 1, "trial_id": "R2", "title": "warm restart"})
+        view("stage", {"trial_id": "R2", "stage": "steady"})
+        view("something-new", {})
+        view("trial-ended", {"index": 0, "of": 1, "trial": trial})
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "1 trials into runs/x"
+    assert len(lines) == 2
+    assert all(part in lines[1] for part in ("1/1", "R2", "UNKNOWN", "no-load"))
