@@ -232,7 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 64
     ends = [_report(script, options) for script in scripts]
     failures = ends.count("FAIL")
-    print(f"{len(scripts)} scripts: {passed('pass')} passed, {failures} failed, {ends.count('SKIP')} skipped")
+    passed, skipped = ends.count("pass"), ends.count("SKIP")
+    print(f"{len(scripts)} scripts: {passed} passed, {failures} failed, {skipped} skipped")
     return 1 if failures else 0
 
 
