@@ -85,7 +85,7 @@ def _resumption(watch: ResumeWatch, facts: Facts, until_ns: int) -> Stamp | None
 
 
 def _sight(facts: Facts, t0_ns: int) -> tuple[int, list[Finding]]:
-    """Until when the service was watched without a break from t0 on; beyond that, silence proves nothing."""
+    """Return until when the service was watched from t0 on without a break: later silence proves nothing."""
     service = facts.plan.service
     spans = sorted(
         (w.since_mono_ns, w.until_mono_ns) for w in facts.all(ServiceWatched) if w.service == service
@@ -95,8 +95,8 @@ def _sight(facts: Facts, t0_ns: int) -> tuple[int, list[Finding]]:
         if since <= until:
             until = max(until, end)
     observed = facts.stage("observed")
-    if until > t0_ns and (observed is None or until >= observed.mono_ns):
-        return until, []
+    if observed is not None and until >= observed.mono_ns:
+        return observed.mono_ns, []  # what comes later is our own doing: the load is taken away
     text = f"the service stream '{service}' was not watched from the fault to the end of observation"
     return until, [Finding(verdict=Verdict.UNKNOWN, code="service-unwatched", text=text)]
 

@@ -38,9 +38,7 @@ def load_service(facts: Facts) -> str:
 
 
 def required_per_s(facts: Facts) -> float:
-    """Return the load that must be on: the scenario's minimum, or the manifest's for that service where it is
-    higher.
-    """
+    """Return the load that must be on: the scenario's minimum, or the manifest's where that is higher."""
     spec = facts.manifest.services.get(load_service(facts))
     return max(facts.plan.scenario.load.minimum_per_s, (spec.minimum_per_s if spec else None) or 0.0)
 
@@ -51,4 +49,4 @@ def load_per_s(facts: Facts) -> float | None:
     if t0 is None:
         return None
     events = (e for batch in facts.all(ServiceBatch) if batch.service == service for e in batch.events)
-    return float(sum(t0 - WINDOW_NS < mono <= t0 for mono, _, _ in events))
+    return float(sum(t0 - WINDOW_NS <= mono < t0 for mono, _, _ in events))

@@ -8,7 +8,6 @@ memory.
 
 from __future__ import annotations
 
-from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +88,8 @@ def _stuck(name: str, last: list[dict[str, Any]]) -> Iterable[Finding]:
 
 def _leak(name: str, found: list[dict[str, Any]]) -> Iterable[Finding]:
     """Compare first and last memory of the process that is there now."""
-    *_, (_, lifetime) = groupby(found, key=lambda one: one.get("pid"))
-    sizes = [one["rss"] for one in lifetime if isinstance(one.get("rss"), int)]
+    pid = found[-1].get("pid")
+    sizes = [one["rss"] for one in found if one.get("pid") == pid and isinstance(one.get("rss"), int)]
     if len(sizes) > 1 and sizes[-1] > LEAK_FACTOR * sizes[0] and sizes[-1] - sizes[0] > LEAK_BYTES:
         text = f"{name} grew from {sizes[0] >> 20} to {sizes[-1] >> 20} MiB"
         yield fail("memory-leak", text, component=name)

@@ -1,0 +1,253 @@
+"""Whole histories analysed: the correct one passes, and whatever is spoiled or missing shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from blackstart.check import analyse
+from blackstart.model.fault import Witness
+from blackstart.model.record import (
+    Ended,
+    Header,
+    Injected,
+    LedgerFile,
+    OracleSeen,
+    Problem,
+    ResourceSample,
+    Reverted,
+    ServiceBatch,
+    ServiceWatched,
+    SignalSeen,
+    StageReached,
+    StateRead,
+    Witnessed,
+)
+from blackstart.model.scenario import Load, Trigger
+from blackstart.model.verdict import Verdict
+
+T0 = 10**12
+MS = 1_000_000
+
+
+def test_a_correct_recovery_passes(world: Any) -> None:
+    """Nothing is wrong, nothing unknown, all eight validators and all fifteen items pass."""
+    trial = analyse(world.history())
+    assert trial.reasons == ()
+    assert trial.verdict is Verdict.PASS
+    assert len(trial.validation) == 8
+    assert [item.number for item in trial.checklist] == list(range(1, 16))
+    assert {item.verdict for item in trial.checklist} == {Verdict.PASS}, trial.checklist
+    assert (trial.rpo.events, trial.rpo.ms, trial.rpo.notional, trial.rpo.acknowledged) == (0, 0.0, 0.0, 5)
+    assert trial.load_per_s == 400
+    phases = [
+        getattr(trial.rto, f"{p}_ns") for p in ("detection", "response", "recovery", "validation", "resume")
+    ]
+    assert phases == [MS, 2 * MS, 17 * MS, 5 * MS, 5 * MS]
+    assert sum(phases) == trial.rto.total_ns == 30 * MS
+    assert trial.rto.uncertainty_ns == 3000
+
+
+def test_a_deliberate_loss_fails_and_is_named(world: Any) -> None:
+    """A target that lost two acknowledged executions is FAILed with their ids, the time and the money."""
+    world.ledgers["recovered"] = [r for r in world.ledgers["recovered"] if r["key"] not in ("X3", "X4")]
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.FAIL
+    assert "X3, X4" in trial.reasons[0]
+    assert trial.rpo.streams["executions"].lost == ("X3", "X4")
+    assert (trial.rpo.events, trial.rpo.ms) == (2, 3.0)
+    assert trial.rpo.notional == (50 * 2_000_000 + 70 * 1_990_000) / 10_000
+    assert trial.rpo.streams["executions"].gap_events == 0
+    assert (world.folder / "audit" / "executions" / "lost.jsonl").read_text().count("X") == 2
+
+
+def test_loss_within_the_objective_passes(world: Any) -> None:
+    """An objective that allows one lost event is kept by a loss of one, and broken by two."""
+    world.objectives(rpo_events=1)
+    world.ledgers["recovered"] = world.ledgers["recovered"][:-1]
+    assert analyse(world.history()).checks[-1].verdict is Verdict.PASS
+    world.ledgers["recovered"] = world.ledgers["recovered"][:-1]
+    assert analyse(world.history()).checks[-1].verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        ("duplicated", lambda rows: [*rows, rows[0]]),
+        ("phantom", lambda rows: [*rows, {"key": "GHOST", "seq": 9}]),
+        ("corrupted", lambda rows: [{**rows[0], "content": "[]"}, *rows[1:]]),
+        ("reordered", lambda rows: [{**rows[0], "seq": 99}, *rows[1:]]),
+    ],
+)
+def test_every_kind_of_damage_fails(world: Any, kind: str, rows: Any) -> None:
+    """Twice, invented, altered, out of order: each is a FAIL of its own name."""
+    world.ledgers["recovered"] = rows(world.ledgers["recovered"])
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.FAIL
+    assert trial.reasons[0].startswith(kind)
+    assert trial.rpo.streams["executions"].counts[kind] == 1
+
+
+def test_late_is_not_reordered_and_not_lost(world: Any) -> None:
+    """An execution that was booked from a resend is reported as late and costs nothing."""
+    rows = world.ledgers["recovered"]
+    world.ledgers["recovered"] = [{**rows[0], "seq": 99, "late": True}, *rows[1:]]
+    trial = analyse(world.history())
+    assert trial.rpo.streams["executions"].late == ("X1",)
+    assert trial.checks[-1].verdict is Verdict.PASS
+
+
+REQUIRED = [
+    Injected,
+    Witnessed,
+    Reverted,
+    LedgerFile,
+    ResourceSample,
+    ServiceBatch,
+    ServiceWatched,
+    SignalSeen,
+    StageReached,
+    StateRead,
+    Ended,
+]
+
+
+@pytest.mark.parametrize("kind", REQUIRED)
+def test_without_any_kind_of_record_nothing_passes(world: Any, kind: type) -> None:
+    """No evidence, no green: each kind of record that is taken away makes the trial UNKNOWN, or FAIL."""
+    trial = analyse(world.history(without=lambda record: isinstance(record, kind)))
+    assert trial.verdict is not Verdict.PASS
+    assert trial.reasons
+
+
+DOCUMENTS = [
+    *(
+        f"target/{name}"
+        for name in ["positions", "orders", "risk", "pnl", "connectivity", "market_data", "strategy"]
+    ),
+    "target/infrastructure",
+    "oracle/positions",
+    "oracle/orders",
+]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_without_any_document_nothing_passes(world: Any, name: str) -> None:
+    """Every single document is needed."""
+    del world.documents[name]
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.UNKNOWN
+    assert any(name.split("/")[1] in reason for reason in trial.reasons)
+
+
+@pytest.mark.parametrize("stage", ["steady", "observed", "reverted", "quiesced", "read", "closed"])
+def test_without_any_stage_nothing_passes(world: Any, stage: str) -> None:
+    """A life cycle with a hole in it proves nothing."""
+    trial = analyse(world.history(without=lambda r: isinstance(r, StageReached) and r.stage == stage))
+    assert trial.verdict is Verdict.UNKNOWN
+
+
+def test_every_cut_of_a_history_can_be_analysed(world: Any) -> None:
+    """Wherever a history was cut short, the analysis says so instead of breaking, and never passes."""
+    records = world.records()
+    for length in range(1, len(records), 7):
+        trial = analyse(type(world.history()).of(records[:length], world.folder))
+        assert trial.verdict is not Verdict.PASS
+        assert any("history-cut-short" in reason for reason in trial.reasons)
+        assert not any("checker-broke" in reason for reason in trial.reasons)
+
+
+def test_a_header_alone_is_needed(world: Any) -> None:
+    """Without a header there is no trial to speak of: a clear error."""
+    with pytest.raises(Exception, match="header"):
+        analyse(world.history(without=lambda record: isinstance(record, Header)))
+
+
+@pytest.mark.parametrize("bit", [None, False])
+def test_a_fault_that_did_not_bite_is_unknown(world: Any, bit: bool | None) -> None:
+    """A witness that saw nothing makes the trial UNKNOWN."""
+    world.witness = Witness(bit=bit, evidence={})
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.UNKNOWN
+    assert trial.reasons[0].startswith("fault-did-not-bite")
+
+
+def test_too_little_load_is_unknown(world: Any) -> None:
+    """The trial says how much load there was and how much was required."""
+    scenario = msgspec.structs.replace(world.plan.scenario, load=Load(minimum_per_s=500))
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.UNKNOWN
+    assert "no load at t0 (400/s, 500/s required)" in trial.reasons[0]
+
+
+def test_problems_become_reasons_and_failure_comes_first(world: Any) -> None:
+    """What the conductor noted is in the reasons; FAIL beats UNKNOWN."""
+    world.extra = [
+        Problem(code="no-quiet", text="market went on", mono_ns=T0),
+        Problem(code="revert-failed", text="still there", mono_ns=T0, verdict="FAIL"),
+    ]
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.FAIL
+    assert trial.reasons == ("revert-failed: still there", "no-quiet: market went on")
+
+
+def test_an_altered_ledger_is_unknown(world: Any) -> None:
+    """A ledger file that is not what was written then proves nothing."""
+    history = world.history()
+    path = world.folder / "ledger" / "executions.recovered.jsonl"
+    path.write_text(path.read_text() + "\n")
+    trial = analyse(history)
+    assert trial.rpo.events is None
+    assert any("altered after the trial" in reason for reason in trial.reasons)
+
+
+def test_nothing_acknowledged_is_no_success(world: Any) -> None:
+    """Zero lost of zero acknowledged is UNKNOWN."""
+    world.ledgers = {"acknowledged": [], "recovered": []}
+    assert any("nothing-acknowledged" in reason for reason in analyse(world.history()).reasons)
+
+
+def test_a_checker_that_breaks_is_unknown(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in one checker costs that check only, and its reason names the error."""
+
+    def broken(_facts: Any) -> Any:
+        raise ZeroDivisionError("seven")
+
+    monkeypatch.setattr("blackstart.check.steady.check", broken)
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.UNKNOWN
+    assert trial.reasons == tuple(r for r in trial.reasons if "ZeroDivisionError: seven" in r)
+
+
+def test_ruled_out_validators_are_left_out(world: Any) -> None:
+    """What the manifest rules out is neither green nor unknown: it is named with its reason."""
+    world.manifest = msgspec.structs.replace(world.manifest, not_applicable={"pnl": "keeps no books"})
+    del world.documents["target/pnl"]
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.PASS
+    assert "pnl" not in trial.validation
+    assert trial.not_applicable == {"pnl": "keeps no books"}
+    assert "keeps no books" in trial.checklist[3].evidence
+
+
+def test_the_note_is_computed_from_the_history(world: Any) -> None:
+    """The fill that set the fault off, and those up to t0, say how much of the large order was filled."""
+    trigger = Trigger(at="oracle", event="fill", where={"cum_quantity": 500})
+    scenario = msgspec.structs.replace(world.plan.scenario, trigger=trigger)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    for done, after in ((500, -2), (600, -1), (700, 5)):
+        fields = {"cl_ord_id": "L", "cum_quantity": done, "leaves_quantity": 1000 - done}
+        world.extra.append(OracleSeen(event="fill", mono_ns=T0 + after * MS, fields=fields))
+    assert analyse(world.history()).note == "600 of 1000 filled"
+
+
+def test_objectives_of_the_manifest_win(world: Any) -> None:
+    """A manifest may tighten a scenario's objective for its system."""
+    world.manifest = msgspec.structs.replace(world.manifest, objectives={"R1": {"rto_ms": 20}})
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.FAIL
+    assert trial.reasons[0].startswith("rto-exceeded")
+    assert trial.objectives["rto_ms"] == 20

@@ -1,0 +1,280 @@
+"""RTO over made-up recoveries: phases sum to the nanosecond, nothing is invented, unknown is not zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from blackstart.check import ResumeWatch, rto
+from blackstart.check.facts import Facts
+from blackstart.history.view import History
+from blackstart.model.manifest import Process, Service
+from blackstart.model.outcome import PHASES
+from blackstart.model.record import ProcessSeen, ServiceBatch, ServiceWatched, SignalSeen
+from blackstart.model.verdict import Verdict
+
+T0 = 10**12
+MS = 1_000_000
+PERIOD = 2_500_000
+NAMES = ("peer_lost", "promotion_started", "engine_ready", "state_validated")
+
+
+def measure(world: Any) -> Any:
+    """Measure the recovery."""
+    return rto.check(Facts(world.history()))[0]
+
+
+def phases(found: Any) -> list[int | None]:
+    """Return the five phases."""
+    return [getattr(found, f"{phase}_ns") for phase in PHASES]
+
+
+def codes(world: Any) -> set[str]:
+    """Return the codes of what the check says."""
+    return {finding.code for finding in rto.check(Facts(world.history()))[1].findings}
+
+
+def signal(event: str, mono_ns: int) -> SignalSeen:
+    """Make an event of the target."""
+    return SignalSeen(source="events", event=event, mono_ns=mono_ns, seen_mono_ns=mono_ns)
+
+
+def service(outage_ns: int, *, epoch: int = 1, tail_ns: int = 1000 * MS) -> list[tuple[int, str, int]]:
+    """Make a steady stream with one outage from t0 on."""
+    before = [(mono, "1-C1", 0) for mono in range(T0 - 4000 * MS, T0 + 1, PERIOD)]
+    return before + [
+        (mono, f"{epoch}-C2", 0) for mono in range(T0 + outage_ns, T0 + outage_ns + tail_ns, PERIOD)
+    ]
+
+
+def new_epoch(world: Any) -> None:
+    """Only later epochs count."""
+    world.plan = msgspec.structs.replace(
+        world.plan, scenario=msgspec.structs.replace(world.plan.scenario, new_epoch=True)
+    )
+
+
+gaps = st.lists(st.one_of(st.none(), st.integers(0, 200 * MS)), min_size=4, max_size=4)
+
+
+@given(gaps, st.integers(8 * MS, 400 * MS), st.integers(0, 5 * MS))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_phases_sum_exactly_and_are_never_invented(
+    world: Any, steps: list[int | None], outage_ns: int, uncertainty_ns: int
+) -> None:
+    """Known phases are never negative, all five sum to the total, a missing stamp gives None."""
+    world.service = service(outage_ns)
+    world.receipt = msgspec.structs.replace(world.receipt, uncertainty_ns=uncertainty_ns)
+    moment, world.signals = T0, []
+    for name, step in zip(NAMES, steps, strict=True):
+        if step is not None:
+            moment += step
+            world.signals.append(signal(name, moment))
+    found = rto.check(
+        Facts(History.of([r for r in world.records() if not isinstance(r, ProcessSeen)], world.folder))
+    )[0]
+    values = phases(found)
+    assert found.total_ns == outage_ns
+    assert all(value is None or value >= 0 for value in values)
+    if None not in values:
+        assert sum(value for value in values if value is not None) == found.total_ns
+    if steps[1] is None:
+        assert (found.response_ns, found.recovery_ns) == (None, None)
+    if steps[3] is None:
+        assert (found.validation_ns, found.resume_ns) == (None, None)
+    moments = [stamp.mono_ns for _, stamp in sorted(found.stamps.items())]
+    assert moments == sorted(moments)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 3)), max_size=60),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_live_and_final_rule_are_one(world: Any, after: list[tuple[int, int]], by_epoch: bool) -> None:
+    """What the watch says during a trial is what it says at the end, however the events were batched."""
+    if by_epoch:
+        new_epoch(world)
+    moment = T0
+    world.service = service(0, tail_ns=0)
+    for step, epoch in after:
+        moment += step * MS
+        world.service.append((moment, f"{epoch}-C", 0))
+    records = world.records()
+    live, answers = ResumeWatch.of(world.plan, world.manifest), set()
+    for record in records:
+        live.feed(record)
+        answers.add(live.resumed)
+    again = ResumeWatch.of(world.plan, world.manifest)
+    for record in records:
+        single = isinstance(record, ServiceBatch)
+        parts = [ServiceBatch(service="orders", events=[e]) for e in record.events] if single else [record]
+        for part in parts:
+            again.feed(part)
+    assert answers <= {None, again.resumed}
+    if again.resumed is not None:
+        assert again.resumed[0] > T0
+        if by_epoch:
+            assert int(again.resumed[1].split("-")[0]) > 1
+
+
+def test_in_flight_orders_are_no_resumption(world: Any) -> None:
+    """Orders of the old path that arrive shortly after t0, and a lone one in the outage, do not end it."""
+    late = [(T0 + 4 * MS, "1-C", 0), (T0 + 60 * MS, "1-C", 0)]
+    world.service = sorted(service(150 * MS) + late)
+    found = measure(world)
+    assert found.total_ns == 150 * MS
+    assert "stragglers" in codes(world)
+
+
+def test_only_a_later_epoch_counts_where_asked(world: Any) -> None:
+    """With `new_epoch` a long run of the old epoch after the outage is not the recovered path."""
+    new_epoch(world)
+    old = [(T0 + 40 * MS + n * PERIOD, "1-C", 0) for n in range(20)]
+    world.service = service(120 * MS, epoch=2) + old
+    world.service.sort()
+    assert measure(world).total_ns == 120 * MS
+
+
+def test_no_later_epoch_is_unknown_not_an_invented_outage(world: Any) -> None:
+    """Where the old epoch goes on, in-flight and new cannot be told apart."""
+    new_epoch(world)
+    world.service = service(PERIOD, tail_ns=1490 * MS)
+    assert measure(world).total_ns is None
+    assert "no-new-epoch" in codes(world)
+    assert rto.check(Facts(world.history()))[1].verdict is Verdict.UNKNOWN
+
+
+def test_no_interruption_is_told_by_its_gaps(world: Any) -> None:
+    """A stream that never stopped has no RTO, but its longest and its usual gap."""
+    world.service = service(PERIOD, tail_ns=1490 * MS)
+    found, result = rto.check(Facts(world.history()))
+    assert (found.interrupted, found.total_ns, found.censored_ns) == (False, None, None)
+    assert (found.longest_gap_ns, found.usual_gap_ns) == (PERIOD, PERIOD)
+    assert result.verdict is Verdict.PASS
+
+
+def test_a_service_that_stays_away_is_censored(world: Any) -> None:
+    """Not back by the end of watching: `> limit`, a FAIL, no invented total."""
+    world.service = service(0, tail_ns=0)
+    found, result = rto.check(Facts(world.history()))
+    assert (found.total_ns, found.censored_ns, found.interrupted) == (None, 1400 * MS, True)
+    assert result.verdict is Verdict.FAIL
+
+
+def test_unwatched_silence_is_unknown(world: Any) -> None:
+    """Where nobody watched between t0 and the end, neither outage nor resumption is claimed."""
+    world.service = service(0, tail_ns=0)
+    records = [r for r in world.records() if not isinstance(r, ServiceWatched)]
+    records.append(ServiceWatched(service="orders", since_mono_ns=T0 + 10 * MS, until_mono_ns=T0 + 1500 * MS))
+    found, result = rto.check(Facts(History.of(records, world.folder)))
+    assert (found.total_ns, found.censored_ns, found.interrupted) == (None, None, None)
+    assert result.verdict is Verdict.UNKNOWN
+
+
+def test_reconnected_watching_counts_as_one(world: Any) -> None:
+    """Two stretches of watching that touch are as good as one."""
+    records = [r for r in world.records() if not isinstance(r, ServiceWatched)]
+    for since, until in ((-6000, 700), (700, 1500)):
+        records.append(
+            ServiceWatched(service="orders", since_mono_ns=T0 + since * MS, until_mono_ns=T0 + until * MS)
+        )
+    assert rto.check(Facts(History.of(records, world.folder)))[0].total_ns == 30 * MS
+
+
+def test_too_few_events_before_are_no_baseline(world: Any) -> None:
+    """Without a rhythm before t0, silence after it proves nothing."""
+    world.service = [e for e in service(30 * MS) if e[0] > T0 - 3 * PERIOD]
+    assert "no-baseline" in codes(world)
+    assert measure(world).total_ns is None
+
+
+def test_stamp_within_uncertainty_is_moved_with_a_remark(world: Any) -> None:
+    """A death noticed before the kill call returned counts as noticed at t0, and that is said."""
+    world.signals[0] = signal("peer_lost", T0 - 1500)
+    found = measure(world)
+    assert found.detection_ns == 0
+    assert found.stamps["t1_detected"].uncertainty_ns == 1500
+    assert "stamps-touch" in codes(world)
+
+
+def test_validation_after_resumption_is_not_a_phase(world: Any) -> None:
+    """Trading before validation leaves two phases unknown."""
+    world.signals[3] = signal("state_validated", T0 + 45 * MS)
+    found = measure(world)
+    assert (found.validation_ns, found.resume_ns, found.total_ns) == (None, None, 30 * MS)
+    assert "phase-unknown" in codes(world)
+
+
+def test_the_chain_that_led_to_service_is_taken(world: Any) -> None:
+    """The validation before service counts, and the last recovery before that; later ones do not."""
+    world.signals += [
+        signal("engine_ready", T0 + 10 * MS),
+        signal("state_validated", T0 + 11 * MS),
+        signal("engine_ready", T0 + 23 * MS),
+        signal("engine_ready", T0 + 400 * MS),
+    ]
+    found = measure(world)
+    assert phases(found) == [MS, 2 * MS, 20 * MS, 2 * MS, 5 * MS]
+
+
+def test_the_operator_and_the_probe_stand_in_for_a_silent_target(world: Any) -> None:
+    """Blackstart as operator gives t1 to t3, not inferred; t4 stays unknown unless it is ruled out."""
+    world.signals = []
+    manifest = msgspec.structs.replace(
+        world.manifest, phases={}, processes={"engine": Process(command=("x",), restart="blackstart")}
+    )
+    world.manifest = manifest
+    for what, after in (("starting", 2), ("ready", 20)):
+        world.extra.append(ProcessSeen(component="engine", what=what, pid=2, mono_ns=T0 + after * MS))
+    found = measure(world)
+    assert phases(found) == [MS // 5, 2 * MS - MS // 5, 18 * MS, None, None]
+    assert not any(stamp.inferred for stamp in found.stamps.values())
+    assert "phase-unknown" in codes(world)
+    world.manifest = msgspec.structs.replace(manifest, not_applicable={"validated": "a plain store"})
+    assert codes(world) == {"validation-not-applicable"}
+
+
+def test_deductions_are_marked(world: Any) -> None:
+    """With neither events nor operator, the death and the readiness that we saw ourselves are inferred."""
+    world.signals = []
+    found = measure(world)
+    assert found.stamps["t1_detected"].inferred
+    assert found.stamps["t3_recovered"].inferred
+    assert "t2_responded" not in found.stamps
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "uncertainty_ns", "verdict"),
+    [(31, 0, Verdict.PASS), (29, 0, Verdict.FAIL), (29, 2 * MS, Verdict.UNKNOWN), (30.5, 0, Verdict.PASS)],
+)
+def test_objective_is_judged_with_its_uncertainty(
+    world: Any, limit_ms: float, uncertainty_ns: int, verdict: Verdict
+) -> None:
+    """Where the limit lies within the uncertainty of the total, nobody can tell."""
+    world.objectives(rto_ms=limit_ms)
+    world.service = [(m, k, uncertainty_ns) for m, k, _ in world.service]
+    assert rto.check(Facts(world.history()))[1].verdict is verdict
+
+
+def test_services_of_the_manifest_name_the_source(world: Any) -> None:
+    """The source of t5 is who saw the event."""
+    world.manifest = msgspec.structs.replace(world.manifest, services={"orders": Service(source="workload")})
+    assert measure(world).stamps["t5_resumed"].source.startswith("workload: ")
+
+
+def test_hiccups_before_the_fault_raise_the_bar_only_so_far() -> None:
+    """A gap without a fault makes a like gap afterwards no proof; one freeze does not hide an outage."""
+    from blackstart.check.service import usual  # noqa: PLC0415
+
+    calm = [n * PERIOD for n in range(1000)]
+    small = usual([*calm, calm[-1] + 10 * MS])
+    frozen = usual([*calm, calm[-1] + 900 * MS])
+    assert small is not None
+    assert frozen is not None
+    assert small.interruption_ns == 10 * MS
+    assert frozen.interruption_ns == 10 * PERIOD

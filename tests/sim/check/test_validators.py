@@ -1,0 +1,232 @@
+"""Every rule of the eight validators with a history that breaks it; `test_analyse` has the good one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from blackstart.check.facts import Facts
+from blackstart.check.validators import VALIDATORS
+from blackstart.history.view import History
+from blackstart.model.record import StateRead
+from blackstart.model.verdict import Verdict
+
+MS = 1_000_000
+READ = 10**12 + 2000 * MS
+Spoil = Callable[[Any], None]
+
+
+def outcome(world: Any, name: str) -> tuple[Verdict, set[str]]:
+    """Run one validator: its verdict and the codes of what decided it."""
+    result = VALIDATORS[name](Facts(world.history()))
+    return result.verdict, {f.code for f in result.findings if f.verdict is result.verdict}
+
+
+def item(key: str, place: str, index: int, **changes: Any) -> Spoil:
+    """Alter one entry of a list in a document."""
+
+    def spoil(world: Any) -> None:
+        entries = list(world.documents[key][place])
+        entries[index] = {**entries[index], **changes}
+        world.change(key, **{place: entries})
+
+    return spoil
+
+
+def top(key: str, **changes: Any) -> Spoil:
+    """Alter a document's own fields."""
+    return lambda world: world.change(key, **changes)
+
+
+def oracle_order(**changes: Any) -> Spoil:
+    """Alter the order that rests at the exchange."""
+
+    def spoil(world: Any) -> None:
+        world.documents["oracle/orders"] = [{**world.documents["oracle/orders"][0], **changes}]
+
+    return spoil
+
+
+def oracle_position(**changes: Any) -> Spoil:
+    """Alter what the exchange states of ALFA."""
+
+    def spoil(world: Any) -> None:
+        found = world.documents["oracle/positions"]
+        world.documents["oracle/positions"] = {**found, "ALFA": {**found["ALFA"], **changes}}
+
+    return spoil
+
+
+def samples(count: int = 4, **changes: Any) -> Spoil:
+    """Alter the last measurements of the host."""
+
+    def spoil(world: Any) -> None:
+        kept = world.samples[: -count or None]
+        world.samples = [*kept, *(world.sample(n, **changes) for n in range(len(kept), len(kept) + count))]
+
+    return spoil
+
+
+def component(**changes: Any) -> Spoil:
+    """Alter the last measurements of the component."""
+
+    def spoil(world: Any) -> None:
+        changed = [
+            msgspec.structs.replace(s, components={"engine": {**s.components["engine"], **changes}})
+            for s in world.samples[-4:]
+        ]
+        world.samples = [*world.samples[:-4], *changed]
+
+    return spoil
+
+
+LIMITS = {"position": {"*": 1000}, "gross_notional": 10**12, "concentration_pct": 100.0}
+USAGE = {"position": {"ALFA": 40, "BRAVO": 20}, "gross_notional": 80_100_000}
+
+FAILING: list[tuple[str, Spoil, str]] = [
+    ("positions", item("target/positions", "positions", 0, quantity=-41), "position-mismatch"),
+    ("positions", item("target/positions", "positions", 0, cash=1), "cash-mismatch"),
+    ("positions", top("target/positions", positions=[]), "position-mismatch"),
+    ("positions", top("target/risk", limits={**LIMITS, "position": {"*": 39}}), "position-limit"),
+    ("orders", top("target/orders", orders=[]), "order-not-internal"),
+    ("orders", lambda world: world.documents.update({"oracle/orders": []}), "order-not-at-exchange"),
+    ("orders", oracle_order(status="partially_filled"), "order-state-mismatch"),
+    ("orders", oracle_order(leaves_quantity=9), "order-mismatch"),
+    ("orders", item("target/orders", "orders", 0, status="pending_new"), "order-state-mismatch"),
+    ("risk", top("target/risk", usage={**USAGE, "position": {"ALFA": 40}}), "risk-usage-wrong"),
+    ("risk", top("target/risk", usage={**USAGE, "gross_notional": 90_000_000}), "risk-usage-wrong"),
+    ("risk", top("target/risk", breaches=["too much"]), "limit-breached"),
+    ("risk", top("target/risk", limits={**LIMITS, "position": {"*": 39}}), "position-limit"),
+    ("risk", top("target/risk", limits={**LIMITS, "gross_notional": 1000}), "capital-limit"),
+    ("risk", top("target/risk", limits={**LIMITS, "position": {"*": 999}}), "limits-changed"),
+    ("pnl", top("target/pnl", realised=0), "pnl-mismatch"),
+    ("pnl", top("target/pnl", realised=float("nan")), "pnl-not-finite"),
+    ("pnl", top("target/pnl", total=1), "pnl-does-not-add-up"),
+    ("connectivity", item("target/connectivity", "links", 1, connected=False), "not-connected"),
+    (
+        "market_data",
+        item("target/market_data", "symbols", 0, last_update_mono_ns=READ - 1001 * MS),
+        "stale-market-data",
+    ),
+    ("market_data", item("target/market_data", "symbols", 0, stale=True), "stale-market-data"),
+    ("market_data", item("target/market_data", "symbols", 0, last_update_mono_ns=None), "no-market-data"),
+    ("strategy", top("target/strategy", initialised=False), "not-initialised"),
+    ("strategy", item("target/strategy", "indicators", 0, value=float("inf")), "indicator-invalid"),
+    ("strategy", item("target/strategy", "indicators", 0, value=None), "indicator-invalid"),
+    ("strategy", item("target/strategy", "indicators", 0, samples=3), "indicator-reset"),
+    ("strategy", item("target/strategy", "indicators", 0, symbol="OTHER"), "indicator-missing"),
+    ("infrastructure", samples(8, disk_percent=91.0), "disk-high"),
+    ("infrastructure", component(state="disk-sleep"), "stuck-thread"),
+    ("infrastructure", component(state="running", cpu_s=5), "stuck-thread"),
+    ("infrastructure", component(rss=400_000_000), "memory-leak"),
+    (
+        "infrastructure",
+        item("target/infrastructure", "threads", 0, heartbeat_mono_ns=READ - 5001 * MS),
+        "stuck-thread",
+    ),
+    (
+        "infrastructure",
+        item("target/infrastructure", "timers", 0, last_fired_mono_ns=READ - 4001 * MS),
+        "timer-stopped",
+    ),
+    (
+        "infrastructure",
+        top("target/infrastructure", configuration={"loaded": False}),
+        "configuration-not-loaded",
+    ),
+    (
+        "infrastructure",
+        top("target/infrastructure", configuration={"loaded": True, "sha256": "other"}),
+        "configuration-changed",
+    ),
+    ("infrastructure", top("target/infrastructure", logging={"last_written_mono_ns": 1}), "log-silent"),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil", "code"), FAILING, ids=[f"{n}-{c}" for n, _, c in FAILING])
+def test_a_broken_rule_fails(world: Any, name: str, spoil: Spoil, code: str) -> None:
+    """The validator FAILs with the code of the rule that is broken."""
+    spoil(world)
+    verdict, codes = outcome(world, name)
+    assert verdict is Verdict.FAIL
+    assert code in codes
+
+
+UNKNOWN: list[tuple[str, Spoil, str]] = [
+    ("positions", lambda world: world.documents.update({"oracle/positions": {}}), "nothing-to-compare"),
+    ("positions", lambda w: w.ledgers["acknowledged"].pop(), "oracle-inconsistent"),
+    ("orders", top("target/orders", orders=[{"status": "new"}]), "malformed-document"),
+    ("risk", top("target/risk", usage=None), "no-usage"),
+    ("risk", top("target/risk", limits={"position": {}}), "no-limits"),
+    ("pnl", top("target/pnl", by_symbol={}), "no-mark"),
+    ("connectivity", top("target/connectivity", links=[]), "nothing-to-compare"),
+    ("market_data", top("target/market_data", symbols=[]), "nothing-to-compare"),
+    ("strategy", lambda world: world.before.clear(), "not-read"),
+    ("strategy", top("target/strategy", indicators=None), "malformed-document"),
+    ("infrastructure", lambda world: world.samples.clear(), "not-measured"),
+    ("infrastructure", samples(12, components={}), "not-measured"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "spoil", "code"), UNKNOWN, ids=[f"{n}-{c}" for n, _, c in UNKNOWN])
+def test_what_cannot_be_seen_is_unknown(world: Any, name: str, spoil: Spoil, code: str) -> None:
+    """A validator that cannot look says UNKNOWN and why; it never passes."""
+    spoil(world)
+    verdict, codes = outcome(world, name)
+    assert verdict is not Verdict.PASS
+    assert code in {
+        f.code for f in VALIDATORS[name](Facts(world.history())).findings if f.verdict is Verdict.UNKNOWN
+    }
+    assert codes
+
+
+@pytest.mark.parametrize("name", sorted(VALIDATORS))
+def test_an_error_while_reading_is_unknown(world: Any, name: str) -> None:
+    """A document that answered with an error is UNKNOWN, with that error in the reason."""
+    records = [
+        msgspec.structs.replace(r, document=None, error="503 Service Unavailable")
+        if isinstance(r, StateRead) and r.moment == "after" and r.name == name and r.side == "target"
+        else r
+        for r in world.records()
+    ]
+    result = VALIDATORS[name](Facts(History.of(records, world.folder)))
+    assert result.verdict is Verdict.UNKNOWN
+    assert any("503" in finding.text for finding in result.findings)
+
+
+def test_cold_restart_may_begin_indicators_anew(world: Any) -> None:
+    """After a cold restart fewer samples are a remark."""
+    scenario = msgspec.structs.replace(world.plan.scenario, recovery="cold")
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    item("target/strategy", "indicators", 0, samples=3)(world)
+    assert outcome(world, "strategy") == (Verdict.PASS, {"indicator-reset"})
+
+
+def test_exposure_may_count_open_orders(world: Any) -> None:
+    """Usage that includes the worst that open orders could make is accepted if it is so for all symbols."""
+    worst = {"position": {"ALFA": 40, "BRAVO": 20}, "gross_notional": 80_100_000}
+    order = {**world.documents["oracle/orders"][0], "side": "sell"}
+    world.documents["oracle/orders"] = [order]
+    for alfa, verdict in ((50, Verdict.PASS), (40, Verdict.PASS), (45, Verdict.FAIL)):
+        worst["position"] = {"ALFA": alfa, "BRAVO": 20}
+        world.change("target/risk", usage={**worst, "gross_notional": alfa * 1_005_000 + 20 * 1_995_000})
+        assert outcome(world, "risk")[0] is verdict
+
+
+def test_profit_tolerance_is_the_objective(world: Any) -> None:
+    """One hundred dollars are tolerated unless the objectives say otherwise."""
+    world.change(
+        "target/pnl", realised=2_100_000 + 999_999, total=world.documents["target/pnl"]["total"] + 999_999
+    )
+    assert outcome(world, "pnl")[0] is Verdict.PASS
+    world.objectives(pnl_tolerance=1.0)
+    assert outcome(world, "pnl")[0] is Verdict.FAIL
+
+
+def test_busy_host_is_a_remark(world: Any) -> None:
+    """High CPU and memory warn, as in the source document."""
+    samples(8, cpu_percent=99.0, memory_percent=95.0)(world)
+    assert outcome(world, "infrastructure") == (Verdict.PASS, {"cpu-high", "memory-high"})
