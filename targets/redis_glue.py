@@ -2,11 +2,17 @@
 
 import redis.asyncio as redis
 
-LOST = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError)  # no answer: it may have been written
+LOST = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.BusyLoadingError,
+)  # no answer: it may have been written
 
 
 async def connect(settings):
-    client = redis.Redis(port=int(settings["port"]), single_connection_client=True, retry=None, decode_responses=True)
+    client = redis.Redis(
+        port=int(settings["port"]), single_connection_client=True, retry=None, decode_responses=True
+    )
     await client.ping()
     return client
 

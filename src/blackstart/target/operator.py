@@ -14,7 +14,7 @@ from blackstart.model.manifest import Process, Ready
 from blackstart.model.record import ProcessSeen
 from blackstart.target import proc, readiness, spawn
 from blackstart.target.spawn import Child, Launch
-from blackstart.target.variables import expand, expand_all
+from blackstart.target.variables import expand, expand_all, names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -113,18 +113,20 @@ class Operator:
         return await self.spawn(launch)
 
     async def _run(self, name: str, process: Process, child: Child) -> None:
-        ready = self._ready(name, process.ready)
-        await self._refuse_taken(name, ready)
-        self._remove_stale(ready, self._endpoints(name))
+        endpoints = self._endpoints(name)
+        if not _own_variables(name, process.ready):
+            ready = self._ready(name, process.ready)
+            await self._refuse_taken(name, ready)
+            _remove(ready.file)
+        _remove(endpoints)
         log = child.launch.log
         since = log.stat().st_size
         self._children[name] = child
         child.on_exit = lambda child: self._exited(name, child)
         child.release()
         self._seen(name, "started", child.ref.pid)
-        checking = readiness.check(ready, log, since)
-        asked_ns = await self._until_ready(name, child, checking, ready.limit_s, since)
-        self._read_endpoints(name)
+        checking = self._checking(name, process.ready, endpoints, log, since)
+        asked_ns = await self._until_ready(name, child, checking, process.ready.limit_s, since)
         now = self._clock.now().mono_ns
         self._seen(name, "ready", child.ref.pid, mono_ns=now, uncertainty_ns=now - asked_ns)
 
@@ -201,18 +203,28 @@ class Operator:
         }
         return msgspec.structs.replace(ready, **found)
 
-    def _remove_stale(self, ready: Ready, endpoints: Path | None) -> None:
-        """Files of the life before must not make the new one look ready."""
-        for path in (Path(ready.file) if ready.file else None, endpoints):
-            if path is not None:
-                path.unlink(missing_ok=True)
+    def _checking(
+        self, name: str, ready: Ready, endpoints: Path | None, log: Path, since: int
+    ) -> Callable[[], Awaitable[bool]]:
+        """Return the question whether a process is ready. Its endpoints file comes first: the question may need its values."""
+        ask: Callable[[], Awaitable[bool]] | None = None
+
+        async def checking() -> bool:
+            nonlocal ask
+            if ask is None:
+                if endpoints is not None and not endpoints.exists():
+                    return False
+                self._read_endpoints(name, endpoints)
+                ask = readiness.check(self._ready(name, ready), log, since)
+            return await ask()
+
+        return checking
 
     def _endpoints(self, name: str) -> Path | None:
         text = self._process(name).endpoints
         return None if text is None else Path(expand(text, self.values, where=f"processes.{name}.endpoints"))
 
-    def _read_endpoints(self, name: str) -> None:
-        path = self._endpoints(name)
+    def _read_endpoints(self, name: str, path: Path | None) -> None:
         if path is None:
             return
         try:
@@ -260,6 +272,17 @@ class Operator:
                 detail=detail or {},
             )
             self._sink(record)
+
+
+def _own_variables(name: str, ready: Ready) -> bool:
+    """Say whether the question needs values that only the process itself can tell."""
+    return any(variable.split(".")[0] == name for variable in names(msgspec.to_builtins(ready)))
+
+
+def _remove(path: str | Path | None) -> None:
+    """A file of the life before must not make the new one look ready."""
+    if path is not None:
+        Path(path).unlink(missing_ok=True)
 
 
 def _log_hint(log: Path, since: int) -> str:
