@@ -136,8 +136,7 @@ class _Audit:
 
     def result(self, out: Path | None, listed: int, t0_mono_ns: int | None) -> AuditResult:
         """Run everything."""
-        with damage_located(self._ledger.path), damage_located(self._held.path):
-            self._join()
+        self._first_join()
         self._refuse_bad_rows()
         if self._ledger_repeats():
             self._merge_ledger()
@@ -171,6 +170,18 @@ class _Audit:
             CREATE TEMP VIEW held AS SELECT {key} AS key, {held.column("seq", "BIGINT")} AS seq,
               {_digest(held)} AS c, coalesce({held.column("late", "BOOLEAN")}, false) AS late
               FROM held_file""")
+
+    def _first_join(self) -> None:
+        """Join; where that fails, read each file alone to say which one is damaged."""
+        try:
+            self._join()
+        except (duckdb.InterruptException, duckdb.OutOfMemoryException):
+            raise
+        except duckdb.Error:
+            for ledger in (self._ledger, self._held):
+                with damage_located(ledger.path):
+                    self._con.execute(f"SELECT count(hash({ledger.name})) FROM {ledger.name}").fetchall()
+            raise
 
     def _join(self) -> None:
         """Put both sides together: `ls` and `rs` are the orders, `f` the flags, `k` a remarkable key."""

@@ -26,6 +26,7 @@ OUTCOMES = ("ok", "info", "fail")
 INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
 )
+INTEGRAL = ("BIGINT", "UBIGINT")
 COLUMNS = {
     "key": "VARCHAR",
     "seq": "BIGINT",
@@ -81,14 +82,23 @@ def attach(con: DuckDBPyConnection, path: Path, name: str) -> Ledger:
             con.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet({quote(path)})")
             return _checked(path, name, _types(con, name))
         if text.endswith(JSON_LINES):
-            shape = ", ".join(f"{column}: '{kind}'" for column, kind in COLUMNS.items())
+            shape = ", ".join(f"{column}: 'JSON'" for column in COLUMNS)
             source = f"read_json({quote(path)}, format = 'newline_delimited', columns = {{{shape}}})"
-            con.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {source}")
+            values = ", ".join(_strict(column, kind) for column, kind in COLUMNS.items())
+            con.execute(f"CREATE TEMP TABLE {name} AS SELECT {values} FROM {source}")
             return Ledger(path=path, name=name, types=dict(COLUMNS))
     endings = " ".join((*PARQUET, *JSON_LINES))
     raise LedgerError(
         "is of no known form", where=str(path), hint=f"use a file that ends in one of: {endings}"
     )
+
+
+def _strict(column: str, kind: str) -> str:
+    """Return SQL that takes a JSON value as what it is: DuckDB alone would round 1.7 and call 7 true."""
+    allowed = {"BIGINT": INTEGRAL, "BOOLEAN": ("BOOLEAN",), "VARCHAR": ("VARCHAR", *INTEGRAL)}[kind]
+    wrong = f"json_type({column}) NOT IN {(*allowed, 'NULL')}"
+    value = f"({column} ->> '$')::{kind}"
+    return f"CASE WHEN {wrong} THEN error('{column} is of a wrong type') ELSE {value} END AS {column}"
 
 
 def _types(con: DuckDBPyConnection, name: str) -> dict[str, str]:
