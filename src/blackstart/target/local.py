@@ -52,6 +52,7 @@ class LocalTarget:
             manifest, run_dir=self.run_dir, values=self.values, clock=clock, sink=sink, protect=protect
         )
         self._deaths: dict[ProcessRef, tuple[int, asyncio.Event]] = {}
+        self._one_at_a_time = asyncio.Lock()
         self._connections: dict[str, http.Connection] = {}
 
     async def open(self) -> None:
@@ -162,7 +163,7 @@ class LocalTarget:
         url = self.expand(spec.url or "", where=f"{where}.url")
         connection = self._connections.setdefault(url, http.Connection(url))
         try:
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(5.0), self._one_at_a_time:
                 answer = await connection.request()
         except (OSError, TimeoutError) as error:
             raise TargetError(f"{url} cannot be reached: {error}", where=where) from None
