@@ -123,7 +123,7 @@ class Router:
         self.session_up = False
         self.since_ns = now().mono_ns
         """Since when the session is up or down."""
-        # Without a store of our own the exchange may remember numbers that we do not: a cold start resets both.
+        # The exchange may remember numbers that a store lost: a cold start resets both sides.
         self.reset_asked = store.next_in == store.next_out == 1
         self._wire: Wire | None = None
         self._engine: Link | None = None

@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvloop
@@ -31,6 +32,7 @@ from paperfirm.supervisor.specs import component_specs, server_spec
 from paperfirm.supervisor.web import routes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from paperfirm.config import Ports, UpOptions
@@ -71,12 +73,12 @@ async def _run(options: UpOptions) -> None:
     plans = _plan_servers(options, reservations.ports)
     firm = _firm(options, reservations.ports, plans)
     save_firm(firm)
-    _write_endpoints(firm)
     state = options.dir / "state" / "supervisor"
     state.mkdir(parents=True, exist_ok=True)
     specs = [*map(server_spec, plans.values()), *component_specs(firm)]
-    supervised = Supervised(firm, specs, events.emit, state=state)
+    supervised = Supervised(firm, specs, _unfailing(events), state=state)
     web = await serve(firm.ports["supervisor"].http, routes(supervised))
+    _write_endpoints(firm)
     try:
         starting = asyncio.create_task(_start(supervised, plans))
         starting.add_done_callback(lambda task: stop.set() if task.exception() else None)
@@ -158,6 +160,19 @@ async def _beat(supervised: Supervised) -> None:
     while True:
         await asyncio.sleep(POLL_S)
         await supervised.beat()
+
+
+def _unfailing(events: EventLog) -> Callable[..., int]:
+    """Return an `emit` for which a full disk is no reason to stop supervising."""
+
+    def emit(event: str, **detail: Any) -> int:
+        try:
+            return events.emit(event, **detail)
+        except OSError as error:
+            print(f"paperfirm: event {event} {detail} not written: {error}", file=sys.stderr)
+            return detail.get("mono_ns") or time.monotonic_ns()
+
+    return emit
 
 
 def _former_ports(directory: Path) -> dict[str, Ports]:

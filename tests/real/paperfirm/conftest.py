@@ -53,9 +53,8 @@ class World:
         """Start the firm and wait until it trades."""
         assert self.supervisor is None
         exchange = self.folder / "exchange" / "endpoints.json"
-        self.supervisor = subprocess.Popen(
-            _python("paperfirm.cli", "up", "--dir", self.firm_folder, "--exchange", exchange)
-        )
+        command = _python("paperfirm.cli", "up", "--dir", self.firm_folder, "--exchange", exchange)
+        self.supervisor = subprocess.Popen(command)
         pid = self.supervisor.pid
         self.wait(lambda: (self.firm_folder / "endpoints.json").exists() and self.endpoints["pid"] == pid)
         try:
@@ -65,7 +64,9 @@ class World:
 
     def account(self) -> str:
         """Tell what happened lately, for a failing test."""
-        lines = [event for path in (self.firm_folder / "events").glob("*") for event in self.events(path.stem)]
+        lines = [
+            event for path in (self.firm_folder / "events").glob("*") for event in self.events(path.stem)
+        ]
         latest = sorted(lines, key=lambda event: int(event["mono_ns"]))[-60:]
         return "\n".join(f"{e['mono_ns']} {e['component']} {e['event']} {e['detail']}" for e in latest)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from paperfirm.servers import Identity, Kind, choose_identity, enter, placement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +93,32 @@ def test_both_engines_killed_at_once(world: Any) -> None:
     assert world.down() == 0
 
 
+def test_recorder_queue_and_database_killed_together(world: Any) -> None:
+    """Whatever of the recording dies at once, trading goes on and every execution is in the database once."""
+    world.wait(lambda: world.components()["postgres"]["state"] == "running")
+    world.trade(20, tag="t")
+    pids = {name: world.kill(name) for name in ("recorder", "nats", "postgres")}
+    world.trade(20, tag="u")
+    world.wait(lambda: all(world.components()[name]["pid"] not in {None, pids[name]} for name in pids))
+    world.wait(world.books_agree)
+    world.wait(world.database_agrees)
+    assert world.down() == 0
+
+
+def test_a_firm_that_lost_everything_starts_cold(world: Any) -> None:
+    """Without a single file of its own the firm rebuilds its books from the exchange and trades on."""
+    world.trade(30, tag="t")
+    world.wait(world.books_agree)
+    assert world.down() == 0
+    shutil.rmtree(world.firm_folder)
+    world.up()
+    world.wait(world.books_agree)
+    assert len(world.firm_executions()) >= 30
+    assert not [answer for answer in world.trade(10, tag="u").values() if answer.startswith("rejected")]
+    world.wait(world.books_agree)
+    assert world.down() == 0
+
+
 def test_a_killed_supervisor_takes_everything_along(world: Any) -> None:
     """Kill -9 of the supervisor leaves no process of the firm running, and the next start recovers."""
     world.trade(20, tag="t")
@@ -133,3 +164,59 @@ def test_two_firms_at_once(make_world: Callable[[], Any]) -> None:
         each.wait(each.books_agree)
         assert not [child for child in each.components().values() if child["restarts"]]
     assert [each.down() for each in worlds] == [0, 0]
+
+
+def test_rapid_crashes_end_in_back_off_and_recovery(world: Any) -> None:
+    """A component killed again and again is restarted ever more slowly and works once it is left alone."""
+    world.trade(10, tag="t")
+    for count in range(1, 5):
+        pid = world.kill("router")
+        world.wait(lambda count=count: world.components()["router"]["restarts"] >= count)
+        world.wait(lambda pid=pid: world.components()["router"]["pid"] not in {None, pid})
+    assert [e["detail"]["delay_ms"] for e in world.events("supervisor", "component_back_off")] == [
+        100,
+        200,
+        400,
+    ]
+    world.wait(world.trades)
+    world.trade(10, tag="u")
+    world.wait(world.books_agree)
+    assert world.down() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="every other test here already runs as an ordinary user")
+def test_an_ordinary_user_needs_nothing_more() -> None:
+    """The firm comes up, trades and stops for an ordinary user with a home of its own."""
+    best = choose_identity()
+    direct = Identity(Kind.SET_UID, best.uid, best.gid)
+    # An interpreter below /root cannot be run by others: there, a user namespace makes the ordinary user.
+    identity = direct if placement.reachable(Path(sys.executable), direct) else best
+    home = Path(tempfile.mkdtemp(prefix="home-", dir="/var/tmp"))
+    placement.give_to(home, identity)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        __file__,
+        "-k",
+        "cleanly",
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            preexec_fn=enter(identity),
+            env={**os.environ, "HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parents[3],
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 passed" in done.stdout
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,152 @@
+"""Children of the supervisor: real processes, watched by pidfd."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from paperfirm.servers import Identity, Kind
+from paperfirm.supervisor import child as child_module
+from paperfirm.supervisor.child import RAPID_DEATHS, Child, Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    import pytest
+
+SLEEPER = "import time; time.sleep(600)"
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(600)
+"""
+
+
+class Watched:
+    """A child with everything that it reported."""
+
+    def __init__(self, folder: Path, program: str, **options: Any) -> None:
+        self.events: list[tuple[str, int, dict[str, Any]]] = []
+        self.ready = asyncio.Event()
+        self.log = folder / "child.log"
+        spec = Spec(
+            name="child",
+            argv=[sys.executable, "-c", program],
+            log=self.log,
+            identity=Identity(Kind.SAME, os.geteuid(), os.getegid()),
+            is_ready=self.is_ready,
+            **options,
+        )
+        self.child = Child(spec, self.emit, on_exit=lambda _: None)
+
+    async def is_ready(self, _pid: int) -> bool:
+        """Be ready once the program has written something, or at once if it never does."""
+        return "print" not in self.child.spec.argv[-1] or bool(self.log.read_bytes())
+
+    def emit(self, event: str, *, mono_ns: int = 0, **detail: Any) -> int:
+        """Remember an event with its stamp."""
+        stamp = mono_ns or time.monotonic_ns()
+        self.events.append((event, stamp, detail))
+        return stamp
+
+    def count(self, name: str) -> int:
+        """Return how often an event was reported."""
+        return sum(event == name for event, _, _ in self.events)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run on the loop that the supervisor uses."""
+    uvloop.run(asyncio.wait_for(work, 60))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Poll; the caller's time limit ends it."""
+    while not condition():  # noqa: ASYNC110 - any condition, not an event
+        await asyncio.sleep(0.002)
+
+
+def test_a_death_is_noticed_at_once_and_answered_at_once(tmp_path: Path) -> None:
+    """The pidfd tells a kill -9 within milliseconds, with the signal, and the first restart does not wait."""
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path, SLEEPER)
+        watched.child.start()
+        await until(lambda: watched.child.state == "running")
+        pid = watched.child.pid
+        assert pid is not None
+        killed_ns = time.monotonic_ns()
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: watched.child.pid not in {None, pid})
+        (exited,) = [event for event in watched.events if event[0] == "component_exited"]
+        assert exited[2] == {"component": "child", "pid": pid, "signal": 9}
+        assert killed_ns < exited[1] < killed_ns + 2_000_000_000
+        assert watched.child.restarts == 1
+        assert watched.count("component_back_off") == 0
+        await watched.child.stop()
+        assert watched.child.state == "stopped"
+
+    run(scenario())
+
+
+def test_rapid_deaths_back_off_and_call_an_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that dies at every start is tried ever more slowly and reported as given up once."""
+    monkeypatch.setattr(child_module, "FIRST_S", 0.001)
+    monkeypatch.setattr(child_module, "LONGEST_S", 0.05)
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path, "raise SystemExit(3)")
+        watched.child.start()
+        await until(lambda: watched.count("component_started") > RAPID_DEATHS + 1)
+        await watched.child.stop()
+        delays = [e[2]["delay_ms"] for e in watched.events if e[0] == "component_back_off"]
+        assert delays == sorted(delays)
+        assert delays[-1] == 50
+        assert watched.count("component_given_up") == 1
+        exits = [e[2] for e in watched.events if e[0] == "component_exited"]
+        assert {e.get("exit_status") for e in exits[:-1]} == {3}  # the last one was stopped
+
+    run(scenario())
+
+
+def test_a_program_that_cannot_be_started_is_reported(tmp_path: Path) -> None:
+    """A missing program is an event and a back-off, not the end of the supervisor."""
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path, SLEEPER)
+        watched.child.spec = Spec(
+            name="child",
+            argv=[str(tmp_path / "missing")],
+            log=watched.log,
+            identity=watched.child.spec.identity,
+            is_ready=watched.is_ready,
+        )
+        watched.child.start()
+        await until(lambda: watched.count("component_start_failed") > 2)
+        assert watched.child.pid is None
+        await watched.child.stop()
+        assert watched.child.state == "stopped"
+
+    run(scenario())
+
+
+def test_a_deaf_child_is_stopped_by_force(tmp_path: Path) -> None:
+    """A child that ignores SIGTERM does not keep the firm from stopping."""
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path, STUBBORN, stop_limit_s=0.2)
+        watched.child.start()
+        await until(lambda: watched.child.state == "running")
+        await watched.child.stop()
+        assert watched.count("component_killed") == 1
+        assert watched.child.pid is None
+        assert watched.child.restarts == 0
+
+    run(scenario())
