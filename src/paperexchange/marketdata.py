@@ -31,9 +31,7 @@ class Subscription(msgspec.Struct):
 class Feed(asyncio.DatagramProtocol):
     """Publishes book changes and trades."""
 
-    def __init__(
-        self, sequence: Callable[[], int], *, on_datagram: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, sequence: Callable[[], int]) -> None:
         """`sequence` gives the newest market-data number of the venue."""
         self.epoch = 0
         self.base = 0

@@ -192,11 +192,21 @@ class Member:
         """Send an application message."""
         self.carry_out(self.session.send(Message.of(msg_type, fields), now()))
 
-    def order(self, *, side: str = "1", quantity: int = 100, price: str | None = "90.00", **extra: Any) -> str:
-        """Send a limit order (market without a price) in ALFA; its ClOrdID. `extra`: `t59="3"` sets field 59."""
+    def order(
+        self, *, side: str = "1", quantity: int = 100, price: str | None = "90.00", **extra: Any
+    ) -> str:
+        """Send a limit order (market without price) in ALFA; its ClOrdID. `t59="3"` sets field 59."""
         self._ids += 1
         cl_ord_id = extra.pop("t11", f"C{self._ids}-{id(self)}")
-        fields = {11: cl_ord_id, 1: "FIRM", 55: "ALFA", 54: side, 38: quantity, 40: "2" if price else "1", 44: price}
+        fields = {
+            11: cl_ord_id,
+            1: "FIRM",
+            55: "ALFA",
+            54: side,
+            38: quantity,
+            40: "2" if price else "1",
+            44: price,
+        }
         fields |= {int(name[1:]): value for name, value in extra.items()}
         self.send("D", fields)
         return str(cl_ord_id)

@@ -21,15 +21,19 @@ from paperexchange.model import (
     ReplaceOrder,
     Side,
 )
+from paperexchange.rules import (
+    OTHER,
+    TOO_LATE,
+    UNKNOWN_ORDER,
+    Refusal,
+    amend_refusal,
+    order_refusal,
+    replace_refusal,
+)
 from paperexchange.scripts import FillScript, FillScripts
 from paperexchange.state import State
 
 Record = Callable[[f.Fact], None]
-MAX_CL_ORD_ID = 64
-MAX_QUANTITY = 10_000_000
-
-UNKNOWN_SYMBOL, CLOSED, DUPLICATE, BAD_QUANTITY, BAD_PRICE, UNSUPPORTED = 1, 2, 6, 13, 99, 11
-TOO_LATE, UNKNOWN_ORDER, ALREADY_PENDING, DUPLICATE_CL_ORD_ID, OTHER = 0, 1, 3, 6, 99
 
 
 class Venue:
@@ -47,7 +51,7 @@ class Venue:
 
     def submit(self, request: NewOrder, at: At) -> Order | None:
         """Accept or reject, then match, then rest or cancel the remainder. None when rejected."""
-        refusal = self._refusal(request)
+        refusal = order_refusal(request, self.state, self.instruments)
         if refusal is not None:
             self._reject(request, *refusal, at)
             return None
@@ -65,26 +69,6 @@ class Venue:
 
     def _matching(self) -> bool:
         return self.state.phase == "continuous"
-
-    def _refusal(self, request: NewOrder) -> tuple[int, str] | None:  # noqa: PLR0911 - one line a rule
-        instrument = self.instruments.get(request.symbol)
-        phase = self.state.phase
-        if instrument is None:
-            return UNKNOWN_SYMBOL, f"unknown symbol {request.symbol!r}"
-        if phase in ("close", "settlement"):
-            return CLOSED, f"no new orders in phase {phase}"
-        if phase != "continuous" and (request.type == "market" or request.tif == "ioc"):
-            return CLOSED, f"only limit day orders in phase {phase}"
-        if not 0 < request.quantity <= MAX_QUANTITY:
-            return BAD_QUANTITY, f"quantity must be 1 to {MAX_QUANTITY}"
-        if not 0 < len(request.cl_ord_id) <= MAX_CL_ORD_ID:
-            return BAD_PRICE, f"ClOrdID must have 1 to {MAX_CL_ORD_ID} characters"
-        if request.type == "limit" and (request.price <= 0 or request.price % instrument.tick):
-            return BAD_PRICE, f"price must be a positive multiple of {instrument.tick / 10_000:g}"
-        account = self.state.account(request.account)
-        if account.member and request.cl_ord_id in account.by_cl_ord_id:
-            return DUPLICATE, f"duplicate ClOrdID {request.cl_ord_id}"
-        return None
 
     def _reject(self, request: NewOrder, reason: int, text: str, at: At) -> None:
         self._record(
@@ -213,7 +197,7 @@ class Venue:
     def cancel(self, request: CancelOrder, at: At) -> bool:
         """Pending cancel, then cancel, or a cancel reject; whether the order was cancelled."""
         order = self.find(request.account, request.orig_cl_ord_id, request.order_id)
-        refusal = self._amend_refusal(request, order)
+        refusal = amend_refusal(request, order, self.state)
         if refusal is not None or order is None:
             self._refuse_amend(request, order, refusal or (UNKNOWN_ORDER, "unknown order"), 1, at)
             return False
@@ -238,7 +222,9 @@ class Venue:
     def replace(self, request: ReplaceOrder, at: At) -> bool:
         """Pending replace, then the new price and quantity, then matching; or a cancel reject."""
         order = self.find(request.account, request.orig_cl_ord_id, request.order_id)
-        refusal = self._amend_refusal(request, order) or self._replace_refusal(request, order)
+        refusal = amend_refusal(request, order, self.state) or replace_refusal(
+            request, order, self.state, self.instruments
+        )
         if refusal is not None or order is None:
             self._refuse_amend(request, order, refusal or (UNKNOWN_ORDER, "unknown order"), 2, at)
             return False
@@ -289,38 +275,11 @@ class Venue:
         elif resting and not keeps:
             self._rest(order, at)
 
-    def _amend_refusal(
-        self, request: CancelOrder | ReplaceOrder, order: Order | None
-    ) -> tuple[int, str] | None:
-        if order is None:
-            return UNKNOWN_ORDER, "unknown order"
-        if not order.leaves_quantity:
-            return TOO_LATE, f"too late: order is {order.status}"
-        if order.status in ("pending_cancel", "pending_replace"):
-            return ALREADY_PENDING, f"order is {order.status}"
-        if request.cl_ord_id in self.state.account(request.account).by_cl_ord_id:
-            return DUPLICATE_CL_ORD_ID, f"duplicate ClOrdID {request.cl_ord_id}"
-        if self.state.phase == "settlement":
-            return OTHER, "nothing can be changed in phase settlement"
-        return None
-
-    def _replace_refusal(self, request: ReplaceOrder, order: Order | None) -> tuple[int, str] | None:
-        if order is None:
-            return UNKNOWN_ORDER, "unknown order"
-        tick = self.instruments[order.symbol].tick
-        if order.cum_quantity >= request.quantity or request.quantity > MAX_QUANTITY:
-            return OTHER, f"quantity must be above the {order.cum_quantity} already filled"
-        if request.price <= 0 or request.price % tick:
-            return OTHER, f"price must be a positive multiple of {tick / 10_000:g}"
-        if self.state.phase == "close":
-            return OTHER, "orders can only be cancelled in phase close"
-        return None
-
     def _refuse_amend(
         self,
         request: CancelOrder | ReplaceOrder,
         order: Order | None,
-        refusal: tuple[int, str],
+        refusal: Refusal,
         response_to: int,
         at: At,
     ) -> None:

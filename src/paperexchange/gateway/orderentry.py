@@ -202,26 +202,34 @@ class OrderEntry:
         request_id = _text(message, 710)
         account = self._desk.venue.state.account(host.account)
         held = sorted(account.positions.items())
-        head = [
-            (710, request_id),
-            (581, "1"),
-            (1, host.account),
-            (715, format_utc(now.wall_ns)[:8]),
-        ]
+        head = [(710, request_id), (727, str(len(held)))]
+        party = [(581, "1"), (715, format_utc(now.wall_ns)[:8]), *_party(host.account)]
         for index, (symbol, position) in enumerate(held, 1):
-            quantity = (
-                [(704, str(position.quantity))]
-                if position.quantity >= 0
-                else [(705, str(-position.quantity))]
-            )
-            body = [(721, f"P{now.mono_ns}-{index}"), (727, str(len(held))), (728, "0"), *head]
-            settle = format_price(self._desk.venue.reference_price(symbol))
-            cash = [(753, "1"), (707, "CASH"), (708, format_price(position.cash))]
-            body += [(55, symbol), (730, settle), (731, "2"), (702, "1"), (703, "TOT"), *quantity, *cash]
-            host.send(Message([(35, "AP"), *body]), now)
+            report = [(35, "AP"), (721, f"P{now.mono_ns}-{index}"), *head, (728, "0"), *party, (55, symbol)]
+            prices = self._settlement(symbol)
+            host.send(Message([*report, *prices, *_amounts(position.quantity, position.cash)]), now)
         if not held:
-            host.send(Message([(35, "AP"), (721, f"P{now.mono_ns}"), (727, "0"), (728, "2"), *head]), now)
+            report = [(35, "AP"), (721, f"P{now.mono_ns}"), *head, (728, "2"), *party]
+            host.send(Message([*report, *self._settlement(""), *_amounts(0, 0)]), now)
         return True
+
+    def _settlement(self, symbol: str) -> list[tuple[int, str]]:
+        """Give the theoretical price now and the day's first mid; zero where there is no instrument."""
+        instrument = self._desk.venue.instruments.get(symbol)
+        if instrument is None:
+            return [(730, "0"), (731, "2"), (734, "0")]
+        price = format_price(self._desk.venue.reference_price(symbol))
+        return [(730, price), (731, "2"), (734, format_price(instrument.mid))]
+
+
+def _party(account: str) -> list[tuple[int, str]]:
+    return [(453, "1"), (448, account), (447, "D"), (452, "1"), (1, account)]
+
+
+def _amounts(quantity: int, cash: int) -> list[tuple[int, str]]:
+    """Give long (704) or short (705) quantity, and the cash it came from."""
+    held = (704, str(quantity)) if quantity >= 0 else (705, str(-quantity))
+    return [(702, "1"), (703, "TOT"), held, (753, "1"), (707, "CASH"), (708, format_price(cash))]
 
 
 def refuse(host: SessionHost, message: Message, reason: int, text: str, now: Now) -> None:

@@ -26,6 +26,7 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def play(exchange: Running, script: Script) -> None:
+    """Play a script over TCP."""
     endpoint = exchange.endpoints["fix"]
     Player(TcpPeer(endpoint["host"], endpoint["port"], limit_s=10), run=script.name[:24]).play(script)
 
@@ -38,7 +39,7 @@ def test_exchange_passes_script(exchange: Running, script: Script) -> None:
 
 @pytest.mark.parametrize("script", [s for s in SCRIPTS if s.needs], ids=lambda script: script.name)
 def test_exchange_with_settings_passes_script(tmp_path: Path, script: Script) -> None:
-    """Session settings of an account, from the configuration file, have the effect that the script expects."""
+    """Session settings of an account, from the configuration, have the effect that the script expects."""
     config = tmp_path / "exchange.toml"
     settings = "\n".join(f'{name} = "{value}"' for name, value in script.needs.items())
     config.write_text(f"[accounts.FIRM.session]\n{settings}\n")

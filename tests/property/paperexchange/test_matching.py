@@ -29,14 +29,15 @@ flows = st.lists(st.one_of(submits, submits, submits, cancels, replaces), max_si
 
 
 class Naive:
-    """Orders as plain dictionaries in one list; the best counterparty is searched for every single share lot."""
+    """Orders as plain dictionaries in one list; the best counterparty is searched for every single lot."""
 
     def __init__(self) -> None:
         self.orders: list[dict[str, Any]] = []
         self.trades: list[tuple[str, str, int, int]] = []
         self.clock = 0
 
-    def new(self, key: str, account: str, side: str, quantity: int, price: int, kind: str) -> None:
+    def new(self, key: str, account: str, side: str, quantity: int, price: int, kind: str) -> None:  # noqa: PLR0917
+        """Add an order and match it."""
         order = {"key": key, "account": account, "side": side, "left": quantity, "done": 0, "price": price}
         self.clock += 1
         order |= {"time": self.clock, "kind": kind, "resting": False}
@@ -44,11 +45,16 @@ class Naive:
         self.match(order)
 
     def match(self, order: dict[str, Any]) -> None:
+        """Trade lot by lot with the best of all resting orders."""
         buys = order["side"] == "buy"
         while order["left"]:
             others = [o for o in self.orders if o["resting"] and o["left"] and o["side"] != order["side"]]
             if order["kind"] != "market":
-                others = [o for o in others if (o["price"] <= order["price"]) == buys or o["price"] == order["price"]]
+                others = [
+                    o
+                    for o in others
+                    if (o["price"] <= order["price"]) == buys or o["price"] == order["price"]
+                ]
             if not others:
                 break
             best = min(others, key=lambda o: (o["price"] if buys else -o["price"], o["time"]))
@@ -63,9 +69,11 @@ class Naive:
             order["left"] = 0
 
     def find(self, key: str) -> dict[str, Any] | None:
+        """Find an open order."""
         return next((o for o in self.orders if o["key"] == key and o["left"]), None)
 
     def replace(self, key: str, quantity: int, price: int) -> None:
+        """Change an open order; it goes to the end of the queue unless it only shrinks."""
         order = self.find(key)
         if order is None or quantity <= order["done"]:
             return
@@ -89,11 +97,13 @@ class Real:
         self.keys: dict[str, str] = {}
 
     def record(self, fact: f.Fact) -> None:
+        """Keep and apply an entry under the next number."""
         fact.seq = len(self.entries) + 1
         self.entries.append(fact)
         self.state.apply(fact)
 
-    def new(self, key: str, account: str, side: Any, quantity: int, price: int, kind: str) -> None:
+    def new(self, key: str, account: str, side: Any, quantity: int, price: int, kind: str) -> None:  # noqa: PLR0917
+        """Submit an order."""
         order = self.venue.submit(
             NewOrder(
                 account=account,
@@ -112,12 +122,16 @@ class Real:
         self.keys[key] = order.order_id
 
     def trades(self) -> list[tuple[str, str, int, int]]:
+        """Give the trades in the naive model's form."""
         fills = [e for e in self.entries if isinstance(e, f.Fill)]
         pairs = zip(fills[::2], fills[1::2], strict=True)
-        return [(self.names[a.order_id], self.names[b.order_id], a.quantity, a.price // TICK) for a, b in pairs]
+        return [
+            (self.names[a.order_id], self.names[b.order_id], a.quantity, a.price // TICK) for a, b in pairs
+        ]
 
 
 def play(flow: list[Any]) -> tuple[Naive, Real]:
+    """Play a flow on both."""
     naive, real = Naive(), Real()
     keys: list[tuple[str, str]] = []
     for index, step in enumerate(flow):
@@ -133,7 +147,10 @@ def play(flow: list[Any]) -> tuple[Naive, Real]:
         key, account = chosen
         if step[0] == "cancel":
             real.venue.cancel(
-                CancelOrder(account=account, cl_ord_id=f"K{index}", orig_cl_ord_id="", order_id=real.keys[key]), AT
+                CancelOrder(
+                    account=account, cl_ord_id=f"K{index}", orig_cl_ord_id="", order_id=real.keys[key]
+                ),
+                AT,
             )
             if order := naive.find(key):
                 order["left"] = 0
@@ -169,14 +186,16 @@ def test_nothing_is_created_or_lost(flow: list[Any]) -> None:
     assert sum(p.cash for p in positions) == 0
     book = real.venue.books["ALFA"]
     assert not book.crossed()
-    resting = {real.names[o.order_id]: o.leaves_quantity for half in (book.bids, book.offers) for o in half.queue()}
+    resting = {
+        real.names[o.order_id]: o.leaves_quantity for half in (book.bids, book.offers) for o in half.queue()
+    }
     assert resting == {o["key"]: o["left"] for o in naive.orders if o["left"]}
 
 
 @settings(max_examples=200, deadline=None)
 @given(flows)
 def test_published_levels_are_the_book(flow: list[Any]) -> None:
-    """Whoever follows the book changes has the book: every level's total, nothing else, numbers without gaps."""
+    """Whoever follows the book changes has the book: every level, nothing else, no gap in the numbers."""
     _, real = play(flow)
     levels: dict[tuple[str, int], int] = {}
     numbers = []
@@ -186,7 +205,9 @@ def test_published_levels_are_the_book(flow: list[Any]) -> None:
         if isinstance(entry, f.BookChange):
             levels[entry.side, entry.price] = entry.quantity
     book = real.venue.books["ALFA"]
-    expected = {("buy", p): q for p, q in book.bids.depth(99)} | {("sell", p): q for p, q in book.offers.depth(99)}
+    expected = {("buy", p): q for p, q in book.bids.depth(99)} | {
+        ("sell", p): q for p, q in book.offers.depth(99)
+    }
     assert {key: total for key, total in levels.items() if total} == expected
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -207,6 +228,7 @@ def test_state_recovers_from_any_prefix_of_the_entries(flow: list[Any], data: st
 
 
 def rebuilt(bodies: list[bytes], *, whole_trades: bool = False) -> Real:
+    """Recover a venue from encoded entries."""
     entries = [f.decoder.decode(body) for body in bodies]
     if whole_trades and entries and isinstance(entries[-1], f.Fill):
         matches = [e.match_id for e in entries if isinstance(e, f.Fill)]
@@ -222,9 +244,11 @@ def rebuilt(bodies: list[bytes], *, whole_trades: bool = False) -> Real:
 
 
 def positions_of(state: State) -> dict[str, Any]:
+    """Give every account's positions."""
     return {name: account.positions for name, account in state.accounts.items()}
 
 
 def queues(venue: Venue) -> list[str]:
+    """Give the resting orders in the order in which they would trade."""
     book = venue.books["ALFA"]
     return [order.order_id for half in (book.bids, book.offers) for order in half.queue()]

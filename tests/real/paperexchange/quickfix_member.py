@@ -1,4 +1,4 @@
-"""QuickFIX as a member of the exchange, in a process of its own: commands on standard input, events on output.
+"""QuickFIX as a member, in a process of its own: commands on standard input, events on standard output.
 
 Ended with `quit` or a signal, without QuickFIX's own `stop`, which crashes now and then under Python.
 """

@@ -9,11 +9,22 @@ import pytest
 
 from paperexchange.testing import Running
 
-POSTS = ["phase", "fills", "misbehave", "session", "gateway", "market_data", "restate", "bust", "correct", "preload"]
+POSTS = [
+    "phase",
+    "fills",
+    "misbehave",
+    "session",
+    "gateway",
+    "market_data",
+    "restate",
+    "bust",
+    "correct",
+    "preload",
+]
 
 
 def events(exchange: Running, query: str) -> Iterator[dict[str, Any]]:
-    """The event stream, heartbeats included."""
+    """Yield the event stream, heartbeats included."""
     with urllib.request.urlopen(f"{exchange.endpoints['http']}/events?{query}", timeout=10) as stream:
         for line in stream:
             yield json.loads(line)
@@ -138,7 +149,7 @@ def test_event_stream_gives_past_and_present_without_a_seam(exchange: Running) -
 
 
 def test_events_from_now_have_heartbeats_and_kernel_stamps(exchange: Running) -> None:
-    """Idle streams beat; an accepted order carries the kernel's receive stamp, earlier than its acceptance."""
+    """Idle streams beat; an accepted order has the kernel's receive stamp, before its acceptance."""
     member = exchange.member().connect()
     with closing(events(exchange, "since=now&kinds=order_received,order_accepted,report_sent")) as stream:
         assert next(stream)["kind"] == "heartbeat"
@@ -146,7 +157,11 @@ def test_events_from_now_have_heartbeats_and_kernel_stamps(exchange: Running) ->
         sent_ns = time.monotonic_ns()
         order = member.order()
         received, accepted, report = [e for e in _take(stream, 3) if e["kind"] != "heartbeat"]
-    assert (received["kind"], accepted["kind"], report["kind"]) == ("order_received", "order_accepted", "report_sent")
+    assert (received["kind"], accepted["kind"], report["kind"]) == (
+        "order_received",
+        "order_accepted",
+        "report_sent",
+    )
     assert accepted["cl_ord_id"] == order
     assert accepted["received_stamp"] == "kernel"
     assert sent_ns - 1_000_000 < accepted["received_mono_ns"] <= accepted["mono_ns"]
@@ -196,7 +211,9 @@ def test_phase_can_be_set_and_is_told(exchange: Running) -> None:
     assert member.report(member.order(), "8").get(103) == "2"
 
 
-@pytest.mark.parametrize(("action", "n", "next_out"), [("jump_ahead", 4000, 4003), ("roll_back", 1, 2), ("wipe", 1, 1)])
+@pytest.mark.parametrize(
+    ("action", "n", "next_out"), [("jump_ahead", 4000, 4003), ("roll_back", 1, 2), ("wipe", 1, 1)]
+)
 def test_session_store_controls(exchange: Running, action: str, n: int, next_out: int) -> None:
     """Each control cuts the session and moves its numbers (FIX 13)."""
     member = exchange.member().connect()
@@ -217,7 +234,7 @@ def test_jump_ahead_is_healed_by_gap_fill(exchange: Running) -> None:
 
 
 def test_backup_gateway_takes_orders_only_when_promoted(exchange: Running) -> None:
-    """The backup rejects orders until promoted, then the primary does (FIX 14); what was missed comes with 97=Y."""
+    """The backup rejects orders until promoted, then the primary does (FIX 14); what was missed has 97=Y."""
     backup = exchange.member("fix_backup").connect()
     backup.order(t11="B1")
     assert backup.wait(lambda m: m.msg_type == "j").get(379) == "B1"
@@ -287,24 +304,24 @@ def test_snapshot_has_the_book(exchange: Running) -> None:
         "/nothing/here",
     ],
 )
-def test_bad_questions_get_a_reason_and_a_hint(exchange: Running, path: str) -> None:
+def test_bad_questions_get_a_reason_and_a_hint(shared: Running, path: str) -> None:
     """A wrong GET is answered with 4xx, what is wrong, and what to do."""
-    status, answer = exchange.request("GET", path)
+    status, answer = shared.request("GET", path)
     assert 400 <= status < 500
     assert answer["error"]
     assert answer["hint"]
 
 
 @pytest.mark.parametrize("name", POSTS)
-def test_bad_control_bodies_are_refused(exchange: Running, name: str) -> None:
+def test_bad_control_bodies_are_refused(shared: Running, name: str) -> None:
     """A control request without its fields, or with unknown ones, changes nothing and says what is wrong."""
     for body in ({"nonsense": 1}, [1, 2], {}):
-        status, answer = exchange.request("POST", f"/control/{name}", body)
+        status, answer = shared.request("POST", f"/control/{name}", body)
         assert status == 400
         assert answer["error"]
 
 
-def test_unknown_session_and_fill_and_order_are_named(exchange: Running) -> None:
+def test_unknown_session_and_fill_and_order_are_named(shared: Running) -> None:
     """What does not exist is refused by name."""
     for name, body in {
         "session": {"session": "X", "action": "wipe"},
@@ -315,7 +332,7 @@ def test_unknown_session_and_fill_and_order_are_named(exchange: Running) -> None
         "market_data": {"action": "explode"},
         "preload": {"account": "FIRM", "executions": 0},
     }.items():
-        status, answer = exchange.request("POST", f"/control/{name}", body)
+        status, answer = shared.request("POST", f"/control/{name}", body)
         assert status in (400, 404)
         assert answer["error"]
 

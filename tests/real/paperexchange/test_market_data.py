@@ -34,7 +34,7 @@ class Follower:
 
 @pytest.fixture
 def follower(exchange: Running) -> Iterator[Follower]:
-    """A subscriber to everything, registered."""
+    """Register a subscriber to everything."""
     made = Follower(exchange)
     made.until(lambda m: "heartbeat" in m)
     yield made
@@ -66,7 +66,9 @@ def test_increments_rebuild_the_book(start: Callable[..., Running]) -> None:
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     for symbol, book in goal["books"].items():
         levels = {(price, side): q for (s, side, price), q in books.items() if s == symbol and q}
-        assert levels == {(p, side): q for side, key in (("buy", "bids"), ("sell", "asks")) for p, q in book[key]}
+        assert levels == {
+            (p, side): q for side, key in (("buy", "bids"), ("sell", "asks")) for p, q in book[key]
+        }
 
 
 def test_other_symbols_are_skipped_not_lost(exchange: Running) -> None:

@@ -7,17 +7,20 @@ from paperexchange.testing import Member, Running
 
 
 def arm(exchange: Running, action: str, on: str | None = "order_accepted", **more: Any) -> dict[str, Any]:
+    """Arm a misbehaviour on the member's session."""
     body = {"action": action, "session": "FIRM", "on": {"kind": on} if on else None, **more}
     answer: dict[str, Any] = exchange.post("/control/misbehave", **body)
     return answer
 
 
 def fired(exchange: Running, armed: dict[str, Any]) -> bool:
+    """Tell whether it took place once."""
     listed = exchange.get("/control/misbehaviours")["misbehaviours"]
     return next(entry["fired"] for entry in listed if entry["id"] == armed["id"]) == 1
 
 
 def orders(exchange: Running) -> list[dict[str, Any]]:
+    """Give the member's orders."""
     found: list[dict[str, Any]] = exchange.get("/accounts/FIRM/orders")["orders"]
     return found
 
@@ -112,12 +115,13 @@ def test_report_can_be_corrupted_with_a_right_checksum(exchange: Running) -> Non
 
 
 def reconnected(member: Member) -> Member:
+    """Wait for the cut, then log on again."""
     assert member.closed()
     return member.connect_when_possible()
 
 
 def test_disconnect_before_booking_books_nothing_and_asks_again(exchange: Running) -> None:
-    """Cut before booking, the order is unknown; at the next logon the exchange asks for it and books it once."""
+    """Cut before booking, the order is unknown; at the next logon the exchange asks and books it once."""
     member = exchange.member().connect()
     arm(exchange, "disconnect_before_booking", on=None)
     order = member.order()
@@ -128,7 +132,9 @@ def test_disconnect_before_booking_books_nothing_and_asks_again(exchange: Runnin
     assert len(orders(exchange)) == 1
 
 
-@pytest.mark.parametrize("action", ["disconnect_after_booking", "disconnect_before_send", "disconnect_mid_message"])
+@pytest.mark.parametrize(
+    "action", ["disconnect_after_booking", "disconnect_before_send", "disconnect_mid_message"]
+)
 def test_disconnect_after_booking_keeps_the_order_and_its_report(exchange: Running, action: str) -> None:
     """The order is booked although its owner was cut off; the report comes at the next logon."""
     member = exchange.member().connect()
@@ -136,7 +142,7 @@ def test_disconnect_after_booking_keeps_the_order_and_its_report(exchange: Runni
     order = member.order()
     assert member.closed()
     assert orders(exchange)[0]["cl_ord_id"] == order
-    assert f"\x01150=0\x01".encode() not in member.received or action == "disconnect_mid_message"
+    assert b"\x01150=0\x01" not in member.received or action == "disconnect_mid_message"
     assert fired(exchange, armed)
     member.connect_when_possible()
     assert member.report(order, "0").poss_dup

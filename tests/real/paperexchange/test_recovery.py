@@ -24,7 +24,7 @@ def state(exchange: Running) -> dict[str, Any]:
 
 
 def test_killed_exchange_recovers_to_the_very_same_state(start: Callable[..., Running]) -> None:
-    """After kill -9 and --recover, orders, queues, fills, positions and session numbers are what they were."""
+    """After kill -9 and --recover, orders, books, fills, positions and session numbers are the same."""
     exchange = start("--participants", "0")
     exchange.post("/control/preload", account="FIRM", executions=50)
     member = exchange.member().connect()
@@ -41,7 +41,7 @@ def test_killed_exchange_recovers_to_the_very_same_state(start: Callable[..., Ru
 
 
 def test_sessions_go_on_after_a_kill(start: Callable[..., Running]) -> None:
-    """The member reconnects with its old numbers, gets what it missed, and trades on; connections count on."""
+    """The member reconnects with its old numbers, gets what it missed and trades on; connections count on."""
     exchange = start("--participants", "0")
     member = exchange.member().connect()
     exchange.post("/control/fills", account="FIRM", slices=[10, 10, 10], min_quantity=100, interval_ms=1)
@@ -91,6 +91,7 @@ def test_participants_go_on_after_a_recovery(start: Callable[..., Running]) -> N
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)
 
 

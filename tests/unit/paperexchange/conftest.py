@@ -17,11 +17,14 @@ class Floor:
     def __init__(self) -> None:
         self.entries: list[f.Fact] = []
         self.state = State()
-        self.venue = Venue([Instrument("ALFA", 1_000_000), Instrument("BRAVO", 500_000)], self.state, self.record)
+        self.venue = Venue(
+            [Instrument("ALFA", 1_000_000), Instrument("BRAVO", 500_000)], self.state, self.record
+        )
         self.venue.enter("continuous", AT)
         self.count = 0
 
     def record(self, fact: f.Fact) -> None:
+        """Keep and apply an entry under the next number."""
         fact.seq = len(self.entries) + 1
         self.entries.append(fact)
         self.state.apply(fact)
@@ -33,23 +36,21 @@ class Floor:
         return self.venue.submit(NewOrder(side=side, quantity=quantity, price=price * 100, **fields), AT)  # type: ignore[arg-type]
 
     def kinds(self) -> list[str]:
-        """The kinds recorded since the last call."""
-        kinds = [f.KINDS[type(entry)] for entry in self.entries]
-        self.entries_seen = len(kinds)
-        return kinds
+        """Give the kinds recorded so far."""
+        return [f.KINDS[type(entry)] for entry in self.entries]
 
     def last(self, kind: type[f.Fact]) -> f.Fact:
-        """The newest entry of a kind."""
+        """Give the newest entry of a kind."""
         return next(entry for entry in reversed(self.entries) if isinstance(entry, kind))
 
 
 @pytest.fixture
 def floor() -> Floor:
-    """A trading floor with two symbols."""
+    """Make a trading floor with two symbols."""
     return Floor()
 
 
 @pytest.fixture
 def make_floor() -> Callable[[], Floor]:
-    """Makes further floors."""
+    """Make further floors."""
     return Floor

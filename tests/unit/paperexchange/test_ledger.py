@@ -13,11 +13,12 @@ from paperexchange.recovery import recover
 
 
 def note(text: str) -> f.ControlDone:
+    """Make an entry."""
     return f.ControlDone(mono_ns=1, wall_ns=2, action="note", detail=text)
 
 
 def write(path: Path, count: int) -> list[int]:
-    """A ledger of `count` entries; where each line begins, and where the file ends."""
+    """Write a ledger of `count` entries; where each line begins, and where the file ends."""
     offsets, data = [0], b""
     for seq in range(1, count + 1):
         fact = note(f"entry {seq}")
@@ -88,8 +89,16 @@ def test_recovery_drops_half_a_trade(tmp_path: Path) -> None:
     stamp = {"conn": 1, "received_mono_ns": 1, "received_stamp": "user", "type": "limit", "tif": "day"}
     order = f.OrderAccepted(account="FIRM", order_id="O1", exec_id="X1", cl_ord_id="C", **common, **stamp)
     fill = f.Fill(
-        account="FIRM", exec_id="X2", exec_seq=1, order_id="O1", cl_ord_id="C", cum_quantity=5, leaves_quantity=0,
-        notional=500, match_id=1, **common,
+        account="FIRM",
+        exec_id="X2",
+        exec_seq=1,
+        order_id="O1",
+        cl_ord_id="C",
+        cum_quantity=5,
+        leaves_quantity=0,
+        notional=500,
+        match_id=1,
+        **common,
     )
     path = tmp_path / "ledger.jsonl"
     for seq, fact in enumerate((order, fill), 1):
@@ -125,7 +134,7 @@ def test_effects_wait_for_the_disk_and_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_index_finds_the_line_of_an_entry(tmp_path: Path) -> None:
-    """Reading from an indexed offset begins at or before the wanted entry, and not at the start of the file."""
+    """Reading from an indexed offset begins shortly before the wanted entry."""
     path = tmp_path / "ledger.jsonl"
 
     async def run() -> tuple[int, int]:

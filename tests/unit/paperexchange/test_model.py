@@ -5,7 +5,14 @@ from paperexchange.model import average, format_average, format_price, parse_pri
 
 @pytest.mark.parametrize(
     ("text", "ticks"),
-    [("100.05", 1_000_500), ("100", 1_000_000), ("0.0001", 1), ("100.050000", 1_000_500), ("-2.5", -25_000), (".5", 5_000)],
+    [
+        ("100.05", 1_000_500),
+        ("100", 1_000_000),
+        ("0.0001", 1),
+        ("100.050000", 1_000_500),
+        ("-2.5", -25_000),
+        (".5", 5_000),
+    ],
 )
 def test_price_texts_are_exact(text: str, ticks: int) -> None:
     """Decimal text becomes ticks without any rounding."""
@@ -19,7 +26,9 @@ def test_what_is_no_price_is_refused(text: str) -> None:
         parse_price(text)
 
 
-@pytest.mark.parametrize(("ticks", "text"), [(1_000_500, "100.05"), (1_000_000, "100.00"), (1, "0.0001"), (-25_000, "-2.5")])
+@pytest.mark.parametrize(
+    ("ticks", "text"), [(1_000_500, "100.05"), (1_000_000, "100.00"), (1, "0.0001"), (-25_000, "-2.5")]
+)
 def test_prices_are_written_short_but_exact(ticks: int, text: str) -> None:
     """Formatting loses nothing: parsing gives the ticks back."""
     assert format_price(ticks) == text

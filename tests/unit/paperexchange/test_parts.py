@@ -47,7 +47,14 @@ def test_clock_calendar_opens_at_half_past_nine() -> None:
     calendar = Calendar("clock")
     at = lambda hours: calendar.due(0, hours * 3600).phase  # noqa: E731
     assert [at(h) for h in (3, 8, 9.5, 10, 15.99, 16, 16.5, 23)] == [
-        "settlement", "pre_open", "open", "continuous", "continuous", "close", "settlement", "settlement",
+        "settlement",
+        "pre_open",
+        "open",
+        "continuous",
+        "continuous",
+        "close",
+        "settlement",
+        "settlement",
     ]
 
 
@@ -59,16 +66,18 @@ def test_bad_calendar_says_what_to_use(text: str) -> None:
 
 
 def armed(on: dict[str, Any] | None, **more: Any) -> tuple[Engine, Any]:
+    """Make an engine with one armed misbehaviour."""
     engine = Engine()
     return engine, engine.arm("drop", session="FIRM", now_ns=0, on=on, **more)
 
 
 def phase_entry(phase: Any, mono_ns: int = 1) -> f.PhaseChanged:
+    """Make a phase entry."""
     return f.PhaseChanged(mono_ns=mono_ns, wall_ns=1, phase=phase, day=1)
 
 
 def test_misbehaviour_waits_for_its_event_and_fields() -> None:
-    """Only an entry of the kind with the given field values makes it ready, and only for its session and place."""
+    """Only an entry of the kind with the given values makes it ready, for its session and place only."""
     engine, _ = armed({"kind": "phase", "phase": "close"})
     engine.observe(phase_entry("open"))
     assert engine.take("FIRM", "outbound", 1) is None
@@ -110,7 +119,12 @@ def test_disarming_is_idempotent() -> None:
 
 @pytest.mark.parametrize(
     ("action", "on", "parameters"),
-    [("explode", None, {}), ("drop", {"kind": "nothing"}, {}), ("drop", None, {"ms": "long"}), ("drop", None, {"ms": -1})],
+    [
+        ("explode", None, {}),
+        ("drop", {"kind": "nothing"}, {}),
+        ("drop", None, {"ms": "long"}),
+        ("drop", None, {"ms": -1}),
+    ],
 )
 def test_bad_misbehaviour_is_refused(action: str, on: Any, parameters: Any) -> None:
     """Unknown actions, unknown events and impossible parameters are refused when armed, not when fired."""
@@ -119,7 +133,7 @@ def test_bad_misbehaviour_is_refused(action: str, on: Any, parameters: Any) -> N
 
 
 def test_participants_quote_both_sides_deeply_and_repeatably(make_floor: Any) -> None:
-    """The same seed gives the same flow; every book has five levels a side, uncrossed, and somebody trades."""
+    """The same seed gives the same flow; every book has five levels a side, uncrossed, and trades."""
     floors = []
     for _ in range(2):
         floor = make_floor()
@@ -147,6 +161,7 @@ def test_participants_fill_a_resting_member_in_time(floor: Any) -> None:
 
 
 def wire(*pairs: tuple[int, str]) -> bytes:
+    """Encode a message."""
     return encode([(35, "8"), (49, "A"), (56, "B"), (34, "1"), (52, "20260102-03:04:05.678"), *pairs])
 
 
@@ -181,7 +196,7 @@ def test_session_store_is_rebuilt_from_its_entries() -> None:
     store.jump_ahead(40)
     store.save_out(42, wire((11, "C42")), 30)
     again = LedgerStore("FIRM", "primary", "FIRM", entries.append, lambda: AT)
-    for entry in list(entries):
+    for entry in entries:
         again.apply(f.decoder.decode(f.encoder.encode(entry)))
     assert (again.next_in, again.next_out) == (store.next_in, store.next_out) == (4, 43)
     assert list(again.load_out(1, 99)) == list(store.load_out(1, 99))
@@ -190,7 +205,13 @@ def test_session_store_is_rebuilt_from_its_entries() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["seed = 'x'", "nonsense = 1", "[accounts.FIRM]\ndrop_copy = 'some'", "= broken", "[participants]\nevents = 3"],
+    [
+        "seed = 'x'",
+        "nonsense = 1",
+        "[accounts.FIRM]\ndrop_copy = 'some'",
+        "= broken",
+        "[participants]\nevents = 3",
+    ],
 )
 def test_broken_configuration_names_the_file(tmp_path: Path, text: str) -> None:
     """A configuration that cannot be read is refused with file and field."""
@@ -224,7 +245,13 @@ def test_event_filter_knows_kinds_and_accounts() -> None:
     with pytest.raises(ExchangeError, match="order_accepted"):
         Filter(frozenset({"order_acepted"}))
     chosen = Filter(frozenset({"fill", "phase"}), "FIRM")
-    assert [chosen.wants(*pair) for pair in (("fill", "FIRM"), ("fill", "HOUSE"), ("phase", ""), ("logon", "FIRM"))] == [
-        True, False, True, False,
+    assert [
+        chosen.wants(*pair)
+        for pair in (("fill", "FIRM"), ("fill", "HOUSE"), ("phase", ""), ("logon", "FIRM"))
+    ] == [
+        True,
+        False,
+        True,
+        False,
     ]
     assert not Filter().wants("bytes_received", "FIRM")

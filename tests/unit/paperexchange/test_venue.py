@@ -11,10 +11,12 @@ AT = Now(1_000, 2_000)
 
 
 def cancel(floor: Any, orig: str, cl_ord_id: str = "K1") -> bool:
+    """Cancel by ClOrdID."""
     return floor.venue.cancel(CancelOrder(account="FIRM", cl_ord_id=cl_ord_id, orig_cl_ord_id=orig), AT)
 
 
 def replace(floor: Any, orig: str, quantity: int, price: int, cl_ord_id: str = "R1") -> bool:
+    """Replace by ClOrdID; the price in ticks of 0.01."""
     request = ReplaceOrder(
         account="FIRM", cl_ord_id=cl_ord_id, orig_cl_ord_id=orig, quantity=quantity, price=price * 100
     )
@@ -137,7 +139,9 @@ def test_replace_to_a_crossing_price_trades(floor: Any) -> None:
 
 
 @pytest.mark.parametrize(("quantity", "price"), [(10, 10_000), (100, 0), (10_000_001, 10_000)])
-def test_replace_below_what_is_filled_or_without_price_is_refused(floor: Any, quantity: int, price: int) -> None:
+def test_replace_below_what_is_filled_or_without_price_is_refused(
+    floor: Any, quantity: int, price: int
+) -> None:
     """An impossible replace leaves the order as it was."""
     order = floor.order("buy", 50, 10_000, cl_ord_id="A1")
     floor.order("sell", 10, 10_000, account="A")
@@ -241,4 +245,7 @@ def test_preloaded_history_is_made_of_real_fills(floor: Any) -> None:
     account = floor.state.account("FIRM")
     assert account.fills == len(account.executions) == 13
     house = floor.state.account("HOUSE").positions
-    assert {s: p.quantity + house[s].quantity for s, p in account.positions.items()} == {"ALFA": 0, "BRAVO": 0}
+    assert {s: p.quantity + house[s].quantity for s, p in account.positions.items()} == {
+        "ALFA": 0,
+        "BRAVO": 0,
+    }
