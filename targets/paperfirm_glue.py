@@ -83,7 +83,7 @@ def make(n, rng):
 async def write(client, record):
     answer = await client.ask(record["client_order_id"], {"new": record})
     if "accepted" not in answer:
-        raise ValueError(answer["reason"])  # the firm's "no"
+        raise ValueError(answer["reason"])  # the firm's "no"; after any other error nobody knows
     if record["tif"] == "day":
         client.rests(record["client_order_id"])
     return {"cl_ord_id": answer["cl_ord_id"]}

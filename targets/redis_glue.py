@@ -2,17 +2,12 @@
 
 import redis.asyncio as redis
 
-LOST = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.BusyLoadingError,
-)  # no answer: it may have been written
+NO = (redis.ResponseError,)  # Redis itself said "no"; after any other error nobody knows
 
 
 async def connect(settings):
-    client = redis.Redis(
-        port=int(settings["port"]), single_connection_client=True, retry=None, decode_responses=True
-    )
+    port = int(settings["port"])
+    client = redis.Redis(port=port, single_connection_client=True, retry=None, decode_responses=True)
     await client.ping()
     return client
 

@@ -51,8 +51,8 @@ def leave_root(libc: ctypes.CDLL) -> None:
     if os.geteuid() != 0:
         return
     uid, gid = ordinary_account()
+    outer_uid, outer_gid = os.geteuid(), os.getegid()  # after unshare they would read as nobody's
     if libc.unshare(CLONE_NEWUSER) == 0:
-        outer_uid, outer_gid = 0, os.getegid()
         write("/proc/self/setgroups", "deny")
         write("/proc/self/gid_map", f"{gid} {outer_gid} 1")
         write("/proc/self/uid_map", f"{uid} {outer_uid} 1")

@@ -28,8 +28,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.005, 0.1
 CATCH_UP_S = 0.01  # so much lateness of a timer is made up for, no more
 LAST_ANSWERS_S = 2.0
 
-# No answer: the write may or may not have happened. A glue adds its library's own by `LOST = (…)`.
-NO_ANSWER: tuple[type[BaseException], ...] = (OSError, EOFError, TimeoutError, asyncio.CancelledError)
+# The target's "no", so that the write must not be found later. A glue adds its library's own by `NO = (…)`. Every other error means
+# that nobody knows: the write may or may not have happened.
+REFUSED: tuple[type[BaseException], ...] = (ValueError,)
 
 
 class Config(msgspec.Struct, kw_only=True):
@@ -59,7 +60,7 @@ class Glue:
         module = glue.load(file)
         self.connect = glue.function(module, "connect")
         self.write = glue.function(module, "write")
-        self.lost = (*NO_ANSWER, *getattr(module, "LOST", ()))
+        self.refused = (*REFUSED, *getattr(module, "NO", ()))
         make: Callable[[int, random.Random], dict[str, Any]] | None = getattr(module, "make", None)
         self._make, self._rng, self._seed = make, rng, seed
 
@@ -81,6 +82,7 @@ class Runner:
         self._broken = asyncio.Event()
         self._under_way: dict[int, tuple[float, asyncio.Task[None]]] = {}
         self._count = 0
+        self._complaint = ""
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -121,12 +123,12 @@ class Runner:
             if connection is None:
                 raise ConnectionError("not connected")  # noqa: TRY301 - one place decides what an error means
             data = await self.glue.write(connection, record)
-        except self.glue.lost as error:
+        except self.glue.refused as error:
+            self._outcome(number, "fail", error=f"{type(error).__name__}: {error}")
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it was: no answer
             self._outcome(number, "info", error=f"{type(error).__name__}: {error}")
             if connection is self._connection:
                 self._broken.set()
-        except Exception as error:  # noqa: BLE001 - any other error is the target's "no"
-            self._outcome(number, "fail", error=f"{type(error).__name__}: {error}")
         else:
             self._outcome(number, "ok", data=data)
         finally:
@@ -163,11 +165,17 @@ class Runner:
         while True:
             try:
                 return await self.glue.connect(self.settings)
-            except self.glue.lost as error:
-                if isinstance(error, asyncio.CancelledError):
-                    raise
+            except Exception as error:  # noqa: BLE001 - a target that is down may answer with anything
+                self._complain(error)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT_S)
+
+    def _complain(self, error: Exception) -> None:
+        """Say in the log why there is no connection; the same reason once."""
+        reason = f"{type(error).__name__}: {error}"
+        if reason != self._complaint:
+            sys.stderr.write(f"cannot connect: {reason}\n")
+        self._complaint = reason
 
     async def _give_up_late(self) -> None:
         """A write without an answer for `timeout_s` means that the connection is dead, whatever TCP believes."""
