@@ -113,7 +113,7 @@ PURE = ("blackstart.model", "blackstart.scenario", "blackstart.stats")
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith(PURE)])
 def test_pure_layers_reach_for_nothing(module: str) -> None:
-    """Model, scenarios and statistics import no clock, no randomness, no process and no socket at run time."""
+    """Model, scenarios and statistics import no clock, no randomness, no process and no socket."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     nodes = (node for node in tree.body if isinstance(node, ast.Import))
     found = {alias.name.split(".")[0] for node in nodes for alias in node.names}

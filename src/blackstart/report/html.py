@@ -19,7 +19,7 @@ from blackstart.report.drawing import FlowDrawing, Segment, draw_flow, phase_bar
 from blackstart.report.flow import Flow, flow, service_times
 from blackstart.report.junit import checks
 from blackstart.report.results_json import timestamp
-from blackstart.report.rows import Row, Tally, phase_values, row, tally
+from blackstart.report.rows import Row, Tally, phase_values, repeated, row, tally
 from blackstart.report.wording import NS_PER_MS, count, duration, plural
 
 if TYPE_CHECKING:
@@ -250,6 +250,7 @@ def encode(run: Run, folder: Path) -> str:
             started=timestamp(run.started_wall_ns)[:19].replace("T", " ") + " UTC",
             trials=plural(len(views), "trial"),
             environment=flat(run.environment),
+            repeated=repeated(run),
             phases=PHASES,
             loss_kinds=LOSS_KINDS,
         )

@@ -9,6 +9,7 @@ import msgspec
 from blackstart.model.outcome import PHASES, Rpo, Rto, Run, Trial
 from blackstart.model.verdict import Verdict
 from blackstart.report.wording import DASH, bare_ms, count, duration, limit
+from blackstart.stats.order import summary
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +87,25 @@ def note_text(trial: Trial) -> str:
     reasons = trial.reasons[:1] if trial.verdict is not Verdict.PASS else ()
     more = f"+{len(trial.reasons) - 1} more" if reasons and len(trial.reasons) > 1 else ""
     return " · ".join(part for part in (*reasons, more, trial.note, gap_text(trial.rto)) if part)
+
+
+def repeated(run: Run) -> list[str]:
+    """Sum up trials that were run more than once: median, slowest, and what so many trials prove (R75)."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in run.trials:
+        groups.setdefault(trial.id.partition("#")[0], []).append(trial)
+    return [_summed_up(name, trials) for name, trials in groups.items() if len(trials) > 1]
+
+
+def _summed_up(name: str, trials: list[Trial]) -> str:
+    totals = [trial.rto.total_ns for trial in trials if trial.rto.total_ns is not None]
+    found = summary(totals)
+    missing = len(trials) - len(totals)
+    without = f" \u00b7 {missing} of {len(trials)} without a recovery time" if missing else ""
+    if found is None:
+        return f"{name}{without}"
+    middle, slowest = duration(round(found.median)), duration(round(found.maximum))
+    return f"{name} \u00b7 median {middle} \u00b7 slowest {slowest} \u00b7 {found.claim.text()}{without}"
 
 
 def row(trial: Trial) -> Row:

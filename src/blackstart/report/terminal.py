@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blackstart.model.verdict import Verdict
-from blackstart.report.rows import row, tally
+from blackstart.report.rows import repeated, row, tally
 from blackstart.report.wording import NS_PER_S, plural
 
 if TYPE_CHECKING:
@@ -95,4 +95,6 @@ def print_run(run: Run, out: Console, *, report: Path | None = None) -> None:
     out.print(headline(run), soft_wrap=True)
     if run.trials:
         out.print(table(run, width=out.width))
+    for line in repeated(run):
+        out.print(Text(line), soft_wrap=True)
     out.print(closing(run, report), soft_wrap=True)

@@ -10,10 +10,10 @@ from rich.console import Console
 from blackstart.model.outcome import Rto
 from blackstart.model.verdict import Verdict
 from blackstart.report.live import LiveView
-from blackstart.report.rows import phase_texts, row, rto_text
+from blackstart.report.rows import phase_texts, repeated, row, rto_text
 from blackstart.report.terminal import print_run
 from blackstart.report.wording import bare_ms, duration, limit
-from blackstart.testing.samples import sample_run, sample_trial
+from blackstart.testing.samples import sample_rto, sample_run, sample_trial
 
 
 def printed(width: int) -> str:
@@ -118,3 +118,21 @@ def test_the_live_view_tells_a_log_what_ended() -> None:
     assert lines[0] == "1 trials into runs/x"
     assert len(lines) == 2
     assert all(part in lines[1] for part in ("1/1", "R2", "UNKNOWN", "no-load"))
+
+
+def test_repeated_trials_are_summed_up_with_what_they_prove() -> None:
+    """Twenty failovers give median, slowest and the percentile that the slowest bounds, no more."""
+    trials = tuple(
+        sample_trial("R1" if not k else f"R1#{k + 1}", "hot failover", rto=sample_rto(1, 1, 1, 1, k + 1))
+        for k in range(20)
+    )
+    (line,) = repeated(msgspec.structs.replace(sample_run(), trials=trials))
+    assert line.startswith("R1 · median 14.5 ms · slowest 24.0 ms · 20 trials: the slowest bounds the 86th")
+    assert "without a recovery time" not in line
+
+
+def test_trials_without_a_time_are_counted_out() -> None:
+    """A repetition that was not measured is told and never averaged away."""
+    trials = (sample_trial("R1", "", rto=sample_rto(1, 1, 1, 1, 1)), sample_trial("R1#2", ""))
+    (line,) = repeated(msgspec.structs.replace(sample_run(), trials=trials))
+    assert "1 of 2 without a recovery time" in line
