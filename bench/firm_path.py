@@ -1,8 +1,8 @@
 """Latency of the firm's order path under load, and of its hot failovers: `python bench/firm_path.py --json`.
 
-Starts an exchange and a firm of its own in a temporary folder. Each order is stamped when it is written to the
-engine's order entry; `accepted` is when the answer came back. The engine hands the order to the router before it
-answers, so this bounds the path order in -> risk -> journalled and replicated -> router from above.
+Starts an exchange and a firm of its own in a temporary folder. Each order is stamped when it is written to
+the engine's order entry; `accepted` is when the answer came back. The engine hands the order to the router
+before it answers, so this bounds the path order in -> risk -> journalled and replicated -> router from above.
 """
 
 from __future__ import annotations
@@ -71,17 +71,11 @@ def exchange(folder: Path, *extra: str) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def firm(folder: Path) -> Iterator[dict[str, Any]]:
+def firm(folder: Path, *extra: str) -> Iterator[dict[str, Any]]:
     """Run a paper firm on that exchange."""
     (folder / "firm" / "endpoints.json").unlink(missing_ok=True)
-    argv = command(
-        "paperfirm.cli",
-        "up",
-        "--dir",
-        str(folder / "firm"),
-        "--exchange",
-        f"{folder}/exchange/endpoints.json",
-    )
+    market = f"{folder}/exchange/endpoints.json"
+    argv = command("paperfirm.cli", "up", "--dir", f"{folder}/firm", "--exchange", market, *extra)
     with running(argv, folder / "firm.log"):
         yield wait_for(folder / "firm" / "endpoints.json")
 

@@ -33,9 +33,10 @@ class Committer:
     An effect runs when its event is synced here and appended by the standby.
 
     `soon` runs a callable later in this or the next loop turn, `later` after some milliseconds: news from the
-    exchange is in the router's durable log already, so that its sync may wait and share that of the next order.
-    `replicate(first, last, bytes)` hands records to the standby while there is one; while `needs_standby`, effects
-    wait for its answer. While `held`, nothing is released: the loss of the standby is being registered.
+    exchange is in the router's durable log already, so that its sync may wait and share that of the next
+    order. `replicate(first, last, bytes)` hands records to the standby while there is one; while
+    `needs_standby`, effects wait for its answer. While `held`, nothing is released: the loss of the standby
+    is being registered.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIMIT_S = 3.0
+RETRY_S = 0.1
 
 
 class History(msgspec.Struct, frozen=True):
@@ -28,12 +29,21 @@ async def read_history(url: str, emit: Callable[..., int]) -> History:
     """
     try:
         async with asyncio.timeout(LIMIT_S):
-            history = await _read(url)
+            history = await _read_when_up(url)
     except Exception as error:  # noqa: BLE001 - the exchange is the authority; whatever is wrong here is reported
         emit("database_unread", reason=f"{type(error).__name__}: {error}")
         return History()
     emit("database_read", executions=len(history.executions), orders=len(history.orders))
     return history
+
+
+async def _read_when_up(url: str) -> History:
+    """Wait for a database that is still starting, as it does beside a cold engine."""
+    while True:
+        try:
+            return await _read(url)
+        except OSError:
+            await asyncio.sleep(RETRY_S)
 
 
 async def _read(url: str) -> History:

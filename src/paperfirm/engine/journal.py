@@ -35,8 +35,8 @@ class JournalDamageError(EngineError):
 
     def __init__(self, segment: str, offset: int, what: str) -> None:
         super().__init__(
-            f"{segment}: damaged at offset {offset}: {what}. Restore the segment, or remove this engine's state "
-            "and let it be rebuilt from its peer or from the exchange"
+            f"{segment}: damaged at offset {offset}: {what}. Restore the segment, or remove this engine's "
+            "state and let it be rebuilt from its peer or from the exchange"
         )
         self.segment = segment
         self.offset = offset

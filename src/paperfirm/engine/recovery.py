@@ -17,12 +17,12 @@ from paperfirm import wire
 from paperfirm.engine import decide
 from paperfirm.engine import events as ev
 from paperfirm.engine.books import Position, book
+from paperfirm.engine.database import History
 from paperfirm.engine.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from paperfirm.engine.database import History
     from paperfirm.engine.desk import Desk
     from paperfirm.engine.links import RiskPeer, RouterPeer
     from paperfirm.engine.member import ExchangePosition, Member
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ANSWER_LIMIT_S = 1.0
 AGREE_LIMIT_S = 3.0
 POLL_S = 0.002
+PORTION = 1_000
 
 
 class Tally(msgspec.Struct):
@@ -155,10 +156,11 @@ class Recovery:
 
     async def _take_up_everything(self) -> None:
         """Orders first, so that the fills find them; the database knows what the clients called theirs."""
-        orders, history = await asyncio.gather(self._member.orders(only_open=False), self._history())
-        for event in decide.missing_orders(self._state, orders, client_ids=history.client_ids):
-            self.tally.adopted_orders += isinstance(event, ev.OrderAdopted)
-            self._desk.committer.submit(event)
+        orders = await self._member.orders(only_open=False)
+        history = await self._history() if orders else History()
+        found = decide.missing_orders(self._state, orders, client_ids=history.client_ids)
+        self.tally.adopted_orders += sum(isinstance(event, ev.OrderAdopted) for event in found)
+        await self._book(found)
         await self._executions()
         ahead = [one for one in history.executions if not self._state.knows(one)]
         if ahead:
@@ -172,17 +174,23 @@ class Recovery:
         bulk = 0
         while True:
             page = await self._member.executions(self._state.exec_seq)
-            for event in decide.missing_executions(self._state, page.executions):
-                self.tally.late_executions += isinstance(event, ev.Executed)
-                self._desk.committer.submit(event)
-                bulk += 1
+            found = decide.missing_executions(self._state, page.executions)
+            self.tally.late_executions += sum(isinstance(event, ev.Executed) for event in found)
+            bulk += len(found)
+            await self._book(found)
             if page.next > self._state.exec_seq:
                 self._desk.committer.submit(ev.Reconciled(page.next))
             if page.next >= page.last or not page.executions:
                 break
-            await asyncio.sleep(0)
         if bulk:
             self._risk.refresh()
+
+    async def _book(self, found: list[ev.Event]) -> None:
+        """Journal in portions, so that links and clients are not left alone for long."""
+        for number, event in enumerate(found, start=1):
+            self._desk.committer.submit(event)
+            if number % PORTION == 0:
+                await asyncio.sleep(0)
 
     async def _answered(self) -> None:
         """Wait for the exchange's answers to our status requests.

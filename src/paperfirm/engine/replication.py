@@ -108,6 +108,7 @@ class Primary:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._asked_since_s: float | None = None
+        self._warned = False
         self.standby = ""
         self.since_mono_ns = 0
 
@@ -213,9 +214,14 @@ class Primary:
             self.since_mono_ns = self._emit("standby_synced", standby=self.standby, seq=position)
 
     def check(self, now_s: float) -> None:
-        """Cut a standby that owes an answer for too long; called by a timer."""
+        """Cut a standby that owes an answer for too long; called by a timer.
+
+        Only the second look in a row counts: after a pause of our own its answer may be waiting to be read.
+        """
         asked = self._asked_since_s
-        if self._link is not None and asked is not None and now_s - asked > self._timeout_s:
+        late = asked is not None and now_s - asked > self._timeout_s
+        warned, self._warned = self._warned, late
+        if self._link is not None and asked is not None and late and warned:
             self._emit("replication_stalled", standby=self.standby, waited_s=round(now_s - asked, 3))
             self._asked_since_s = None
             self._link.abort()

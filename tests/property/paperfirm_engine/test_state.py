@@ -21,7 +21,10 @@ fills = st.lists(
 
 @given(fills)
 def test_profit_against_a_naive_model(trades: list[tuple[str, int, int]]) -> None:
-    """Realised profit agrees with exact average cost in fractions, up to a tick of rounding for each closing fill."""
+    """Realised profit agrees with exact average cost in fractions.
+
+    Up to a tick of rounding for each closing fill.
+    """
     position, held, average, realised, closings = Position("S"), 0, Fraction(0), Fraction(0), 0
     for side, quantity, price in trades:
         book(position, side, quantity, price)
@@ -50,7 +53,9 @@ def test_profit_adds_up(trades: list[tuple[str, int, int]], mark: int) -> None:
     assert position.quantity or position.cost == 0
 
 
-def fill(exec_id: str, cl_ord_id: str, quantity: int, *, symbol: str = "ALFA", exec_type: str = "F") -> Report:
+def fill(
+    exec_id: str, cl_ord_id: str, quantity: int, *, symbol: str = "ALFA", exec_type: str = "F"
+) -> Report:
     """Build a fill as the exchange reports it."""
     return Report(
         "execution",
@@ -76,7 +81,23 @@ def fill(exec_id: str, cl_ord_id: str, quantity: int, *, symbol: str = "ALFA", e
 def status(cl_ord_id: str, ord_status: str, *, exec_type: str = "0") -> Report:
     """Build a report without a fill."""
     return Report(
-        "execution", exec_type, ord_status, cl_ord_id, "", f"O{cl_ord_id}", "", "", "ALFA", "buy", 1000, 1, 0, 0, 0, 0, ""
+        "execution",
+        exec_type,
+        ord_status,
+        cl_ord_id,
+        "",
+        f"O{cl_ord_id}",
+        "",
+        "",
+        "ALFA",
+        "buy",
+        1000,
+        1,
+        0,
+        0,
+        0,
+        0,
+        "",
     )
 
 
@@ -89,10 +110,12 @@ def taken(state: State, events: list[ev.Event], mono_ns: int = 0) -> None:
 @settings(max_examples=200)
 @given(st.data())
 def test_an_execution_is_booked_once(data: st.DataObject) -> None:
-    """Live reports, resends and reconciliation in any interleaving, any number of times, book each fill once."""
+    """Live reports, resends and reconciliation in any interleaving and number book each fill once."""
     known = [(f"E{n}", f"1-C{n % 4:07d}", n % 9 + 1) for n in range(12)]
     state = State()
-    arrivals = data.draw(st.lists(st.tuples(st.sampled_from(known), st.sampled_from(["live", "resend", "http"]))))
+    arrivals = data.draw(
+        st.lists(st.tuples(st.sampled_from(known), st.sampled_from(["live", "resend", "http"])))
+    )
     everything = [(one, way) for one in known for way in ("resend", "http")]
     for number, ((exec_id, cl_ord_id, quantity), way) in enumerate([*arrivals, *everything], start=1):
         if way == "http":
@@ -110,7 +133,7 @@ def test_an_execution_is_booked_once(data: st.DataObject) -> None:
 
 
 def test_old_news_moves_nothing_back() -> None:
-    """A replayed acknowledgement after the cancel leaves the order canceled, and a late fill is still booked."""
+    """A replayed acknowledgement leaves a canceled order canceled, and a late fill is still booked."""
     state = State()
     accepted = ev.OrderAccepted("1-C1", "a", "client", "ALFA", "buy", "day", 1, 1000)
     taken(state, [accepted])
@@ -174,7 +197,11 @@ class Replay(RuleBasedStateMachine):
             self.state.apply(record)
             self.frames.append(journal.frame(record))
 
-    @rule(origin=st.sampled_from(["client", "strategy"]), symbol=st.sampled_from(SYMBOLS), quantity=st.integers(1, 50))
+    @rule(
+        origin=st.sampled_from(["client", "strategy"]),
+        symbol=st.sampled_from(SYMBOLS),
+        quantity=st.integers(1, 50),
+    )
     def accept(self, origin: ev.Origin, symbol: str, quantity: int) -> None:
         """Accept an order."""
         self.orders += 1
@@ -187,7 +214,9 @@ class Replay(RuleBasedStateMachine):
         """Report a status of some order."""
         if self.state.orders:
             name = data.draw(st.sampled_from(sorted(self.state.orders)))
-            self.decided(*decide.on_report(self.state, self.state.router_seq + 1, status(name, code), late=False))
+            self.decided(
+                *decide.on_report(self.state, self.state.router_seq + 1, status(name, code), late=False)
+            )
 
     @rule(data=st.data(), quantity=st.integers(1, 20))
     def filled(self, data: st.DataObject, quantity: int) -> None:

@@ -26,7 +26,7 @@ PRICE = 1_000_000
 
 
 class Exchange:
-    """The router with its durable log and the exchange behind it, in one: what reached it, and what it did."""
+    """The router with its durable log and the exchange behind it, in one."""
 
     def __init__(self, rng: random.Random, put: Callable[[str, Callable[[], None]], None]) -> None:
         self.rng = rng
@@ -75,7 +75,7 @@ class Exchange:
         self.report(cl_ord_id, "I", "2" if done else code)
 
     def leaves(self, cl_ord_id: str) -> int:
-        """What is open of an order."""
+        """Return what is open of an order."""
         if cl_ord_id in self.canceled or cl_ord_id not in self.orders:
             return 0
         return self.orders[cl_ord_id].quantity - self.filled.get(cl_ord_id, 0)
@@ -92,7 +92,9 @@ class Exchange:
         )
         self.report(cl_ord_id, "F", "1", exec_id=f"E{number}", quantity=quantity)
 
-    def report(self, cl_ord_id: str, exec_type: str, status: str, *, exec_id: str = "", quantity: int = 0) -> None:
+    def report(
+        self, cl_ord_id: str, exec_type: str, status: str, *, exec_id: str = "", quantity: int = 0
+    ) -> None:
         """Write to the durable inbound log and tell the bound engine."""
         order = self.orders.get(cl_ord_id)
         side = order.side if order else "buy"
@@ -100,8 +102,8 @@ class Exchange:
         order_id = f"O{cl_ord_id}" if order else ""
         self.log.append(
             wire.Report(
-                "execution", exec_type, status, cl_ord_id, "", order_id, exec_id, "", "ALFA", side, total, PRICE,
-                quantity, PRICE, 0, 0, "",
+                "execution", exec_type, status, cl_ord_id, "", order_id, exec_id, "", "ALFA", side, total,
+                PRICE, quantity, PRICE, 0, 0, "",
             )
         )  # fmt: skip
         if self.live is not None:
@@ -176,7 +178,8 @@ class World:
         self.standby_journal = journal.Journal(folder / "b", last_seq=0)
         self.told: dict[str, Outcome] = {}
         self.queues: dict[str, deque[Callable[[], None]]] = {
-            name: deque() for name in ("loop", "risk", "router", "replication", "appended", "inbound", "clients", "fix")
+            name: deque()
+            for name in ("loop", "risk", "router", "replication", "appended", "inbound", "clients", "fix")
         }
         self.state = State()
         self.committer, self.desk = self.primary(self.state, journal.Journal(folder / "a", last_seq=0), 1)
@@ -343,7 +346,7 @@ def steps_of(folder: Path, seed: int) -> int:
 
 @pytest.fixture(autouse=True)
 def _no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A killed process does not lose the page cache: spare the disk."""
+    """Spare the disk: a killed process does not lose the page cache."""
     monkeypatch.setattr("os.fdatasync", lambda _: None)
     monkeypatch.setattr("os.fsync", lambda _: None)
 
@@ -377,7 +380,10 @@ def test_restart_at_every_delivery(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_router_lost_at_every_delivery(tmp_path: Path, seed: int) -> None:
-    """The router lost after any delivery: no order is sent late, sent twice, or given up although it was sent."""
+    """The router lost after any delivery.
+
+    No order is sent late, sent twice, or given up although it was sent.
+    """
     for at in range(steps_of(tmp_path / "whole", seed)):
         world = World(tmp_path / str(at), seed)
         for _ in range(at):
@@ -388,7 +394,7 @@ def test_router_lost_at_every_delivery(tmp_path: Path, seed: int) -> None:
 
 
 def test_a_fenced_primary_sends_nothing(tmp_path: Path) -> None:
-    """After the router is bound by a higher epoch nothing of the old primary reaches the exchange any more."""
+    """After the router is bound by a higher epoch nothing of the old primary reaches the exchange."""
     world = World(tmp_path, 1)
     while not world.exchange.orders:
         world.step()
