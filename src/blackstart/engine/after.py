@@ -50,10 +50,14 @@ class Breakage:
         trial.record(Injected(receipt=receipt))
         if isinstance(self._fault, Operated):
             self._operator = asyncio.ensure_future(self._operate(self._fault, receipt))
-        self._witness = asyncio.ensure_future(self._testify(receipt))
+        detail = {"mechanism": receipt.mechanism}
+        now = trial.mark("injected", detail)
         # Back to the loop at once: it is waiting to hear of the deaths, and telling people can wait.
         await trial.sleep(_HUSH_S)
-        await trial.stage("injected", mechanism=receipt.mechanism)
+        self._witness = asyncio.ensure_future(self._testify(receipt))
+        await trial.tell(
+            "stage", {"trial_id": trial.plan.trial_id, "stage": "injected", "detail": detail, "mono_ns": now}
+        )
 
     @property
     def operated(self) -> bool:

@@ -21,6 +21,7 @@ import psutil
 
 import blackstart
 from blackstart.engine import after, before, guard, journal
+from blackstart.engine import rig as local_rig
 from blackstart.engine.after import Breakage
 from blackstart.engine.clocks import SystemClock
 from blackstart.engine.recorder import BATCH_NS, Recorder
@@ -32,7 +33,6 @@ from blackstart.history.view import History, load
 from blackstart.history.writer import HistoryWriter
 from blackstart.model.outcome import Trial
 from blackstart.model.record import Ended, Header, Problem
-from blackstart.target import rig as local
 
 if TYPE_CHECKING:
     from blackstart.contracts import Clock, Fault, Progress, RigFactory
@@ -44,13 +44,14 @@ StartGuard = Callable[..., Coroutine[Any, Any, Guarding]]
 How = Literal["complete", "interrupted", "error"]
 
 _CLOSE_LIMIT_S = 60.0
+_WATCH_LIMIT_S = 3.0
 
 
 class Kit(msgspec.Struct, frozen=True, kw_only=True):
     """What a trial is conducted with; everything has a default, and tests replace it."""
 
     clock: Clock = SystemClock()
-    rig: RigFactory = local.build
+    rig: RigFactory = local_rig.build
     fault: Callable[[str], Fault] = registry.make
     guard: StartGuard = guard.start
     progress: Progress | None = None
@@ -235,14 +236,19 @@ class Conductor:
             await trial.stage("closed")
         for task in self._background:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        if self._background:
+            await asyncio.wait(self._background, timeout=_WATCH_LIMIT_S)
         return self._conclude(how)
 
     async def _stop_watching(self) -> None:
         """End the watchers while the service still runs: later silence is our own doing."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        if self._watching is None or self._watching.done():
+            return
+        self._watching.cancel()
+        _, left = await asyncio.wait([self._watching], timeout=_WATCH_LIMIT_S)
+        if left:
+            text = f"the watchers did not stop within {_WATCH_LIMIT_S:g} s"
+            self._problem(Stop("watch-failed", text))
 
     async def _last_undo(self, trial: RunningTrial) -> None:
         """Have the guardian take back whatever is still owed, and let it go."""

@@ -97,10 +97,15 @@ class RunningTrial:
         """Record that something kept the trial from being what it should be."""
         self.record(Problem(code=code, text=text, mono_ns=self.now_ns(), verdict=verdict))
 
-    async def stage(self, stage: Stage, **detail: Any) -> None:
-        """Record a step of the life cycle, and show it to whoever watches."""
+    def mark(self, stage: Stage, detail: dict[str, Any]) -> int:
+        """Record a step of the life cycle; returns when that was."""
         now = self.now_ns()
         self.record(StageReached(stage=stage, mono_ns=now, detail=detail))
+        return now
+
+    async def stage(self, stage: Stage, **detail: Any) -> None:
+        """Record a step of the life cycle, and show it to whoever watches."""
+        now = self.mark(stage, detail)
         await self.tell(
             "stage", {"trial_id": self.plan.trial_id, "stage": stage, "detail": detail, "mono_ns": now}
         )

@@ -61,7 +61,8 @@ class Cold:
         assert self._bed is not None
         deaths = await death.witness(self._bed, receipt.t0_mono_ns, limit_s=_END_LIMIT_S)
         try:
-            await asyncio.wait_for(self._wiped.wait(), _END_LIMIT_S)
+            async with asyncio.timeout(_END_LIMIT_S):
+                await self._wiped.wait()
         except TimeoutError:
             return Witness(bit=False, evidence={**deaths.evidence, "wiped": False})
         return Witness(bit=deaths.bit, evidence={**deaths.evidence, "wiped": receipt.data["state"]})

@@ -49,7 +49,8 @@ class Deathbed:
     async def gone(self, limit_s: float) -> bool:
         """Wait until all are dead; False after `limit_s`."""
         try:
-            await asyncio.wait_for(self._all.wait(), limit_s)
+            async with asyncio.timeout(limit_s):
+                await self._all.wait()
         except TimeoutError:
             return False
         return True
