@@ -22,7 +22,7 @@ class SnapshotError(LedgerError):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a snapshot as `side.document` to its content; what could not be read is None. Raises SnapshotError."""
+    """Read a snapshot as `side.document` to content; what could not be read is None. Raises SnapshotError."""
     hint = "`blackstart snapshot FILE` writes one"
     try:
         document = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])

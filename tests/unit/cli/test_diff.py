@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blackstart.cli.diff import SnapshotError, diff, read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POSITIONS = {"positions": [{"symbol": "ALFA", "quantity": 300}]}
+
+
+def write(path: Path, positions: Any, **errors: str) -> Path:
+    """Write a snapshot with one document on the target's side."""
+    document = {"schema": 1, "target": {"positions": positions}, "oracle": {}, "errors": errors}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def test_equal_snapshots_have_no_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same state gives status 0, and says so."""
+    files = [write(tmp_path / name, POSITIONS) for name in ("a.json", "b.json")]
+    assert diff(*files, as_json=False) == 0
+    assert capsys.readouterr().out == "no difference\n"
+
+
+def test_a_changed_position_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A position that changed is a difference by its symbol, with both values."""
+    before = write(tmp_path / "a.json", POSITIONS)
+    after = write(tmp_path / "b.json", {"positions": [{"symbol": "ALFA", "quantity": 500}]})
+    assert diff(before, after, as_json=False) == 1
+    said = capsys.readouterr().out
+    assert all(part in said for part in ("ALFA", "300", "500"))
+
+
+def test_what_could_not_be_read_is_unknown(tmp_path: Path) -> None:
+    """A document that one side could not read is not equal, it is unknown."""
+    before = write(tmp_path / "a.json", POSITIONS)
+    after = write(tmp_path / "b.json", POSITIONS, **{"target.positions": "503"})
+    assert read(after)["target.positions"] is None
+    assert diff(before, after, as_json=True) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"target": {}}', "{"])
+def test_a_file_that_is_no_snapshot_is_refused(tmp_path: Path, text: str) -> None:
+    """Some other file is refused with its name, not compared."""
+    file = tmp_path / "x.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SnapshotError, match=r"x\.json"):
+        read(file)
