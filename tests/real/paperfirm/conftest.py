@@ -255,16 +255,18 @@ class World:
 def make_world() -> Iterator[Callable[[], World]]:
     """Give a maker of worlds, each in its own folder; all are ended and removed afterwards."""
     worlds: list[World] = []
+    folders: list[Path] = []
 
     def make() -> World:
-        world = World(Path(tempfile.mkdtemp(prefix="firm-")))
-        worlds.append(world)
-        return world
+        folders.append(Path(tempfile.mkdtemp(prefix="firm-")))
+        worlds.append(World(folders[-1]))
+        return worlds[-1]
 
     yield make
     for world in worlds:
         world.close()
-        shutil.rmtree(world.folder, ignore_errors=True)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
