@@ -2,7 +2,8 @@
 
     python bench/audit.py [--events 10000000] [--memory 1GB] [--json]
 
-The ratio compares with a physical limit of the same run: DuckDB reading the same columns of both files, and nothing else.
+The ratio compares with a physical limit of the same run: DuckDB reading the same columns of both files,
+and nothing else.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from blackstart.check.audit import audit
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LIMIT_S = 10.0
-# Which events are damaged: of each kind those whose number leaves the remainder of the kind, modulo a large prime.
+# Which events are damaged: those whose number leaves the remainder of the kind, modulo a large prime.
 STEP = 100_003
 KINDS = {"lost": 1, "corrupted": 2, "duplicated": 3, "indeterminate": 4, "late": 5, "reordered": 6}
 
@@ -42,11 +45,12 @@ def write(folder: Path, events: int) -> tuple[Path, Path]:
             FROM range(1, {events + 1}) t(i)) TO '{ours}' (FORMAT parquet)""")
         content = f"CASE WHEN i % {STEP} = {KINDS['corrupted']} THEN 'x' ELSE left(md5(i::VARCHAR), 16) END"
         # A reordered event is held behind its successor; a late one far behind, and flagged.
-        place = f"""CASE i % {STEP} WHEN {KINDS["reordered"]} THEN 10 * i + 15 WHEN {KINDS["late"]} THEN 10 * i + 9995
-            ELSE 10 * i END"""
+        place = f"""CASE i % {STEP} WHEN {KINDS["reordered"]} THEN 10 * i + 15
+            WHEN {KINDS["late"]} THEN 10 * i + 9995 ELSE 10 * i END"""
         row = f"{identity} AS key, {place} AS seq, {content} AS content, i % {STEP} = {KINDS['late']} AS late"
         numbers = f"FROM range(1, {events + 1}) t(i)"
-        con.execute(f"""COPY (SELECT {row} {numbers} WHERE i % {STEP} NOT IN ({KINDS["lost"]}, {KINDS["indeterminate"]})
+        gone = f"({KINDS['lost']}, {KINDS['indeterminate']})"
+        con.execute(f"""COPY (SELECT {row} {numbers} WHERE i % {STEP} NOT IN {gone}
             UNION ALL SELECT {row} {numbers} WHERE i % {STEP} = {KINDS["duplicated"]}
             UNION ALL SELECT 'GHOST' || i, 10 * i, 'x', false {numbers} WHERE i % {STEP} = {KINDS["lost"]}
             ) TO '{theirs}' (FORMAT parquet)""")

@@ -8,7 +8,7 @@ lowest `seq` is the one whose order counts. Content is compared by a 64-bit hash
 How: one full outer hash join of both sides leaves a narrow table (two integers and a byte of flags an
 event; the key only where something is remarkable). Every list is a filter on it. That no key repeats
 is seen for nothing, from the numbers of rows; only where they disagree are the repeated keys sought.
-Order is a running maximum over that table.
+Order is a running minimum over that table.
 """
 
 # ruff: noqa: S608 - every name and number in these queries is our own; file names are quoted by `quote`
@@ -187,23 +187,20 @@ class _Audit:
         """Put both sides together: `ls` and `rs` are the orders, `f` the flags, `k` a remarkable key."""
         self._con.execute(f"""
             CREATE OR REPLACE TEMP TABLE j AS
-            WITH l AS (SELECT key, seq, c, o, true AS here FROM ledger),
-                 r AS (SELECT key, seq, c, late, true AS here FROM held),
-                 p AS (SELECT l.key AS lk, r.key AS rk, l.seq AS ls, r.seq AS rs,
-                     (CASE WHEN r.here IS NULL THEN {LEDGER_ONLY} WHEN l.here IS NULL
-                        THEN {HELD_ONLY} ELSE 0 END
-                      + 4 * coalesce(l.o, 0)
-                      + CASE WHEN l.c <> r.c THEN {DIFFERS + COMPARED} WHEN l.c = r.c THEN {COMPARED}
-                        ELSE 0 END
-                      + CASE WHEN r.late THEN {LATE} ELSE 0 END)::UTINYINT AS f
-                   FROM l FULL OUTER JOIN r ON l.key = r.key)
+            WITH p AS (SELECT l.key AS lk, r.key AS rk, l.seq AS ls, r.seq AS rs,
+                (CASE WHEN r.key IS NULL THEN {LEDGER_ONLY} WHEN l.key IS NULL THEN {HELD_ONLY} ELSE 0 END
+                 + 4 * coalesce(l.o, 0)
+                 + CASE WHEN l.c <> r.c THEN {DIFFERS + COMPARED} WHEN l.c = r.c THEN {COMPARED} ELSE 0 END
+                 + CASE WHEN r.late THEN {LATE} ELSE 0 END)::UTINYINT AS f
+              FROM (SELECT key, seq, c, o FROM ledger) l FULL OUTER JOIN held r ON l.key = r.key)
             SELECT ls, rs, f,
               CASE WHEN (f & ~{COMPARED}::UTINYINT) <> 0 THEN coalesce(lk, rk) END AS k FROM p""")
 
     def _refuse_bad_rows(self) -> None:
         """Refuse rows without identity, and outcomes that are none."""
-        for ledger, side in ((self._ledger, LEDGER_ONLY), (self._held, HELD_ONLY)):
-            missing = self._number(f"SELECT count(*) FROM j WHERE (f & 3) = {side} AND k IS NULL")
+        nameless = self._number("SELECT count(*) FROM j WHERE (f & 3) <> 0 AND k IS NULL")
+        for ledger in (self._ledger, self._held) if nameless else ():
+            missing = self._number(f"SELECT count(*) FROM {ledger.name} WHERE key IS NULL")
             if missing:
                 raise LedgerError(f"{missing} row(s) have no key", where=str(ledger.path), hint=f"see {FORM}")
         if self._number(f"SELECT count(*) FROM j WHERE (f & 12) = {UNDEFINED}"):
@@ -242,25 +239,50 @@ class _Audit:
             name = "lost_keys" if kind == "lost" else kind
             source = f"SELECT k AS key, min(ls) AS seq FROM j WHERE {where} GROUP BY k"
             self._con.execute(f"CREATE TEMP TABLE {name} AS {source}")
-        self._con.execute("CREATE TEMP TABLE lost AS SELECT * FROM ledger SEMI JOIN lost_keys USING (key)")
-        only_if = "" if self._held_repeats() else "WHERE false"
-        self._con.execute(f"""CREATE TEMP TABLE duplicated AS
-            SELECT key, min(seq) AS seq FROM held {only_if} GROUP BY key HAVING count(*) > 1""")
+        self._con.execute("""CREATE TEMP TABLE lost AS
+            SELECT key, seq, mono_ns, notional FROM ledger SEMI JOIN lost_keys USING (key)""")
+        self._suspects()
+        self._duplicated()
         self._reordered()
 
-    def _reordered(self) -> None:
-        """Find what is held behind something acknowledged later; rows of one `rs` do not judge each other."""
+    def _suspects(self) -> None:
+        """Find what may repeat and what is held out of order, in one pass from the last acknowledged on.
+
+        An event is held behind one that was acknowledged later when the lowest place of all later ones lies
+        before its own. Rows of one `ls`, or of one `rs`, do not judge each other.
+        """
         self._con.execute(f"""
-            CREATE TEMP TABLE behind AS SELECT DISTINCT ls, rs FROM
-              (SELECT ls, rs, f, max(ls) OVER (ORDER BY rs, ls ROWS UNBOUNDED PRECEDING) AS highest FROM j
-               WHERE {BOTH} AND {KNOWN} AND ls IS NOT NULL AND rs IS NOT NULL)
-              WHERE ls < highest AND (f & {LATE}) = 0;
-            CREATE TEMP TABLE suspects AS SELECT l.key, l.seq, r.seq AS rs
+            CREATE TEMP TABLE suspects AS SELECT ls, rs, again, behind FROM
+              (SELECT ls, rs, ls = lag(ls) OVER latest_first AS again,
+                 coalesce({KNOWN} AND (f & {LATE}) = 0 AND
+                   rs > min(rs) FILTER (WHERE {KNOWN}) OVER latest_first, false) AS behind
+               FROM j WHERE {BOTH} AND ls IS NOT NULL
+               WINDOW latest_first AS (ORDER BY ls DESC, rs DESC ROWS UNBOUNDED PRECEDING))
+              WHERE again OR behind""")
+
+    def _duplicated(self) -> None:
+        """Count the copies of what may repeat; where the ledger has no order to tell by, of everything."""
+        if not self._held_repeats():
+            source = "SELECT key, seq FROM held WHERE false"
+        elif self._number(f"SELECT count(*) FROM j WHERE {BOTH} AND ls IS NULL"):
+            source = "SELECT key, seq FROM held"
+        else:
+            source = f"""SELECT key, seq FROM held SEMI JOIN
+                (SELECT key FROM ledger SEMI JOIN (SELECT ls FROM suspects WHERE again) s ON seq = s.ls
+                 UNION ALL SELECT k FROM j WHERE (f & 3) = {HELD_ONLY}) USING (key)"""
+        self._con.execute(f"""CREATE TEMP TABLE duplicated AS
+            SELECT key, min(seq) AS seq FROM ({source}) GROUP BY key HAVING count(*) > 1""")
+
+    def _reordered(self) -> None:
+        """Name what is held out of order; of something held more than once its first copy counts."""
+        self._con.execute("""
+            CREATE TEMP TABLE behind AS SELECT DISTINCT ls, rs FROM suspects WHERE behind;
+            CREATE TEMP TABLE misplaced AS SELECT l.key, l.seq, r.seq AS rs
               FROM (SELECT key, seq FROM ledger SEMI JOIN behind ON seq = behind.ls WHERE o <= 1) l
               JOIN (SELECT key, seq FROM held SEMI JOIN behind ON seq = behind.rs WHERE NOT late) r
                 ON l.key = r.key
               SEMI JOIN behind ON l.seq = behind.ls AND r.seq = behind.rs;
-            CREATE TEMP TABLE reordered AS SELECT DISTINCT s.key, s.seq FROM suspects s
+            CREATE TEMP TABLE reordered AS SELECT DISTINCT s.key, s.seq FROM misplaced s
               LEFT JOIN duplicated d ON s.key = d.key WHERE d.key IS NULL OR s.rs = d.seq""")
 
     def _notional(self, lost: int, total: int | None, stated: int) -> int | None:

@@ -126,7 +126,7 @@ def run(ledger: list[Row], held: list[Row], endings: tuple[str, str]) -> AuditRe
     held_rows,
     st.tuples(st.sampled_from([".jsonl", ".parquet"]), st.sampled_from([".jsonl", ".parquet"])),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_audit_equals_the_naive_model(ledger: list[Row], held: list[Row], endings: tuple[str, str]) -> None:
     """Every list and count equals what the plainest reading of the format says, for any form of file."""
     result = run(ledger, held, endings)
