@@ -12,6 +12,9 @@ from blackstart.model.record import StateRead
 if TYPE_CHECKING:
     from pathlib import Path
 
+_ORDERS = "orders"
+_REST_NS = 3_000_000_000
+_AGAIN_NS = 7_000_000
 _LOOK_NS = 50_000_000
 _EQUAL_NS = 300_000_000
 _UNCOUNTED_NS = 1_000_000_000
@@ -59,14 +62,35 @@ def _patience_ns(totals: Totals) -> int:
 async def read_state(
     target: Target, oracle: Oracle | None, clock: Clock, sink: Sink, moment: Literal["before", "after"]
 ) -> None:
-    """Read every document of the manifest, and the oracle's side; what cannot be read is recorded with its error."""
-    names = list(target.manifest.state)
+    """Read every document of the manifest, and the oracle's side; what cannot be read is recorded with its error.
+
+    The two views of the orders are read one right after the other; after the recovery, at a moment at which nothing is under way.
+    """
+    names = [name for name in target.manifest.state if name != _ORDERS]
     if isinstance(target, HasState):
         for name in names:
             await _read(sink, clock, "target", moment, name, target.document(name))
+        if _ORDERS in target.manifest.state:
+            resting = _at_rest(target, clock) if moment == "after" else target.document(_ORDERS)
+            await _read(sink, clock, "target", moment, _ORDERS, resting)
     if oracle is not None:
+        await _read(sink, clock, "oracle", moment, _ORDERS, oracle.open_orders())
         await _read(sink, clock, "oracle", moment, "positions", oracle.positions())
-        await _read(sink, clock, "oracle", moment, "orders", oracle.open_orders())
+
+
+async def _at_rest(target: HasState, clock: Clock) -> Any:
+    """Read the orders until none is pending: a strategy may still be asking, and be refused, while the market is closed."""
+    end = clock.now().mono_ns + _REST_NS
+    while True:
+        document = await target.document(_ORDERS)
+        if not _pending(document) or clock.now().mono_ns > end:
+            return document
+        await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
+
+
+def _pending(document: Any) -> bool:
+    orders = document.get(_ORDERS, ()) if isinstance(document, Mapping) else ()
+    return any(str(one.get("status", "")).startswith("pending") for one in orders if isinstance(one, Mapping))
 
 
 async def _read(
