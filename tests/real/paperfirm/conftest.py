@@ -167,6 +167,21 @@ class World:
         os.kill(pid, signal.SIGKILL)
         return int(pid)
 
+    def misbehave(self, action: str, **more: Any) -> None:
+        """Have the exchange misbehave towards the firm now."""
+        body = {
+            "action": action,
+            "on": None,
+            "session": "FIRM",
+            "parameters": more,
+            "count": 1,
+            "expires_s": 30,
+        }
+        url = f"{self.exchange['http']}/control/misbehave"
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status < 300
+
     # ---- trading
 
     def trade(self, count: int, *, tag: str) -> dict[str, str]:

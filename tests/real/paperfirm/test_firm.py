@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +166,39 @@ def test_two_firms_at_once(make_world: Callable[[], Any]) -> None:
         each.wait(each.books_agree)
         assert not [child for child in each.components().values() if child["restarts"]]
     assert [each.down() for each in worlds] == [0, 0]
+
+
+def test_a_disconnect_by_the_exchange_is_healed(world: Any) -> None:
+    """After a cut and half a second of refused logons the session returns and no fill is missing."""
+    world.trade(20, tag="t")
+    world.misbehave("disconnect", refuse_ms=500)
+    world.wait(lambda: world.events("router", "session_lost"))
+    world.wait(lambda: len(world.events("router", "session_established")) == 2)
+    world.wait(world.trades)
+    assert [e["event"] for e in world.events(world.primary(), "trading_halted", "trading_started")][-2:] == [
+        "trading_halted",
+        "trading_started",
+    ]
+    world.trade(20, tag="u")
+    world.wait(world.books_agree)
+    assert world.down() == 0
+
+
+def test_a_paused_router_sends_nothing_stale(world: Any) -> None:
+    """Orders that waited in a stopped router are not sent when it goes on; the engine binds anew."""
+    world.wait(lambda: world.components()["router"]["state"] == "running")
+    pid = world.components()["router"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    world.wait(lambda: time.monotonic() - began > 1.5)
+    os.kill(pid, signal.SIGCONT)
+    world.wait(lambda: world.events("router", "paused"))
+    world.wait(lambda: len(world.events("router", "engine_bound")) >= 2)
+    world.wait(world.trades)
+    assert world.components()["router"]["pid"] == pid
+    world.trade(20, tag="u")
+    world.wait(world.books_agree)
+    assert world.down() == 0
 
 
 def test_rapid_crashes_end_in_back_off_and_recovery(world: Any) -> None:
