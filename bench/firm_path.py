@@ -133,7 +133,7 @@ class Client:
         loop = asyncio.get_running_loop()
         next_s = loop.time()
         while not reading.done() and loop.time() < end_s:
-            while next_s <= loop.time():
+            while next_s <= loop.time() and not writer.is_closing():
                 writer.write(self._order())
                 next_s += 1 / rate
             await asyncio.sleep(max(0.0, next_s - loop.time()))

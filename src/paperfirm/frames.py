@@ -128,7 +128,7 @@ class Link(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Queue a message for this loop turn; nothing once the connection is gone (see `connected`)."""
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         if not self._out:
             self._loop.call_soon(self.flush)
@@ -136,7 +136,7 @@ class Link(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write everything queued now."""
-        if self._out and self._transport is not None:
+        if self._out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._out))
         self._out.clear()
 

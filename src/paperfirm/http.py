@@ -131,7 +131,7 @@ class _Connection(asyncio.Protocol):
             self._write(await self._router.answer(request), keep=keep)
 
     def _write(self, response: Response, *, keep: bool) -> None:
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         head = (
             f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Status')}\r\n"

@@ -118,7 +118,7 @@ class Client(asyncio.Protocol):
 
     def write(self, value: object) -> None:
         """Send one line."""
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(_encode(value) + b"\n")
 
     def close(self) -> None:
