@@ -157,7 +157,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole manifest. Without `environment` it is refused (R20). `folder` is where its file lies; the loader sets it."""
+    """A whole manifest. In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without `environment` it is refused (R20). `folder` is where its file lies; the loader sets it."""
 
     schema: int
     name: str

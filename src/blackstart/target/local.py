@@ -137,12 +137,12 @@ class LocalTarget:
         return expand(text, self.values, where=where)
 
     def settings(self) -> dict[str, Any]:
-        """Return the workload's settings with their variables expanded; the glue's readers get them, too."""
+        """Return what the glue is told: the run folder, and the workload's settings with their variables expanded."""
         workload = self.manifest.workload
         settings: dict[str, Any] = expand_all(
             workload.settings if workload else {}, self.values, where="workload.settings"
         )
-        return settings
+        return {"run": str(self.run_dir), **settings}
 
     def _component(self, name: str) -> Component:
         try:

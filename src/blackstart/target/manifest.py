@@ -13,7 +13,7 @@ import blackstart
 from blackstart.errors import ManifestError
 from blackstart.model import manifest as model
 from blackstart.model.manifest import Manifest
-from blackstart.target.problems import problems
+from blackstart.target.problems import DOCUMENTS, problems
 from blackstart.target.suggest import did_you_mean
 
 DEFAULT_TARGET = "paperfirm"
@@ -79,7 +79,8 @@ def read(path: Path) -> Manifest:
         manifest = msgspec.convert(document, Manifest)
     except msgspec.ValidationError as error:
         raise ManifestError(explain(error, Manifest, ""), where=str(path)) from None
-    return msgspec.structs.replace(manifest, folder=str(path.parent))
+    not_applicable = _for_all_others(manifest)
+    return msgspec.structs.replace(manifest, folder=str(path.parent), not_applicable=not_applicable)
 
 
 def explain(error: msgspec.ValidationError, kind: Any, key: str) -> str:
@@ -93,6 +94,16 @@ def explain(error: msgspec.ValidationError, kind: Any, key: str) -> str:
     if unknown and not inner:
         text = f"unknown key `{unknown.group(1)}`{did_you_mean(unknown.group(1), _fields(kind))}"
     return f"{where}: {text}" if where else text
+
+
+def _for_all_others(manifest: Manifest) -> dict[str, str]:
+    """Replace `"*"` by every document that the manifest does not give. Infrastructure is measured by Blackstart: it always applies."""
+    reasons = dict(manifest.not_applicable)
+    reason = reasons.pop("*", None)
+    if reason is not None:
+        absent = (name for name in DOCUMENTS if name not in manifest.state and name != "infrastructure")
+        reasons = {**dict.fromkeys(absent, reason), **reasons}
+    return reasons
 
 
 def _parse(path: Path) -> dict[str, Any]:
