@@ -95,6 +95,9 @@ class Exchange:
                 self._outgoing.append((fact, report))
         self.venue.resume(now)
         self.publish(now)
+        for fact in self.state.scripts.values():
+            if self.venue.scripts.pending(fact.order_id) and fact.when != "on_cancel":
+                self._loop.call_later(fact.interval_ms / 1000, self._run_script, fact.order_id)
 
     # Sessions -------------------------------------------------------------------------------------------
 
@@ -109,7 +112,9 @@ class Exchange:
     def _host(
         self, name: str, gateway: str, account: str, comp_id: str, application: Application
     ) -> SessionHost:
-        store = LedgerStore(name, gateway, account, self.record, self.clock)
+        store = LedgerStore(
+            name, gateway, account, record=self.record, clock=self.clock, archive=self.ledger.entries_from
+        )
         session_config = self.config.session_of(account, comp_id)
         host = SessionHost(
             self._around,

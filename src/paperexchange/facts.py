@@ -236,7 +236,7 @@ class Scripted(Fact, tag="fills_scripted"):
     min_quantity: int
     slices: list[int]
     interval_ms: float
-    when: str
+    when: Literal["interval", "before_ack", "on_cancel"]
     order_id: str = ""
 
 

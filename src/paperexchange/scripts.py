@@ -41,9 +41,12 @@ class FillScripts:
                 return self.armed.pop(index)
         return None
 
-    def start(self, script: FillScript, order_id: str) -> None:
-        """Run `script` on the order."""
-        self._running[order_id] = (script, 0)
+    def start(self, script: FillScript, order_id: str, *, filled: int = 0) -> None:
+        """Run `script` on the order, of which `filled` is filled by its first slices already."""
+        used = 0
+        while used < len(script.slices) and sum(script.slices[: used + 1]) <= filled:
+            used += 1
+        self._running[order_id] = (script, used)
 
     def running(self, order_id: str) -> FillScript | None:
         """Give the script that runs on the order."""

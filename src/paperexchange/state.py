@@ -91,6 +91,7 @@ class State:
         self.last_price: dict[str, int] = {}
         self.last_order_mono_ns: dict[str, int] = {}
         self.busted: set[str] = set()
+        self.scripts: dict[str, f.Scripted] = {}
         self._handlers: dict[type[f.Fact], Callable[[Any], None]] = {
             f.Started: self._started,
             f.OrderAccepted: self._accepted,
@@ -107,6 +108,7 @@ class State:
             f.BookChange: self._market_data,
             f.BookTrade: self._trade,
             f.PhaseChanged: self._phase,
+            f.Scripted: self._scripted,
             f.SessionConnected: self._connected,
         }
 
@@ -278,6 +280,10 @@ class State:
     def _trade(self, fact: f.BookTrade) -> None:
         self.md_seq = fact.md_seq
         self.last_price[fact.symbol] = fact.price
+
+    def _scripted(self, fact: f.Scripted) -> None:
+        """Keep the newest entry of a script: armed first, bound to an order later."""
+        self.scripts[fact.id] = fact
 
     def _phase(self, fact: f.PhaseChanged) -> None:
         """Forget the old day's ClOrdIDs and closed orders on a new day; fills and positions stay."""

@@ -540,6 +540,8 @@ class Venue:
         A crash can fall between an order's acceptance and its matching; running the usual matching here
         finishes what was begun and changes nothing otherwise.
         """
+        for fact in self.state.scripts.values():
+            self._resume_script(fact)
         for order in self.state.open_orders():
             if order.scripted:
                 continue
@@ -550,6 +552,23 @@ class Venue:
                 self._execute_quietly(order, at)
             else:
                 self.books[order.symbol].half(order.side).add(order)
+
+    def _resume_script(self, fact: f.Scripted) -> None:
+        """Go on where the script was: waiting for its order, or behind the slices that are filled."""
+        script = FillScript(
+            id=fact.id,
+            account=fact.account,
+            min_quantity=fact.min_quantity,
+            slices=fact.slices,
+            symbol=fact.symbol,
+            interval_ms=fact.interval_ms,
+            when=fact.when,
+        )
+        order = self.state.orders.get(fact.order_id)
+        if not fact.order_id:
+            self.scripts.arm(script)
+        elif order is not None and order.leaves_quantity:
+            self.scripts.start(script, order.order_id, filled=order.cum_quantity)
 
     def _execute_quietly(self, order: Order, at: At) -> None:
         book = self.books[order.symbol]

@@ -100,10 +100,10 @@ class Acceptor:
                 reason=reason,
             )
         )
-        conn.close(reason)
         if bad and self._bad is not None and self._bad.add(now.mono_ns):
             self._listener.close()
             self._loop.call_later(_CLOSED_S, self._reopen)
+        conn.close(reason)
 
     def _reopen(self) -> None:
         if not self._closed:

@@ -4,6 +4,7 @@ A number is thus durable before the message that carries it leaves the exchange,
 report of an order that is not booked.
 """
 
+from array import array
 from collections.abc import Callable, Iterator
 
 from fixsession.clock import Now
@@ -13,15 +14,24 @@ from fixsession.store import Stored, check_count
 from paperexchange import facts as f
 
 Record = Callable[[f.Fact], None]
+Archive = Callable[[int], Iterator[f.Fact]]
+_AT_HAND = 10_000
 
 
 class LedgerStore:
     """Implements `fixsession.store.SessionStore` and its controls for one session."""
 
     def __init__(
-        self, session: str, gateway: str, account: str, record: Record, clock: Callable[[], Now]
+        self,
+        session: str,
+        gateway: str,
+        account: str,
+        *,
+        record: Record,
+        clock: Callable[[], Now],
+        archive: Archive,
     ) -> None:
-        """`record` writes an entry."""
+        """`record` writes an entry, `archive` reads entries from the given number on."""
         self.session = session
         self.gateway = gateway
         self.account = account
@@ -31,7 +41,10 @@ class LedgerStore:
         self._next_out = 1
         self._record = record
         self._clock = clock
+        # The latest messages are at hand; of older ones only the number of their ledger entry is kept.
         self._kept: dict[int, Stored] = {}
+        self._entries = array("Q")
+        self._archive = archive
         # The message that is being sent: its entry names what it is about without decoding it again.
         self.about: Message | None = None
 
@@ -71,29 +84,50 @@ class LedgerStore:
 
     def save_out(self, seq_num: int, raw: bytes, wall_ns: int) -> None:
         """Keep an outgoing message; its entry is `report_sent`."""
-        self._kept[seq_num] = Stored(seq_num, raw, wall_ns)
-        self._next_out = seq_num + 1
         about = self.about or decode(raw)
-        self._record(
-            f.ReportSent(
-                mono_ns=self._clock().mono_ns,
-                wall_ns=wall_ns,
-                account=self.account,
-                session=self.session,
-                gateway=self.gateway,
-                seq_num=seq_num,
-                msg_type=about.msg_type,
-                data=raw,
-                exec_id=about.get(17) or "",
-                cl_ord_id=about.get(11) or "",
-                exec_type=about.get(150) or "",
-            )
+        fact = f.ReportSent(
+            mono_ns=self._clock().mono_ns,
+            wall_ns=wall_ns,
+            account=self.account,
+            session=self.session,
+            gateway=self.gateway,
+            seq_num=seq_num,
+            msg_type=about.msg_type,
+            data=raw,
+            exec_id=about.get(17) or "",
+            cl_ord_id=about.get(11) or "",
+            exec_type=about.get(150) or "",
         )
+        self._record(fact)
+        self._keep(fact)
+
+    def _keep(self, fact: f.ReportSent) -> None:
+        seq_num = fact.seq_num
+        self._next_out = seq_num + 1
+        self._kept[seq_num] = Stored(seq_num, fact.data, fact.wall_ns)
+        self._kept.pop(seq_num - _AT_HAND, None)
+        while len(self._entries) < seq_num:
+            self._entries.append(0)
+        self._entries[seq_num - 1] = fact.seq
 
     def load_out(self, begin: int, end: int) -> Iterator[Stored]:
         """Give the kept messages from `begin` to `end`, both included."""
-        kept = self._kept
-        return (kept[n] for n in range(begin, min(end, self._next_out - 1) + 1) if n in kept)
+        wanted = range(max(begin, 1), min(end, self._next_out - 1, len(self._entries)) + 1)
+        old = [self._entries[n - 1] for n in wanted if self._entries[n - 1] and n not in self._kept]
+        if old:
+            yield from self._from_archive(old)
+        for number in wanted:
+            if number in self._kept:
+                yield self._kept[number]
+
+    def _from_archive(self, entries: list[int]) -> Iterator[Stored]:
+        """Give messages that are no longer at hand; `entries` are their ledger numbers, in order."""
+        wanted = set(entries)
+        for fact in self._archive(entries[0]):
+            if fact.seq in wanted and isinstance(fact, f.ReportSent):
+                yield Stored(fact.seq_num, fact.data, fact.wall_ns)
+            if fact.seq >= entries[-1]:
+                return
 
     def reset(self, wall_ns: int) -> None:
         """Forget everything; both numbers are 1."""
@@ -113,6 +147,7 @@ class LedgerStore:
         self.unsent_from = 0
         self.created_wall_ns = wall_ns
         self._kept.clear()
+        del self._entries[:]
 
     def sync(self) -> None:
         """Nothing to do: the ledger is synced before a message leaves."""
@@ -132,6 +167,7 @@ class LedgerStore:
 
     def _drop_from(self, first: int) -> None:
         self._kept = {number: kept for number, kept in self._kept.items() if number < first}
+        del self._entries[first - 1 :]
 
     def jump_ahead(self, n: int) -> None:
         """Skip `n` outgoing numbers (FIX 13: a drop-copy failover jumps by 4000)."""
@@ -141,8 +177,7 @@ class LedgerStore:
     def apply(self, fact: f.Fact) -> None:
         """Take in an entry of this session on recovery."""
         if isinstance(fact, f.ReportSent):
-            self._kept[fact.seq_num] = Stored(fact.seq_num, fact.data, fact.wall_ns)
-            self._next_out = fact.seq_num + 1
+            self._keep(fact)
         elif isinstance(fact, f.NextOutgoing):
             if fact.next_out < self._next_out:
                 self._drop_from(fact.next_out)

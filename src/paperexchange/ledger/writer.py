@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 from zlib import crc32
 
-from paperexchange.facts import Fact, encoder
+from paperexchange.facts import Fact, decoder, encoder
+from paperexchange.ledger.lines import Reader
 
 _INDEX_EVERY = 256
 _COMPANY_S = 0.02
@@ -111,6 +112,13 @@ class Ledger:
         while position > 0 and self.index[position][0] > seq:
             position -= 1
         return self.index[position] if position >= 0 else (1, 0)
+
+    def entries_from(self, seq: int) -> Iterator[Fact]:
+        """Read entries from number `seq` on, as far as they are in the file."""
+        _, offset = self.offset_before(seq)
+        for line in Reader(self.path, offset=offset, after_seq=None):
+            if line.seq >= seq:
+                yield decoder.decode(line.body)
 
     def _schedule(self) -> None:
         self._scheduled = True

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ from paperexchange.config import load
 from paperexchange.errors import ExchangeError
 from paperexchange.events import Filter
 from paperexchange.gateway.rewrite import corrupted, skewed, with_field
-from paperexchange.gateway.store import LedgerStore
+from paperexchange.gateway.store import LedgerStore, field
 from paperexchange.misbehave import Engine
 from paperexchange.participants import Participants, ParticipantSettings
 
@@ -186,7 +187,15 @@ def test_changed_field_and_skewed_time_are_sound_messages() -> None:
 def test_session_store_is_rebuilt_from_its_entries() -> None:
     """A store that took in the ledger's entries has the numbers and messages of the one that wrote them."""
     entries: list[f.Fact] = []
-    store = LedgerStore("FIRM", "primary", "FIRM", entries.append, lambda: AT)
+
+    def record(fact: f.Fact) -> None:
+        fact.seq = len(entries) + 1
+        entries.append(fact)
+
+    def archive(seq: int) -> Iterator[f.Fact]:
+        return iter(entries[seq - 1 :])
+
+    store = LedgerStore("FIRM", "primary", "FIRM", record=record, clock=lambda: AT, archive=archive)
     store.reset(5)
     for number in (1, 2, 3):
         store.save_out(number, wire((11, f"C{number}")), 10 + number)
@@ -195,12 +204,16 @@ def test_session_store_is_rebuilt_from_its_entries() -> None:
     store.roll_back(3)
     store.jump_ahead(40)
     store.save_out(42, wire((11, "C42")), 30)
-    again = LedgerStore("FIRM", "primary", "FIRM", entries.append, lambda: AT)
+    again = LedgerStore("FIRM", "primary", "FIRM", record=record, clock=lambda: AT, archive=archive)
     for entry in entries:
         again.apply(f.decoder.decode(f.encoder.encode(entry)))
     assert (again.next_in, again.next_out) == (store.next_in, store.next_out) == (4, 43)
     assert list(again.load_out(1, 99)) == list(store.load_out(1, 99))
     assert [kept.seq_num for kept in store.load_out(1, 99)] == [1, 42]
+    for number in range(43, 10_100):
+        store.save_out(number, wire((11, f"C{number}")), number)
+    assert [kept.seq_num for kept in store.load_out(1, 99)] == [1, *range(42, 100)]
+    assert [field(kept.raw, b"11") for kept in store.load_out(98, 100)] == ["C98", "C99", "C100"]
 
 
 @pytest.mark.parametrize(
