@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blackstart.check.facts import Facts
+    from blackstart.check.service import Event
     from blackstart.model.fault import Receipt
 
 NS_PER_MS = 1_000_000
-NOT_APPLICABLE = ("validated", "validation")
+STATE = ("positions", "orders", "risk", "pnl", "connectivity", "market_data", "strategy")
 
 
 def check(facts: Facts) -> tuple[Rto, CheckResult]:
@@ -67,21 +68,46 @@ def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
         uncertainty_ns=receipt.uncertainty_ns,
     )
     until, unwatched = _sight(facts, t0.mono_ns)
-    t5 = _resumption(watch, facts, until)
+    t5, resent = _resumption(watch, facts, until)
     stamps, remarks = _chain(facts, t0, t5)
     rto = _rto(watch, stamps, until, unwatched)
-    return rto, [*unwatched, *remarks, *_about_service(watch, rto)]
+    return rto, [*unwatched, *resent, *remarks, *_about_service(watch, rto)]
 
 
-def _resumption(watch: ResumeWatch, facts: Facts, until_ns: int) -> Stamp | None:
+def _resumption(watch: ResumeWatch, facts: Facts, until_ns: int) -> tuple[Stamp | None, list[Finding]]:
+    """Return t5, and a remark where an early burst was not taken for it."""
     event = watch.final(until_ns)
+    resent = 0
+    if event is not None and not watch.by_epoch:
+        event, resent = _after_resent(facts, watch, event)
     if event is None or event[0] > until_ns:
-        return None
+        return None, []
     spec = facts.manifest.services.get(watch.service)
     who = spec.source if spec else "service"
-    return Stamp(
-        name=StampName.RESUMED, mono_ns=event[0], source=f"{who}: {event[1]}", uncertainty_ns=event[2]
-    )
+    source = f"{who}: {event[1]}"
+    stamp = Stamp(name=StampName.RESUMED, mono_ns=event[0], source=source, uncertainty_ns=event[2])
+    text = f"{resent} event(s) in one burst before the validation, then silence: resent, not new"
+    return stamp, [Finding(verdict=Verdict.PASS, code="resent-before-validated", text=text)] if resent else []
+
+
+def _after_resent(facts: Facts, watch: ResumeWatch, first: Event) -> tuple[Event, int]:
+    """Pass over what a session layer sends again as soon as it is back: orders that were in flight at t0.
+
+    They come in one burst before the target has validated its state, and then there is silence until
+    it has: longer than the burst lasted, and longer than the usual 99th percentile. Trading that goes
+    on is no such burst. Returns the first event after the validation, and how many were passed over.
+    """
+    assert watch.t0_ns is not None
+    validated = [s.mono_ns for s in candidates(facts, "validated", not_before_ns=watch.t0_ns)]
+    if not validated or validated[0] <= first[0] or watch.usual is None:
+        return first, 0
+    events = sorted(e for e in facts.service_events() if e[0] >= first[0])
+    burst = [e for e in events if e[0] < validated[0]]
+    rest = events[len(burst) :]
+    if not rest:
+        return first, 0
+    silence, span = rest[0][0] - burst[-1][0], burst[-1][0] - first[0]
+    return (rest[0], len(burst)) if silence > max(span, watch.usual.p99_ns) else (first, 0)
 
 
 def _sight(facts: Facts, t0_ns: int) -> tuple[int, list[Finding]]:
@@ -246,15 +272,18 @@ def _against(rto: Rto, limit_ns: int) -> list[Finding]:
 
 
 def _missing(facts: Facts, rto: Rto) -> list[Finding]:
-    """Every phase of an outage must be known, unless the manifest says that this target has no such step."""
+    """Every phase of an outage must be known, unless the target has no state that could be validated."""
     unknown = [phase for phase in PHASES if getattr(rto, f"{phase}_ns") is None]
-    ruled_out = facts.manifest.not_applicable
-    reason = next((ruled_out[key] for key in NOT_APPLICABLE if key in ruled_out), None)
-    only_validation = set(unknown) <= {"validation", "resume"} and StampName.VALIDATED.value not in rto.stamps
     if not unknown:
         return []
-    if reason is not None and only_validation:
-        text = f"the target has no validation step of its own: {reason}"
+    if set(unknown) <= {"validation", "resume"} and not _validates(facts):
+        text = "the target has no trading state to validate: validation and resume are one stretch"
         return [Finding(verdict=Verdict.PASS, code="validation-not-applicable", text=text)]
     text = f"phase unknown: {', '.join(unknown)}"
     return [Finding(verdict=Verdict.UNKNOWN, code="phase-unknown", text=text, data={"phases": unknown})]
+
+
+def _validates(facts: Facts) -> bool:
+    """Say whether a validation step can be asked of the target: it reports one, or has such state."""
+    ruled_out = facts.manifest.not_applicable
+    return bool(facts.manifest.phases.get("validated")) or any(name not in ruled_out for name in STATE)

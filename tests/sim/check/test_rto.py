@@ -202,6 +202,18 @@ def test_stamp_within_uncertainty_is_moved_with_a_remark(world: Any) -> None:
     assert "stamps-touch" in codes(world)
 
 
+def test_resent_orders_before_validation_are_no_resumption(world: Any) -> None:
+    """A burst that a session sends again, silent until validation, is passed over; trading on is not."""
+    world.signals[3] = signal("state_validated", T0 + 50 * MS)
+    burst = [(T0 + 49 * MS + n, "1-C", 0) for n in range(7)]
+    world.service = sorted(service(54 * MS) + burst)
+    assert measure(world).total_ns == 54 * MS
+    assert "resent-before-validated" in codes(world)
+    world.service = service(40 * MS)
+    assert measure(world).total_ns == 40 * MS
+    assert measure(world).validation_ns is None
+
+
 def test_validation_after_resumption_is_not_a_phase(world: Any) -> None:
     """Trading before validation leaves two phases unknown."""
     world.signals[3] = signal("state_validated", T0 + 45 * MS)
@@ -235,7 +247,8 @@ def test_the_operator_and_the_probe_stand_in_for_a_silent_target(world: Any) -> 
     assert phases(found) == [MS // 5, 2 * MS - MS // 5, 18 * MS, None, None]
     assert not any(stamp.inferred for stamp in found.stamps.values())
     assert "phase-unknown" in codes(world)
-    world.manifest = msgspec.structs.replace(manifest, not_applicable={"validated": "a plain store"})
+    ruled_out = dict.fromkeys(rto.STATE, "a plain store")
+    world.manifest = msgspec.structs.replace(manifest, not_applicable=ruled_out)
     assert codes(world) == {"validation-not-applicable"}
 
 

@@ -197,6 +197,14 @@ def test_an_error_while_reading_is_unknown(world: Any, name: str) -> None:
     assert any("503" in finding.text for finding in result.findings)
 
 
+def test_what_is_measured_after_the_final_read_does_not_count(world: Any) -> None:
+    """The target is taken down on purpose then: a component that was stuck before is still found."""
+    component(state="disk-sleep")(world)
+    after = [msgspec.structs.replace(world.sample(n), mono_ns=READ + 10**9, components={}) for n in range(5)]
+    world.samples += after
+    assert outcome(world, "infrastructure") == (Verdict.FAIL, {"stuck-thread"})
+
+
 def test_cold_restart_may_begin_indicators_anew(world: Any) -> None:
     """After a cold restart fewer samples are a remark."""
     scenario = msgspec.structs.replace(world.plan.scenario, recovery="cold")

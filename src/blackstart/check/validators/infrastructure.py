@@ -42,7 +42,7 @@ LEAK_BYTES = 100 * 1024 * 1024
 @validator("infrastructure")
 def check(facts: Facts) -> Iterable[Finding]:
     """Judge what we measured ourselves, then what the target says of itself, where it says anything."""
-    samples = facts.all(ResourceSample)
+    samples = _while_up(facts)
     if not samples:
         yield unknown("not-measured", "the resources of the host were not measured")
     else:
@@ -54,6 +54,12 @@ def check(facts: Facts) -> Iterable[Finding]:
         yield remark(
             "no-document", "no infrastructure document: threads, timers and logging judged from outside only"
         )
+
+
+def _while_up(facts: Facts) -> list[ResourceSample]:
+    """Return what was measured until the final read: afterwards the target is taken down on purpose."""
+    read = facts.stage("read")
+    return [s for s in facts.all(ResourceSample) if read is None or s.mono_ns <= read.mono_ns]
 
 
 def _host(recent: list[ResourceSample]) -> Iterable[Finding]:
