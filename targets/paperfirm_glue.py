@@ -1,4 +1,7 @@
-"""A client of the reference firm: small orders on both sides of the market, to whichever engine is the primary."""
+"""A client of the reference firm: small orders on both sides of the market.
+
+Tto whichever engine is the primary.
+"""
 
 import asyncio
 import json
@@ -33,7 +36,7 @@ async def connect(settings):
 def make(n, rng):
     symbol = rng.choice(list(_mids))
     buys = n % 2 == 1  # as much bought as sold: positions stay small
-    takes = rng.random() < 0.25  # a quarter crosses the market, the others rest beside it
+    takes = rng.randrange(4) == 0  # a quarter crosses the market, the others rest beside it
     away = rng.randint(2, 6) * 100 * (1 if buys == takes else -1)
     price = round(_mids[symbol] / 100) * 100 + away
     order = {
@@ -63,7 +66,10 @@ def _key_of(line):
 
 
 async def _look(exchange):
-    """Learn where the market is; from the second time on in the background, so that reconnecting is not delayed."""
+    """Learn where the market is; from the second time on in the background.
+
+    Sso that reconnecting is not delayed.
+    """
     if not _mids:
         books = (await fetch_json(f"{exchange}/market_data/snapshot"))["books"]
         _mids.update({s: _mid(book) for s, book in books.items() if book["bids"] and book["asks"]})

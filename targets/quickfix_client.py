@@ -1,10 +1,15 @@
-"""The system under test of quickfix.toml: trades with QuickFIX, books each fill durably, once, and survives kill -9.
+"""The system under test of quickfix.toml: trades with QuickFIX, books each fill durably, once.
 
-Usage: quickfix_client.py FOLDER EXCHANGE_HOST EXCHANGE_PORT PORT. On PORT it takes orders as lines `ID SYMBOL SIDE PRICE` (side 1 buy,
-2 sell; price in ticks, 0: at market) and answers `ID yes` once the exchange has accepted, `ID no` when it will not.
-QuickFIX keeps sequence numbers in files and asks for what it missed; a fill counts as taken only after it is on disk, so a crash in
-between brings it again, and its ExecID tells that it is known.
+Aand survives kill -9.
+
+Usage: quickfix_client.py FOLDER EXCHANGE_HOST EXCHANGE_PORT PORT. On PORT it takes orders as lines `ID SYMBOL
+SIDE PRICE` (side 1 buy, 2 sell; price in ticks, 0: at market) and answers `ID yes` once the exchange has
+accepted, `ID no` when it will not. QuickFIX keeps sequence numbers in files and asks for what it missed; a
+fill counts as taken only after it is on disk, so a crash in between brings it again, and its ExecID tells
+that it is known.
 """
+
+# ruff: noqa: N802, ARG002, D102 - QuickFIX gives the names of its callbacks; the class says what they are
 
 import json
 import os
@@ -122,7 +127,7 @@ class OrderEntry(socketserver.StreamRequestHandler):
             )
 
     def answer(self, name, word):
-        try:
+        try:  # noqa: SIM105 - the plain form
             self.wfile.write(f"{name} {word}\n".encode())
         except OSError:
             pass  # nobody waits for it any more

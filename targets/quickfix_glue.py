@@ -11,10 +11,9 @@ async def connect(settings):
 
 
 def make(n, rng):
-    side = n % 2 + 1
-    price = (
-        0 if n % 4 < 2 else (100 if side == 1 else 9_000_000)
-    )  # half at market, half too far away for a fill
+    side = n % 2 + 1  # 1 buy, 2 sell: as much bought as sold
+    far = 100 if side == 1 else 9_000_000  # too far from the market to be filled; 0 is at market
+    price = rng.choice([0, far])
     return {"id": f"Q{n}", "symbol": rng.choice(["ALFA", "BRAVO", "CHARLIE"]), "side": side, "price": price}
 
 
@@ -25,5 +24,5 @@ async def write(client, record):
 
 
 async def read(settings):
-    lines = Path(settings["run"], "client", "fills.jsonl").read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last end of line was cut by a kill
+    text = Path(settings["run"], "client", "fills.jsonl").read_text(encoding="utf-8")  # noqa: ASYNC240 - it is small
+    return [json.loads(line) for line in text.split("\n")[:-1]]  # a kill may have cut the last one

@@ -1,20 +1,28 @@
-"""One text for one value, whoever wrote it down: so that the two sides of a stream can be compared byte by byte."""
+"""One text for one value, whoever wrote it down.
+
+Sso that the two sides of a stream can be compared byte by byte.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 _DECIMAL = re.compile(r"-?\d+\.\d+")
 _SIDES = {True: "true", False: "false"}
 
 
-def text(value: Any) -> str:
-    """Return the canonical text of a value: `7`, `7.0`, `Decimal("7.00")` and `"7.00"` are one, as are bytes and their text."""
+def text(value: Any) -> str:  # noqa: PLR0911 - one line a type
+    """Return the canonical text of a value.
+
+    `7`, `7.0`, `Decimal("7.00")` and `"7.00"` are one, as are bytes and their text.
+    """
     if isinstance(value, str):
         return _number(Decimal(value)) if _DECIMAL.fullmatch(value) else value
     if value is None:

@@ -1,10 +1,12 @@
-"""The paper exchange as the oracle (docs/reference/exchange-interface.md): it knows what was acknowledged, and it can be the fault."""
+"""The paper exchange as the oracle (docs/reference/exchange-interface.md): it knows what was acknowledged.
+
+Aand it can be the fault.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -15,7 +17,7 @@ from blackstart.target import canonical, http, ledger
 from blackstart.target.ledger import Row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from blackstart.model.manifest import Manifest, Match, OracleSpec, Stream
@@ -34,7 +36,10 @@ _KEYS_OF_THE_WHOLE = ("count", "expires_s", "session")
 
 
 class ExchangeOracle:
-    """Implements Oracle and Misbehaving of `blackstart.contracts`. `url` is asked for at each use: the exchange may have moved."""
+    """Implements Oracle and Misbehaving of `blackstart.contracts`.
+
+    `url` is asked for at each use: the exchange may have moved.
+    """
 
     name = "exchange"
 
@@ -76,7 +81,10 @@ class ExchangeOracle:
     async def misbehave(
         self, action: str, *, on: Match | None, parameters: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Arm a misbehaviour, or do it at once without `on`. `count`, `expires_s` and `session` may be among the parameters."""
+        """Arm a misbehaviour, or do it at once without `on`.
+
+        `count`, `expires_s` and `session` may be among the parameters.
+        """
         inner = {key: value for key, value in parameters.items() if key not in _KEYS_OF_THE_WHOLE}
         outer = {key: parameters[key] for key in _KEYS_OF_THE_WHOLE if key in parameters}
         event = None if on is None else {"kind": on.event, **on.where}
@@ -94,7 +102,10 @@ class ExchangeOracle:
     async def events(
         self, kinds: Iterable[str], since: int | str = "now"
     ) -> AsyncIterator[list[dict[str, Any]]]:
-        """Follow the exchange's events from `since` on, heartbeats among them. Raises TargetError when the stream breaks."""
+        """Follow the exchange's events from `since` on, heartbeats among them.
+
+        Raises TargetError when the stream breaks.
+        """
         query = urlencode(
             {"since": since, "kinds": ",".join(sorted(kinds)), "account": self.account}, safe=","
         )
@@ -142,7 +153,10 @@ class ExchangeOracle:
 
 
 def received(event: Mapping[str, Any]) -> tuple[int, int]:
-    """Return when an event reached the exchange and how late that stamp may be: the kernel's receive stamp where there is one."""
+    """Return when an event reached the exchange and how late that stamp may be.
+
+    Tthe kernel's receive stamp where there is one.
+    """
     moment = event.get("received_mono_ns")
     if moment is None:
         return int(event["mono_ns"]), 0

@@ -1,4 +1,7 @@
-"""The glue file beside a manifest: a few lines of Python that know how to write to, and read from, the target."""
+"""The glue file beside a manifest: a few lines of Python that know how to write to, and read from.
+
+Tthe target.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ def problems(manifest: Manifest, needed: Sequence[str]) -> Iterator[str]:
 
 
 def load(file: Path) -> ModuleType:
-    """Import a glue file under a name of its own. Raises ManifestError when that fails, with the file's own reason."""
+    """Import a glue file under a name of its own.
+
+    Raises ManifestError when that fails, with the file's own reason.
+    """
     spec = importlib.util.spec_from_file_location(f"blackstart_glue_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ManifestError("cannot be imported", where=str(file), hint="the glue must be a .py file")

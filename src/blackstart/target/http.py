@@ -1,4 +1,7 @@
-"""A small HTTP/1.1 client: one connection kept open, each answer stamped. Probes ask with it hundreds of times a second."""
+"""A small HTTP/1.1 client: one connection kept open, each answer stamped.
+
+Probes ask with it hundreds of times a second.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,10 @@ class Connection:
         self.close()
 
     async def request(self, path: str | None = None, *, method: str = "GET", body: Any = None) -> Answer:
-        """Ask once. A kept connection that the server closed meanwhile is opened again, once. Raises OSError."""
+        """Ask once.
+
+        A kept connection that the server closed meanwhile is opened again, once. Raises OSError.
+        """
         kept = self._writer is not None
         try:
             return await self._ask(path, method, body)
@@ -69,7 +75,10 @@ class Connection:
             return await self._ask(path, method, body)
 
     async def lines(self, path: str | None = None) -> AsyncIterator[list[bytes]]:
-        """Follow an endless answer of lines; yields all that came with one read. Ends when the server ends it. Raises OSError."""
+        """Follow an endless answer of lines; yields all that came with one read.
+
+        Ends when the server ends it. Raises OSError.
+        """
         try:
             status, headers = await self._head(path, "GET", None)
             if status != 200:  # noqa: PLR2004

@@ -2,9 +2,10 @@
 
     python -I -S launcher.py PARENT_PID GATE_FD USER COMMAND…
 
-Before that it asks the kernel to end it with its parent and, if told, leaves root. Because it waits at the gate, its pid is known and
-under the guardian's protection before the target exists, and a restart costs one byte instead of an interpreter's start.
-Runs without `site` and imports only the standard library: its start-up is part of every start.
+Before that it asks the kernel to end it with its parent and, if told, leaves root. Because it waits at the
+gate, its pid is known and under the guardian's protection before the target exists, and a restart costs one
+byte instead of an interpreter's start. Runs without `site` and imports only the standard library: its
+start-up is part of every start.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(NOT_STARTED)
     wait_at_gate(int(gate))
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
     except OSError as error:
         sys.stderr.write(f"cannot execute {command[0]}: {error.strerror}\n")
         sys.exit(NOT_STARTED)
@@ -47,7 +48,11 @@ def wait_at_gate(descriptor: int) -> None:
 
 
 def leave_root(libc: ctypes.CDLL) -> None:
-    """Take another uid. Root prefers a user namespace: its own files belong to an ordinary uid there, so no path need be opened up."""
+    """Take another uid.
+
+    Root prefers a user namespace: its own files belong to an ordinary uid there, so no path need be opened
+    up.
+    """
     if os.geteuid() != 0:
         return
     uid, gid = ordinary_account()
@@ -63,7 +68,7 @@ def leave_root(libc: ctypes.CDLL) -> None:
 
 
 def ordinary_account() -> tuple[int, int]:
-    """Return uid and gid of an account that is not root and has a passwd entry (`initdb` looks its name up)."""
+    """Return uid and gid of an account that is not root and has a name (`initdb` looks it up)."""
     accounts = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
     entry = accounts.get("nobody") or next(iter(accounts.values()), None)
     return (entry.pw_uid, entry.pw_gid) if entry else (65534, 65534)

@@ -1,4 +1,7 @@
-"""Writing ledger files (docs/reference/ledger-format.md): one JSON line an event, with the digest of the whole."""
+"""Writing ledger files (docs/reference/ledger-format.md): one JSON line an event.
+
+Wwith the digest of the whole.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ class Row(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Writer:
-    """Writes one ledger file; `close` returns its record. `error` in the record says why it may be incomplete."""
+    """Writes one ledger file.
+
+    `close` returns its record. `error` in the record says why it may be incomplete.
+    """
 
     def __init__(self, stream: str, side: Literal["acknowledged", "recovered"], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +76,10 @@ class Writer:
 async def write(
     stream: str, side: Literal["acknowledged", "recovered"], folder: Path, rows: AsyncIterable[Row]
 ) -> LedgerFile:
-    """Write all rows. Whatever goes wrong on the way is told in the record's `error`: a short ledger must never look whole."""
+    """Write all rows.
+
+    Whatever goes wrong on the way is told in the record's `error`: a short ledger must never look whole.
+    """
     writer = Writer(stream, side, folder)
     try:
         async for row in rows:
@@ -81,7 +90,10 @@ async def write(
 
 
 def product(record: dict[str, Any], fields: tuple[str, ...]) -> int | None:
-    """Return the product of integer fields (quantity · price in ticks); None when there are none or one is missing."""
+    """Return the product of integer fields (quantity · price in ticks).
+
+    None when there are none or one is missing.
+    """
     values = [record.get(field) for field in fields]
     if not values or any(not isinstance(value, int) for value in values):
         return None

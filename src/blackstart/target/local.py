@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class LocalTarget:
     """Implements Target, HasProcesses, Restartable and HasState of `blackstart.contracts`.
 
-    Everything seen goes to `sink`; every process is put under `protect` before it runs. `on_restart` is called when a process was
-    started again: its endpoints may have changed.
+    Everything seen goes to `sink`; every process is put under `protect` before it runs. `on_restart` is
+    called when a process was started again: its endpoints may have changed.
     """
 
     def __init__(
@@ -56,7 +56,10 @@ class LocalTarget:
         self._connections: dict[str, http.Connection] = {}
 
     async def open(self) -> None:
-        """Start every process in the order of the manifest. When one does not come up, what was started is ended again."""
+        """Start every process in the order of the manifest.
+
+        When one does not come up, what was started is ended again.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.values["port"] = ports.allocate(self.manifest.ports, random.SystemRandom())
         try:
@@ -68,7 +71,10 @@ class LocalTarget:
             raise
 
     async def close(self) -> None:
-        """End everything that `open` started, in reverse order; idempotent. Raises TargetError naming survivors."""
+        """End everything that `open` started, in reverse order; idempotent.
+
+        Raises TargetError naming survivors.
+        """
         for descriptor, _ in self._deaths.values():
             asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
@@ -78,7 +84,10 @@ class LocalTarget:
         await self.operator.close()
 
     async def process(self, component: str) -> ProcessRef:
-        """Return the process behind a component right now, looked up anew each time. Raises TargetError when there is none."""
+        """Return the process behind a component right now, looked up anew each time.
+
+        Raises TargetError when there is none.
+        """
         spec = self._component(component)
         if spec.process is not None:
             return self.operator.child(spec.process).ref
@@ -89,7 +98,9 @@ class LocalTarget:
         return found
 
     async def watch(self, component: str) -> ProcessRef:
-        """Have the kernel tell the death of the component's present process (pidfd); recorded as ProcessSeen exited.
+        """Have the kernel tell the death of the component's present process (pidfd).
+
+        Rrecorded as ProcessSeen exited.
 
         Processes started here are watched anyway. Raises TargetError when there is no process.
         """
@@ -120,7 +131,10 @@ class LocalTarget:
         return self.operator.state_paths(process)
 
     async def document(self, name: str) -> Any:
-        """Return one state document (docs/reference/state-documents.md). Raises TargetError when it cannot be had."""
+        """Return one state document (docs/reference/state-documents.md).
+
+        Raises TargetError when it cannot be had.
+        """
         spec = self.manifest.state.get(name)
         if spec is None:
             raise TargetError(f"the manifest names no document `{name}`", where=f"[state.{name}]")
@@ -129,7 +143,10 @@ class LocalTarget:
         return document if spec.select is None else jmespath.search(spec.select, document)
 
     async def export(self, stream: str, folder: Path) -> LedgerFile:
-        """Write what the target holds of a stream into `folder`. A failure is told in the record's `error`, never hidden."""
+        """Write what the target holds of a stream into `folder`.
+
+        A failure is told in the record's `error`, never hidden.
+        """
         return await streams.export_recovered(self, stream, folder)
 
     def expand(self, text: str, *, where: str) -> str:
@@ -137,7 +154,10 @@ class LocalTarget:
         return expand(text, self.values, where=where)
 
     def settings(self) -> dict[str, Any]:
-        """Return what the glue is told: the run folder, and the workload's settings with their variables expanded."""
+        """Return what the glue is told: the run folder.
+
+        Aand the workload's settings with their variables expanded.
+        """
         workload = self.manifest.workload
         settings: dict[str, Any] = expand_all(
             workload.settings if workload else {}, self.values, where="workload.settings"

@@ -1,4 +1,7 @@
-"""Find and load target manifests: TOML in, a checked `Manifest` out, or one error that lists everything wrong."""
+"""Find and load target manifests.
+
+TOML in, a checked `Manifest` out, or one error that lists everything wrong.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ def find(target: str | Path) -> Path:
 
 
 def load(target: str | Path = DEFAULT_TARGET) -> Manifest:
-    """Load the manifest that `target` names and check it. Raises ManifestError listing every problem (R20: no environment, no run)."""
+    """Load the manifest that `target` names and check it.
+
+    Raises ManifestError listing every problem (R20: no environment, no run).
+    """
     path = find(target)
     manifest = read(path)
     _refuse(path, problems(manifest))
@@ -71,7 +77,10 @@ def load(target: str | Path = DEFAULT_TARGET) -> Manifest:
 
 
 def read(path: Path) -> Manifest:
-    """Load a manifest file; only its form is checked. Raises ManifestError with file, key, what is allowed and what was meant."""
+    """Load a manifest file; only its form is checked.
+
+    Raises ManifestError with file, key, what is allowed and what was meant.
+    """
     document = _parse(path)
     document.pop("folder", None)
     _refuse(path, [*_unknown_sections(document), *_broken_entries(document)])
@@ -97,7 +106,10 @@ def explain(error: msgspec.ValidationError, kind: Any, key: str) -> str:
 
 
 def _for_all_others(manifest: Manifest) -> dict[str, str]:
-    """Replace `"*"` by every document that the manifest does not give. Infrastructure is measured by Blackstart: it always applies."""
+    """Replace `"*"` by every document that the manifest does not give.
+
+    Infrastructure is measured by Blackstart: it always applies.
+    """
     reasons = dict(manifest.not_applicable)
     reason = reasons.pop("*", None)
     if reason is not None:

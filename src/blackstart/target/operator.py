@@ -1,4 +1,7 @@
-"""Blackstart as the operator of the target's processes: starts them, waits until they are ready, starts them again, ends them."""
+"""Blackstart as the operator of the target's processes: starts them, waits until they are ready.
+
+Sstarts them again, ends them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from blackstart.errors import TargetError
-from blackstart.model.manifest import Process, Ready
 from blackstart.model.record import ProcessSeen
 from blackstart.target import proc, readiness, spawn
 from blackstart.target.spawn import Child, Launch
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from blackstart.contracts import Clock, Protect, Sink
-    from blackstart.model.manifest import Manifest
+    from blackstart.model.manifest import Manifest, Process, Ready
 
 
 class Operator:
@@ -47,7 +49,10 @@ class Operator:
         self._closing = False
 
     async def start(self, name: str) -> None:
-        """Start a process of the manifest and wait until it is ready. A running one is left alone. Raises TargetError."""
+        """Start a process of the manifest and wait until it is ready.
+
+        A running one is left alone. Raises TargetError.
+        """
         process = self._process(name)
         before = self._children.get(name)
         if before is not None and before.running:
@@ -88,7 +93,10 @@ class Operator:
         return child
 
     async def close(self) -> None:
-        """End everything in reverse order; idempotent. Raises TargetError after all was tried, when something survived."""
+        """End everything in reverse order; idempotent.
+
+        Raises TargetError after all was tried, when something survived.
+        """
         self._closing = True
         await asyncio.gather(*(spare.end(0.1) for spare in self._spares.values()))
         self._spares.clear()
@@ -206,15 +214,17 @@ class Operator:
     def _checking(
         self, name: str, ready: Ready, endpoints: Path | None, log: Path, since: int
     ) -> Callable[[], Awaitable[bool]]:
-        """Return the question whether a process is ready. Its endpoints file comes first: the question may need its values."""
+        """Return the question whether a process is ready.
+
+        Its endpoints file comes first: the question may need its values.
+        """
         ask: Callable[[], Awaitable[bool]] | None = None
 
         async def checking() -> bool:
             nonlocal ask
             if ask is None:
-                if endpoints is not None and not endpoints.exists():
+                if not self._read_endpoints(name, endpoints):
                     return False
-                self._read_endpoints(name, endpoints)
                 ask = readiness.check(self._ready(name, ready), log, since)
             return await ask()
 
@@ -224,13 +234,17 @@ class Operator:
         text = self._process(name).endpoints
         return None if text is None else Path(expand(text, self.values, where=f"processes.{name}.endpoints"))
 
-    def _read_endpoints(self, name: str, path: Path | None) -> None:
+    def _read_endpoints(self, name: str, path: Path | None) -> bool:
+        """Take over what the process tells of itself; False while it has not told yet."""
         if path is None:
-            return
+            return True
         try:
             self.values[name] = msgspec.json.decode(path.read_bytes())
+        except FileNotFoundError:
+            return False
         except (OSError, msgspec.DecodeError) as error:
             raise TargetError(f"its endpoints file cannot be read: {error}", where=name) from None
+        return True
 
     def _log(self, name: str) -> Path:
         return self.run_dir / "logs" / f"{name}.log"
@@ -280,7 +294,7 @@ def _own_variables(name: str, ready: Ready) -> bool:
 
 
 def _remove(path: str | Path | None) -> None:
-    """A file of the life before must not make the new one look ready."""
+    """Remove a file of the life before: it must not make the new one look ready."""
     if path is not None:
         Path(path).unlink(missing_ok=True)
 

@@ -1,4 +1,7 @@
-"""For glue files: a connection on which many requests are under way at once, each line of answer finding its question by a key."""
+"""For glue files: a connection on which many requests are under way at once.
+
+Eeach line of answer finding its question by a key.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ KeyOf = Callable[[bytes], "Hashable | None"]
 
 
 class Pipelined:
-    """A connection of lines. `key_of` says which question a line answers; None for a line that answers none."""
+    """A connection of lines.
+
+    `key_of` says which question a line answers; None for a line that answers none.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key_of: KeyOf) -> None:
         self._writer, self._key_of = writer, key_of
@@ -30,7 +36,8 @@ class Pipelined:
         """Send a line and return its answer. Raises ConnectionError when the connection ends before."""
         if self._reading.done():
             raise ConnectionError("the connection was closed")
-        self._waiting[key] = answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[key] = answer
         self.tell(line)
         try:
             return await answer

@@ -1,13 +1,13 @@
 """Free TCP ports for a target, outside the range from which the kernel gives ports to clients.
 
-A client that tries again and again to reach a dead server on a port of that range may in the end be given that very port and be
-connected to itself; then the server cannot come back. Recovery tests do just that, so such ports are not used.
+A client that tries again and again to reach a dead server on a port of that range may in the end be given
+that very port and be connected to itself; then the server cannot come back. Recovery tests do just that, so
+such ports are not used.
 """
 
 from __future__ import annotations
 
 import contextlib
-import random
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from blackstart.errors import TargetError
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterable
 
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -31,7 +32,10 @@ def client_range() -> tuple[int, int]:
 
 
 def allocate(names: Iterable[str], rng: random.Random) -> dict[str, int]:
-    """Return a free port for each name. `rng` should not be the run's seed: two runs with one seed may go on at once."""
+    """Return a free port for each name.
+
+    `rng` should not be the run's seed: two runs with one seed may go on at once.
+    """
     taken: dict[str, int] = {}
     for name in names:
         taken[name] = _free(set(taken.values()), rng)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class UrlProbe:
-    """Does an URL answer 200? One connection is kept; `url` is asked for at each connection, because a target may move."""
+    """Does an URL answer 200? One connection is kept.
+
+    `url` is asked for at each connection, because a target may move.
+    """
 
     def __init__(self, name: str, spec: ProbeSpec, url: Callable[[], str], clock: Clock) -> None:
         self.name = name
@@ -49,7 +52,7 @@ class UrlProbe:
 
 
 class TcpProbe:
-    """Does a port accept connections?"""
+    """Ask whether a port accepts connections."""
 
     def __init__(self, name: str, spec: ProbeSpec, address: Callable[[], str], clock: Clock) -> None:
         self.name = name
@@ -85,7 +88,10 @@ def make(name: str, spec: ProbeSpec, expand: Callable[[str], str], clock: Clock)
 
 
 async def run(probe: Probe, *, clock: Clock, sink: Sink, listener: Listener | None = None) -> None:
-    """Ask until cancelled; record the first answer and every change. `listener` hears each sample and the interval before it."""
+    """Ask until cancelled; record the first answer and every change.
+
+    `listener` hears each sample and the interval before it.
+    """
     last: Sample | None = None
     same = 0
     due = clock.now().mono_ns

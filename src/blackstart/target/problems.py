@@ -35,7 +35,10 @@ ACKNOWLEDGED = ("oracle:orders", "oracle:executions", "workload")
 
 
 def problems(manifest: Manifest) -> list[str]:
-    """Return every problem as `key.path: what is wrong`, in the order of the file. An empty list means that it can be used."""
+    """Return every problem as `key.path: what is wrong`, in the order of the file.
+
+    An empty list means that it can be used.
+    """
     checks = (
         _head,
         _processes,
@@ -160,7 +163,7 @@ def _streams(manifest: Manifest) -> Iterator[str]:
         if stream.sql is not None and stream.dsn is None:
             yield f"{key}.dsn: missing; sql needs to know where"
         if stream.glue is not None and manifest.glue is None:
-            yield f"{key}.glue: `{stream.glue}` is a function of the glue file, but the manifest names no glue"
+            yield f"{key}.glue: `{stream.glue}` is a function of the glue, but the manifest names none"
         yield from _jmespath(stream.select, f"{key}.select")
 
 

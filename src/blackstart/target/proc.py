@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,10 @@ MARKER = procs.MARKER
 
 
 def reference(pid: int) -> ProcessRef | None:
-    """Return a reference to the live process with this pid; None when there is none (a zombie counts as none)."""
+    """Return a reference to the live process with this pid.
+
+    None when there is none (a zombie counts as none).
+    """
     found = procs.stat(pid)
     return None if found is None or found.dead else ProcessRef(found.pid, found.start_ticks)
 

@@ -1,9 +1,11 @@
-"""All that stands around one target for one trial: the target, its oracle, its load, and everybody who watches."""
+"""All that stands around one target for one trial: the target, its oracle, its load.
+
+Aand everybody who watches.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import BlackstartError, ManifestError, TargetError
@@ -15,6 +17,7 @@ from blackstart.target.suggest import did_you_mean
 from blackstart.target.workload import WorkloadProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
     from blackstart.contracts import Clock, Probe, Protect, Sink
@@ -58,7 +61,8 @@ class LocalRig:
     async def watch(self, service: str, interest: Sequence[Match]) -> None:
         """Watch signals, probes, deaths, the service stream and interesting oracle events, until cancelled.
 
-        Raises ManifestError when there is no such service. A watcher that fails leaves a Problem and does not stop the others.
+        Raises ManifestError when there is no such service. A watcher that fails leaves a Problem and does not
+        stop the others.
         """
         jobs = [self._service(service), *self._signals(), *self._deaths(), *self._probes(service)]
         if self.oracle is not None:
@@ -68,7 +72,10 @@ class LocalRig:
                 group.create_task(self._guarded(job))
 
     async def acknowledged(self, stream: str, folder: Path) -> LedgerFile:
-        """Write what was acknowledged of a stream, by the oracle or by the workload's ledger, whichever the manifest names."""
+        """Write what was acknowledged of a stream, by the oracle or by the workload's ledger.
+
+        Wwhichever the manifest names.
+        """
         source = self.target.manifest.streams[stream].acknowledged
         keeper = self.workload if source == "workload" else self.oracle
         if keeper is None:
@@ -76,7 +83,10 @@ class LocalRig:
         return await keeper.export(stream, folder)
 
     async def totals(self, stream: str) -> tuple[int | None, int | None]:
-        """Return how many events were acknowledged and how many the target holds; None where that is not cheap to know."""
+        """Return how many events were acknowledged and how many the target holds.
+
+        None where that is not cheap to know.
+        """
         source = self.target.manifest.streams[stream].acknowledged
         if source == "workload":
             acknowledged = await self.workload.total() if self.workload else None

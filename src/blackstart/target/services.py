@@ -1,9 +1,11 @@
-"""Service streams: the events that show from outside that the target serves, watched without a break or with the break told."""
+"""Service streams: the events that show from outside that the target serves.
+
+Wwatched without a break or with the break told.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import TargetError
@@ -15,7 +17,7 @@ from blackstart.target.tail import follow
 from blackstart.target.workload_ledger import Pairing, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from blackstart.contracts import Clock, Probe, Sample, Sink
     from blackstart.model.manifest import Match, Service
@@ -52,7 +54,10 @@ class Watched:
             self._sink(ServiceBatch(service=self.name, events=events))
 
     def end(self, error: str | None = None) -> None:
-        """Record what was watched so far; what follows begins where this ended only if nothing can have been missed."""
+        """Record what was watched so far.
+
+        Wwhat follows begins where this ended only if nothing can have been missed.
+        """
         if self._since is not None:
             watched = ServiceWatched(
                 service=self.name, since_mono_ns=self._since, until_mono_ns=self._until, error=error
@@ -110,7 +115,10 @@ async def oracle_events(oracle: ExchangeOracle, interest: Sequence[Match], *, si
 async def from_workload(
     name: str, service: Service, workload: WorkloadProcess, *, clock: Clock, sink: Sink
 ) -> None:
-    """Follow the acknowledged writes. An event's uncertainty reaches back to its sending: the answer came in between."""
+    """Follow the acknowledged writes.
+
+    An event's uncertainty reaches back to its sending: the answer came in between.
+    """
     watched, pairing, test = Watched(name, sink), Pairing(), matches(service.where)
     beat = asyncio.create_task(_beat(watched, workload, clock))
     try:
@@ -155,7 +163,10 @@ async def from_probe(name: str, probe: Probe, *, clock: Clock, sink: Sink) -> No
 
 
 async def from_sql(name: str, service: Service, dsn: str, *, clock: Clock, sink: Sink) -> None:
-    """Ask for new rows again and again. Rows wait for us in the table, so a lost connection costs precision and no events."""
+    """Ask for new rows again and again.
+
+    Rows wait for us in the table, so a lost connection costs precision and no events.
+    """
     watched = Watched(name, sink)
     poll = SqlPoll(service.query or "", dsn)
     asked = clock.now().mono_ns

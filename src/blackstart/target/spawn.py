@@ -1,4 +1,7 @@
-"""Processes that Blackstart starts: each in a session of its own, bound to our life, protected before it exists."""
+"""Processes that Blackstart starts: each in a session of its own, bound to our life.
+
+Pprotected before it exists.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -20,6 +22,7 @@ from blackstart.target import launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from blackstart.contracts import Clock
 
@@ -31,7 +34,10 @@ _starts = itertools.count(1)
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """What to start: `log` gets both outputs, `marker`, numbered, is found again in the environment of all descendants."""
+    """What to start.
+
+    `log` gets both outputs, `marker`, numbered, is found again in the environment of all descendants.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -44,13 +50,17 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Child:
-    """One started process. It waits at its gate until `release`; `exited` is set by the kernel's notice (pidfd)."""
+    """One started process.
+
+    It waits at its gate until `release`; `exited` is set by the kernel's notice (pidfd).
+    """
 
     def __init__(self, launch: Launch, clock: Clock) -> None:
         self.launch = launch
         self._clock = clock
         self.exited_mono_ns: int | None = None
-        # One for each start: what an earlier one left behind is cleared without touching the spare that waits.
+        # One for each start: what an earlier one left behind is cleared without touching the spare that
+        # waits.
         self.marker = f"{launch.marker}#{next(_starts)}"
         self.popen, self._gate = _launch(launch, self.marker)
         found = procs.stat(self.popen.pid)
@@ -63,7 +73,7 @@ class Child:
 
     @property
     def undo(self) -> Undo:
-        """How the guardian ends this process and all that belongs to it (group and session have the leader's pid)."""
+        """How the guardian ends this process and all that belongs to it."""
         arguments = {**msgspec.to_builtins(self.ref), "group": True, "marker": self.marker}
         return Undo(id=f"process:{self.launch.name}:{self.ref.pid}", action="kill", arguments=arguments)
 
@@ -80,7 +90,11 @@ class Child:
         self._gate = None
 
     async def end(self, limit_s: float) -> None:
-        """End it: SIGTERM, after `limit_s` SIGKILL, then whatever it left behind. Raises TargetError when something survives."""
+        """End it.
+
+        SIGTERM, after `limit_s` SIGKILL, then whatever it left behind. Raises TargetError when something
+        survives.
+        """
         if self._gate is not None:
             os.close(self._gate)
             self._gate = None
@@ -93,7 +107,10 @@ class Child:
             self.popen.stdin.close()
 
     async def clear(self) -> None:
-        """Kill everything that still belongs to this process, and see it gone. Raises TargetError naming survivors."""
+        """Kill everything that still belongs to this process, and see it gone.
+
+        Raises TargetError naming survivors.
+        """
         loop = asyncio.get_running_loop()
         limit = loop.time() + KILL_LIMIT_S
         while members := procs.family(self.ref.pid, self.ref.start_ticks, self.marker):
@@ -115,7 +132,10 @@ class Child:
 
 
 def environment(launch: Launch, marker: str, base: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a started process. It sees which run it belongs to, and prints without delay."""
+    """Return the environment of a started process.
+
+    It sees which run it belongs to, and prints without delay.
+    """
     return {**base, "PYTHONUNBUFFERED": "1", **launch.environment, procs.MARKER: marker}
 
 

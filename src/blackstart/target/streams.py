@@ -1,4 +1,7 @@
-"""What the target holds of a stream after recovery: read from an URL, from SQL, or by the glue; written as a ledger file."""
+"""What the target holds of a stream after recovery: read from an URL, from SQL, or by the glue.
+
+Wwritten as a ledger file.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ async def export_recovered(target: LocalTarget, name: str, folder: Path) -> Ledg
 
 
 async def total(target: LocalTarget, name: str) -> int | None:
-    """Return how many events the target holds, where one small question tells: a paged URL's `last`, or SQL. Raises TargetError."""
+    """Return how many events the target holds, where one small question tells: a paged URL's `last`, or SQL.
+
+    Raises TargetError.
+    """
     stream = _stream(target, name)
     if stream.url is not None and stream.page:
         url = _with(target.expand(stream.url, where=f"streams.{name}.url"), since=0, limit=1)

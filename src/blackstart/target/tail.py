@@ -1,4 +1,7 @@
-"""Following files as they grow, rotate and appear: woken by the kernel (inotify), or every 2 ms where it will not."""
+"""Following files as they grow, rotate and appear: woken by the kernel (inotify).
+
+Oor every 2 ms where it will not.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ _NOTICE = struct.Struct("iIII")  # inotify_event: wd, mask, cookie, length of th
 
 
 class Growing:
-    """One file: hands out whole lines as they come. A file that was replaced is read to its end, then the new one from its start."""
+    """One file: hands out whole lines as they come.
+
+    A file that was replaced is read to its end, then the new one from its start.
+    """
 
     def __init__(self, path: Path, *, from_start: bool) -> None:
         self.path = path
@@ -83,9 +89,12 @@ class Growing:
 
 
 async def follow(pattern: str, *, from_start: bool = False) -> AsyncIterator[list[tuple[Path, bytes]]]:
-    """Yield the new lines of all files that match a glob (in its last part), a batch for each waking, until cancelled.
+    """Yield the new lines of all files that match a glob (in its last part), a batch for each waking.
 
-    Files that are there already are followed from their end (or `from_start`); files that appear later from their start.
+    Uuntil cancelled.
+
+    Files that are there already are followed from their end (or `from_start`); files that appear later from
+    their start.
     """
     folder, name = Path(pattern).parent, Path(pattern).name
     files: dict[Path, Growing] = {}
@@ -111,7 +120,10 @@ async def follow(pattern: str, *, from_start: bool = False) -> AsyncIterator[lis
 
 
 class Notices:
-    """The kernel's word that something changed in a folder. Where it cannot be had (no inotify, no folder yet), a short wait."""
+    """The kernel's word that something changed in a folder.
+
+    Where it cannot be had (no inotify, no folder yet), a short wait.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

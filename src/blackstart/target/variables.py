@@ -1,4 +1,4 @@
-"""`{variables}` in manifests: `{run}`, `{port.redis}`, `{firm.http}`, `{exchange.fix.port}` …"""
+"""`{variables}` in manifests: `{run}`, `{port.redis}`, `{firm.http}`, `{exchange.fix.port}`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ BUILT_IN = ("run", "seed", "python", "here")
 
 
 def expand(text: str, values: Mapping[str, Any], *, where: str) -> str:
-    """Replace each `{name}` in `text`. `values` is nested; `where` is the manifest's key, for the error. Raises ManifestError."""
+    """Replace each `{name}` in `text`.
+
+    `values` is nested; `where` is the manifest's key, for the error. Raises ManifestError.
+    """
 
     def replace(found: re.Match[str]) -> str:
         name = found.group(1)
@@ -30,7 +33,10 @@ def expand(text: str, values: Mapping[str, Any], *, where: str) -> str:
 
 
 def expand_all(value: Any, values: Mapping[str, Any], *, where: str) -> Any:
-    """Expand every string in a nested value. A string that is one variable only becomes the variable's value, type and all."""
+    """Expand every string in a nested value.
+
+    A string that is one variable only becomes the variable's value, type and all.
+    """
     if isinstance(value, str):
         whole = _PATTERN.fullmatch(value)
         if whole and whole.group(1):
@@ -44,7 +50,10 @@ def expand_all(value: Any, values: Mapping[str, Any], *, where: str) -> Any:
 
 
 def lookup(name: str, values: Mapping[str, Any], *, where: str) -> Any:
-    """Return the value of one dotted name. Raises ManifestError with the names that exist at the place where it went wrong."""
+    """Return the value of one dotted name.
+
+    Raises ManifestError with the names that exist at the place where it went wrong.
+    """
     parts = name.split(".")
     if parts[0] == "package":
         return _package(".".join(parts[1:]), where=where)
@@ -72,7 +81,10 @@ def names(value: Any) -> Iterator[str]:
 
 
 def package_folder(name: str) -> Path | None:
-    """Return the folder of an installed Python package without importing it; None when it is not installed."""
+    """Return the folder of an installed Python package without importing it.
+
+    None when it is not installed.
+    """
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +15,7 @@ from blackstart.target.spawn import Child, Launch
 from blackstart.target.workload_runner import Command, Config
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
     from blackstart.model.manifest import Manifest
@@ -29,7 +28,10 @@ _POLL_S = 0.002
 
 
 class WorkloadProcess:
-    """Implements Workload and KeepsLedger of `blackstart.contracts`. `settings` is asked for when they may have changed."""
+    """Implements Workload and KeepsLedger of `blackstart.contracts`.
+
+    `settings` is asked for when they may have changed.
+    """
 
     def __init__(
         self,
@@ -52,7 +54,10 @@ class WorkloadProcess:
         return self._child is not None and self._child.running
 
     async def start(self) -> None:
-        """Begin; return when the first connection stands. Raises TargetError with the end of the log when it does not come."""
+        """Begin; return when the first connection stands.
+
+        Raises TargetError with the end of the log when it does not come.
+        """
         self._child = await self._spawn(self._launch(self._config()))
         self._child.release()
         loop = asyncio.get_running_loop()
@@ -70,7 +75,10 @@ class WorkloadProcess:
             await asyncio.sleep(_POLL_S)
 
     async def submit(self, record: Mapping[str, Any]) -> None:
-        """Send one special write through the same client. Raises TargetError when the workload does not run."""
+        """Send one special write through the same client.
+
+        Raises TargetError when the workload does not run.
+        """
         self._tell(Command(submit=dict(record)))
 
     def refresh(self) -> None:

@@ -1,7 +1,9 @@
-"""The workload's own ledger: what it sent and what it heard, one JSON line each, written before and after every write.
+"""The workload's own ledger: what it sent and what it heard, one JSON line each.
 
-An attempt stands in the file before it is sent; so after a crash of anybody an attempt without outcome is `info` (sent, answer never
-seen), and nothing that was acknowledged is missing.
+Wwritten before and after every write.
+
+An attempt stands in the file before it is sent; so after a crash of anybody an attempt without outcome is
+`info` (sent, answer never seen), and nothing that was acknowledged is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One line: an attempt (`n`, `record`), its outcome (`n`, `outcome`, `data` from the glue), or a new connection (`connected`)."""
+    """One line: an attempt (`n`, `record`), its outcome (`n`, `outcome`, `data` from the glue).
+
+    Oor a new connection (`connected`).
+    """
 
     mono_ns: int
     n: int = 0
@@ -53,7 +58,10 @@ class Pairing:
         self._acknowledged = 0
 
     def take(self, text: bytes) -> Write | None:
-        """Take one line; return the write that it completes, if any. Raises LedgerError for a line that is none."""
+        """Take one line; return the write that it completes, if any.
+
+        Raises LedgerError for a line that is none.
+        """
         try:
             line = self._decoder.decode(text)
         except msgspec.DecodeError as error:
@@ -82,7 +90,9 @@ class Pairing:
 
 
 def read(path: Path) -> Iterator[Write]:
-    """Yield all writes: answered ones in the order of their answers, then those without. Raises LedgerError naming the line.
+    """Yield all writes: answered ones in the order of their answers, then those without.
+
+    Raises LedgerError naming the line.
 
     A last line without its end was never followed by a write and is left out.
     """

@@ -1,7 +1,10 @@
-"""The workload process: drives the glue's `write` at a steady rate and keeps the ledger. `python -m blackstart.target.workload_runner CONFIG`
+"""The workload process: drives the glue's `write` at a steady rate and keeps the ledger.
 
-Open loop: writes begin on schedule, whether or not earlier ones were answered; what an outage swallowed is not made up for in a
-burst. Commands come on standard input as JSON lines; its end ends the process, as does the death of its parent.
+`python -m blackstart.target.workload_runner CONFIG`
+
+Open loop: writes begin on schedule, whether or not earlier ones were answered; what an outage swallowed is
+not made up for in a burst. Commands come on standard input as JSON lines; its end ends the process, as does
+the death of its parent.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.005, 0.1
 CATCH_UP_S = 0.01  # so much lateness of a timer is made up for, no more
 LAST_ANSWERS_S = 2.0
 
-# The target's "no", so that the write must not be found later. A glue adds its library's own by `NO = (…)`. Every other error means
+# The target's "no", so that the write must not be found later. A glue adds its library's own by `NO = (…)`.
+# Every other error means
 # that nobody knows: the write may or may not have happened.
 REFUSED: tuple[type[BaseException], ...] = (ValueError,)
 
@@ -72,7 +76,10 @@ class Glue:
 
 
 class Runner:
-    """Paces the writes, keeps the connection, writes the ledger. Each ledger line is one system call: a kill loses none."""
+    """Paces the writes, keeps the connection, writes the ledger.
+
+    Each ledger line is one system call: a kill loses none.
+    """
 
     def __init__(self, config: Config, functions: Glue, ledger: int) -> None:
         self.config, self.glue, self._ledger = config, functions, ledger
@@ -178,7 +185,7 @@ class Runner:
         self._complaint = reason
 
     async def _give_up_late(self) -> None:
-        """A write without an answer for `timeout_s` means that the connection is dead, whatever TCP believes."""
+        """Give up on a connection where a write waits longer than `timeout_s`, whatever TCP believes."""
         while True:
             await asyncio.sleep(self.config.timeout_s / 20)
             oldest = next(iter(self._under_way.values()), None)
