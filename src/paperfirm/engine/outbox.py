@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from paperfirm.engine.state import OutboxEntry, State
 
 BATCH = 200
-PAUSE_S = 0.02
+PAUSE_S = 0.05
+YIELD_AFTER = 8
 ACK_LIMIT_S = 2.0
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -88,6 +89,7 @@ class Outbox:
         self._emit = emit
         self._client: Any = None
         self._context: Any = None
+        self._stream_seq = 0
         self.connected = False
         self.since_mono_ns = clock()
         self.published = 0
@@ -103,7 +105,7 @@ class Outbox:
         """Publish for ever; cancel to stop."""
         while True:
             try:
-                if not await self._round():
+                if await self._round() < BATCH:
                     await asyncio.sleep(PAUSE_S)
             except asyncio.CancelledError:
                 raise
@@ -120,19 +122,43 @@ class Outbox:
         await self._durable()
         context = self._context or await self._connect()
         letters = [one for one in (letter(state, entry) for entry in batch) if one.id not in self.stored]
-        futures = [await self._publish(context, one) for one in letters]
-        async with asyncio.timeout(ACK_LIMIT_S):
-            await asyncio.gather(*futures)
+        if letters and not await self._in_one(context, letters):
+            await self._one_by_one(context, letters)
         self._mark(up=True)
         if batch:
             self.published += len(batch)
             self._committer.submit(ev.Published(batch[-1].number))
         return len(batch)
 
-    async def _publish(self, context: Any, one: Letter) -> Any:
-        return await context.publish_async(
-            one.subject, one.payload, wait_stall=ACK_LIMIT_S, headers={"Nats-Msg-Id": one.id}
-        )
+    async def _in_one(self, context: Any, letters: list[Letter]) -> bool:
+        """Publish with one acknowledgement, at a third of the cost; True if all of them are certainly stored.
+
+        The stream takes a connection's messages in order and numbers what it stores: if the last one got the
+        number that so many more messages lead to, all were stored. Duplicates or another publisher spoil the
+        sum.
+        """
+        *others, last = letters
+        for number, one in enumerate(others, start=1):
+            await self._client.publish(one.subject, one.payload, headers={"Nats-Msg-Id": one.id})
+            if number % YIELD_AFTER == 0:
+                await asyncio.sleep(0)
+        headers = {"Nats-Msg-Id": last.id}
+        ack = await context.publish(last.subject, last.payload, timeout=ACK_LIMIT_S, headers=headers)
+        certain = not ack.duplicate and ack.seq == self._stream_seq + len(letters)
+        self._stream_seq = ack.seq
+        return certain
+
+    async def _one_by_one(self, context: Any, letters: list[Letter]) -> None:
+        """Publish again with an acknowledgement each; what is stored already counts as a duplicate."""
+        futures = []
+        for one in letters:
+            headers = {"Nats-Msg-Id": one.id}
+            futures.append(
+                await context.publish_async(one.subject, one.payload, wait_stall=ACK_LIMIT_S, headers=headers)
+            )
+        async with asyncio.timeout(ACK_LIMIT_S):
+            acks = await asyncio.gather(*futures)
+        self._stream_seq = max(ack.seq for ack in acks)
 
     async def _durable(self) -> None:
         """Wait until everything decided so far is durable: the world must not know more than the journal."""
@@ -155,11 +181,12 @@ class Outbox:
             )
         context = self._client.jetstream()
         try:
-            await context.stream_info(wire.STREAM)
+            info = await context.stream_info(wire.STREAM)
         except nats.js.errors.NotFoundError:
-            await context.add_stream(
+            info = await context.add_stream(
                 api.StreamConfig(name=wire.STREAM, subjects=["firm.>"], storage=api.StorageType.FILE)
             )
+        self._stream_seq = info.state.last_seq
         self._context = context
         return context
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -189,7 +190,7 @@ class World:
         self.committer.needs_standby = True
         self.exchange.live = lambda one: self.put("inbound", lambda: self.desk.inbound(one))
         for number in range(ORDERS):
-            self.put("clients", lambda number=number: self.client(number))
+            self.put("clients", partial(self.client, number))
 
     def primary(self, state: State, log: journal.Journal, epoch: int) -> tuple[Committer, Desk]:
         """Build what a primary of an epoch consists of."""
@@ -226,7 +227,7 @@ class World:
 
     def client(self, number: int) -> None:
         """Place an order, and sometimes cancel an earlier one."""
-        side = "buy" if number % 2 else "sell"
+        side: ev.Side = "buy" if number % 2 else "sell"
         order = NewOrder("ALFA", side, 10, PRICE, f"c{number}")
         self.desk.place(order, reply=lambda outcome: self.told.__setitem__(outcome.client_order_id, outcome))
         earlier = self.state.by_client.get(f"c{number - 3}", "")
