@@ -174,7 +174,7 @@ async def read(trial: RunningTrial, folder: Path) -> None:
     assert trial.rig is not None
     detail = await settle.quiesce(trial.rig, trial.clock, trial.plan.scenario.observe.quiesce_s)
     await trial.stage("quiesced", **detail)
-    await settle.read_state(trial.target, trial.oracle, trial.clock, trial.record, "after")
+    await settle.read_state(trial.rig, trial.clock, trial.record, "after")
     await settle.export(trial.rig, trial.record, folder / "ledger")
     await trial.stage("read")
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _SESSION_EVENTS = ("session_connected", "session_disconnected", "logon", "logout", "misbehaviour")
 
+_GATE_S = 0.5
+"""The load must be on in each half second of the hold: so the hold itself need not be preceded by another second."""
+
 
 def services(trial: RunningTrial) -> list[str]:
     """Name the streams to watch: the one that ends the outage, and the one that carries the load."""
@@ -68,7 +71,7 @@ async def steady_state(trial: RunningTrial) -> None:
     def held() -> bool:
         nonlocal since
         trial.refuse_death()
-        good = _ready(trial) and all(rate >= least for rate, least in _rates(trial).values())
+        good = _ready(trial) and all(rate >= least for rate, least in _rates(trial, _GATE_S).values())
         since = (since or trial.now_ns()) if good else None
         return since is not None and trial.now_ns() - since >= hold_ns
 
@@ -108,7 +111,7 @@ def _load_service(trial: RunningTrial) -> str:
     return service_of(trial.manifest, trial.plan.scenario.service)
 
 
-def _rates(trial: RunningTrial) -> dict[str, tuple[float, float]]:
+def _rates(trial: RunningTrial, window_s: float = 1.0) -> dict[str, tuple[float, float]]:
     """Measure each watched service, and say what it must reach: of the one that is no load, anything at all."""
     load, now = _load_service(trial), trial.now_ns()
     least = {
@@ -118,12 +121,16 @@ def _rates(trial: RunningTrial) -> dict[str, tuple[float, float]]:
         )
         for name in services(trial)
     }
-    return {name: (trial.live.rate_per_s(name, now), minimum) for name, minimum in least.items()}
+    return {
+        name: (trial.live.rate_per_s(name, now, window_s=window_s), minimum)
+        for name, minimum in least.items()
+    }
 
 
 async def snapshot(trial: RunningTrial) -> None:
     """Read the state documents, to compare with after the recovery."""
-    await settle.read_state(trial.target, trial.oracle, trial.clock, trial.record, "before")
+    assert trial.rig is not None
+    await settle.read_state(trial.rig, trial.clock, trial.record, "before")
     trial.refuse_death()
 
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import Plan
 
 _RATE_NS = 1_000_000_000
-_WINDOW_S = 0.5
 
 
 class Live:
@@ -61,7 +60,7 @@ class Live:
         if handler is not None:
             handler(record)
 
-    def rate_per_s(self, service: str, now_ns: int, *, window_s: float = _WINDOW_S) -> float:
+    def rate_per_s(self, service: str, now_ns: int, *, window_s: float = 1.0) -> float:
         """Count the service's events of the last `window_s`, per second."""
         recent = self._recent.get(service, ())
         since = now_ns - round(window_s * _RATE_NS)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from blackstart.contracts import Clock, HasState, Oracle, Rig, Sink, Target
+import msgspec
+
+from blackstart.contracts import Clock, HasState, Rig, Sink, Target
 from blackstart.errors import BlackstartError
 from blackstart.model.record import StateRead
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_ORDERS = "orders"
+_TOGETHER = ("orders", "risk", "positions")
 _REST_NS = 3_000_000_000
 _AGAIN_NS = 7_000_000
 _LOOK_NS = 50_000_000
@@ -59,61 +61,80 @@ def _patience_ns(totals: Totals) -> int:
     return _EQUAL_NS if all(one == other for one, other in totals.values()) else _DIFFERING_NS
 
 
-async def read_state(
-    target: Target, oracle: Oracle | None, clock: Clock, sink: Sink, moment: Literal["before", "after"]
-) -> None:
+class _Reading(msgspec.Struct, frozen=True):
+    """One document as it was read."""
+
+    mono_ns: int
+    document: Any = None
+    error: str | None = None
+
+
+async def read_state(rig: Rig, clock: Clock, sink: Sink, moment: Literal["before", "after"]) -> None:
     """Read every document of the manifest, and the oracle's side; what cannot be read is recorded with its error.
 
-    The two views of the orders are read one right after the other; after the recovery, at a moment at which nothing is under way.
+    After the recovery the documents are read at one moment of rest: a strategy may still be asking, and be refused, while
+    the market is closed, and documents read at different moments would contradict each other.
     """
-    names = [name for name in target.manifest.state if name != _ORDERS]
-    if isinstance(target, HasState):
-        for name in names:
-            await _read(sink, clock, "target", moment, name, target.document(name))
-        if _ORDERS in target.manifest.state:
-            resting = _at_rest(target, clock) if moment == "after" else target.document(_ORDERS)
-            await _read(sink, clock, "target", moment, _ORDERS, resting)
+    for name, one in (await _documents(rig.target, clock, at_rest=moment == "after")).items():
+        _record(sink, "target", moment, name, one)
+    oracle = rig.oracle
     if oracle is not None:
-        await _read(sink, clock, "oracle", moment, _ORDERS, oracle.open_orders())
-        await _read(sink, clock, "oracle", moment, "positions", oracle.positions())
+        _record(sink, "oracle", moment, "orders", await _ask(clock, oracle.open_orders()))
+        _record(sink, "oracle", moment, "positions", await _ask(clock, oracle.positions()))
 
 
-async def _at_rest(target: HasState, clock: Clock) -> Any:
-    """Read the orders until none is pending: a strategy may still be asking, and be refused, while the market is closed."""
+async def _documents(target: Target, clock: Clock, *, at_rest: bool) -> dict[str, _Reading]:
+    """Read all documents; `at_rest` again and again until those that belong together stood still, at most 3 s."""
+    if not isinstance(target, HasState):
+        return {}
     end = clock.now().mono_ns + _REST_NS
+    names = list(target.manifest.state)
+    together = [name for name in _TOGETHER if name in names]
     while True:
-        document = await target.document(_ORDERS)
-        if not _pending(document) or clock.now().mono_ns > end:
-            return document
+        found = {name: await _ask(clock, target.document(name)) for name in names}
+        again = {name: await _ask(clock, target.document(name)) for name in together if at_rest}
+        still = all(_content(found[name]) == _content(one) for name, one in again.items())
+        if (still and not (at_rest and _pending(found))) or clock.now().mono_ns > end:
+            return found
         await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
 
 
-def _pending(document: Any) -> bool:
-    orders = document.get(_ORDERS, ()) if isinstance(document, Mapping) else ()
-    return any(str(one.get("status", "")).startswith("pending") for one in orders if isinstance(one, Mapping))
+def _content(reading: _Reading) -> Any:
+    document = reading.document
+    return {k: v for k, v in document.items() if k != "mono_ns"} if isinstance(document, dict) else document
 
 
-async def _read(
-    sink: Sink,
-    clock: Clock,
-    side: Literal["target", "oracle"],
-    moment: Literal["before", "after"],
-    name: str,
-    asking: Awaitable[Any],
-) -> None:
-    document, problem = None, None
+def _pending(found: Mapping[str, _Reading]) -> bool:
+    document = found["orders"].document if "orders" in found else None
+    orders = document.get("orders", ()) if isinstance(document, dict) else ()
+    return any(str(one.get("status", "")).startswith("pending") for one in orders if isinstance(one, dict))
+
+
+async def _ask(clock: Clock, asking: Awaitable[Any]) -> _Reading:
     try:
         document = await asking
     except BlackstartError as error:
-        problem = error.render()
-    now = clock.now().mono_ns
+        return _Reading(clock.now().mono_ns, None, error.render())
+    return _Reading(clock.now().mono_ns, dict(document) if isinstance(document, Mapping) else document)
+
+
+def _record(
+    sink: Sink,
+    side: Literal["target", "oracle"],
+    moment: Literal["before", "after"],
+    name: str,
+    reading: _Reading,
+) -> None:
     sink(
-        StateRead(side=side, moment=moment, name=name, mono_ns=now, document=_plain(document), error=problem)
+        StateRead(
+            side=side,
+            moment=moment,
+            name=name,
+            mono_ns=reading.mono_ns,
+            document=reading.document,
+            error=reading.error,
+        )
     )
-
-
-def _plain(document: Any) -> Any:
-    return dict(document) if isinstance(document, Mapping) else document
 
 
 async def export(rig: Rig, sink: Sink, folder: Path) -> None:

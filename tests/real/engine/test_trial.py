@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +17,9 @@ from blackstart.engine import journal, leftovers
 from blackstart.faults import procs
 from blackstart.history.view import History, load
 from blackstart.model.record import Injected, LedgerFile, Problem, ProcessSeen, StageReached, Witnessed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RUNNER = Path(__file__).with_name("small") / "run.py"
 
@@ -27,7 +30,10 @@ class Running:
     def __init__(self, runs: Path, *scenarios: str) -> None:
         self.runs = runs
         self.process = subprocess.Popen(
-            [sys.executable, str(RUNNER), str(runs), *scenarios], stdout=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, str(RUNNER), str(runs), *scenarios],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self.lines: list[str] = []
 
@@ -55,12 +61,20 @@ def strays(folder: Path) -> list[int]:
     found = []
     for one in procs.everybody():
         try:
-            text = Path(f"/proc/{one.pid}/cmdline").read_bytes() + Path(f"/proc/{one.pid}/environ").read_bytes()
+            text = (
+                Path(f"/proc/{one.pid}/cmdline").read_bytes() + Path(f"/proc/{one.pid}/environ").read_bytes()
+            )
         except OSError:
             continue
         if str(folder).encode() in text and one.pid != os.getpid() and not one.dead:
             found.append(one.pid)
     return found
+
+
+def is_server(pid: int) -> bool:
+    """Tell the target's server from the spare that waits to become it."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return command[1].endswith(b"server.py")
 
 
 def poll(test: Callable[[], bool], limit_s: float = 20.0) -> bool:
@@ -78,7 +92,9 @@ def problems(history: History) -> list[str]:
     return [one.code for one in history.all(Problem)]
 
 
-@pytest.mark.parametrize(("scenario", "mechanism"), [("R25", "SIGKILL"), ("R24", "SIGTERM"), ("R3", "state removed")])
+@pytest.mark.parametrize(
+    ("scenario", "mechanism"), [("R25", "SIGKILL"), ("R24", "SIGTERM"), ("R3", "state removed")]
+)
 def test_a_real_process_is_broken_and_comes_back(tmp_path: Path, scenario: str, mechanism: str) -> None:
     """Kill, clean stop and cold restart: bitten, started again by Blackstart as operator, watched until the service is back."""
     run = Running(tmp_path / "runs", scenario)
@@ -95,9 +111,12 @@ def test_a_real_process_is_broken_and_comes_back(tmp_path: Path, scenario: str, 
     assert after[:4] == ["exited", "starting", "started", "ready"]
     observed = next(one for one in history.all(StageReached) if one.stage == "observed")
     assert observed.detail == {"why": "resumed"}
-    assert {one.side: one.error for one in history.all(LedgerFile)} == {"acknowledged": None, "recovered": None}
+    assert {one.side: one.error for one in history.all(LedgerFile)} == {
+        "acknowledged": None,
+        "recovered": None,
+    }
     rows = {one.side: one.rows for one in history.all(LedgerFile)}
-    assert (rows["recovered"] < rows["acknowledged"] / 2) == (scenario == "R3"), "only a cold restart wipes"
+    assert (rows["recovered"] < rows["acknowledged"] - 70) == (scenario == "R3"), "only a cold restart wipes"
     assert (tmp_path / "runs" / "latest").resolve() == folder.parent
     assert strays(tmp_path) == []
 
@@ -134,7 +153,9 @@ def test_two_ctrl_c_end_at_once(tmp_path: Path) -> None:
     assert strays(tmp_path) == []
 
 
-@pytest.mark.parametrize("stage", ["stage open", "stage steady", "stage injected", "stage observed", "stage quiesced"])
+@pytest.mark.parametrize(
+    "stage", ["stage open", "stage steady", "stage injected", "stage observed", "stage quiesced"]
+)
 def test_sigkill_at_any_stage_leaves_nothing(tmp_path: Path, stage: str) -> None:
     """Killed without warning: the guardian ends everything, and the history is readable up to the last whole record."""
     run = Running(tmp_path / "runs", "R25")
@@ -194,10 +215,7 @@ def test_one_trial_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     run = Running(runs, "R25", "R24")
     run.until("trial-started")
     run.until("stage open")
-    server = next(
-        one.pid for one in procs.everybody() if b"server.py" in Path(f"/proc/{one.pid}/cmdline").read_bytes()
-        and str(tmp_path).encode() in Path(f"/proc/{one.pid}/cmdline").read_bytes()
-    )
+    server = next(pid for pid in strays(tmp_path) if is_server(pid))
     os.kill(server, signal.SIGKILL)
     run.end()
     first, second = sorted(run.trials(), key=lambda folder: folder.name, reverse=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blackstart.engine.conductor import Kit
 from blackstart.engine.suite import RunOptions, run_suite
-from blackstart.scenario.load import packaged, select
+from blackstart.scenario.load import load as scenarios
+from blackstart.scenario.load import select
 from blackstart.scenario.plan import plan
 from blackstart.target.manifest import load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def progress(event: str, figures: Mapping[str, Any]) -> None:
@@ -23,6 +26,10 @@ def progress(event: str, figures: Mapping[str, Any]) -> None:
         print("verdict", figures["trial"].verdict, *figures["trial"].reasons, sep="\t", flush=True)
 
 
-manifest = load(Path(__file__).with_name("small.toml"))
-plans = [one for scenario, _ in select(packaged(), sys.argv[2:]) for one in plan(scenario, manifest, seed=7)]
-asyncio.run(run_suite(manifest, plans, RunOptions(runs=Path(sys.argv[1]), seed=7, kit=Kit(progress=progress))))
+here = Path(__file__).parent
+manifest = load(here / "small.toml")
+known = scenarios(here / "scenarios")
+plans = [one for scenario, _ in select(known, sys.argv[2:]) for one in plan(scenario, manifest, seed=7)]
+asyncio.run(
+    run_suite(manifest, plans, RunOptions(runs=Path(sys.argv[1]), seed=7, kit=Kit(progress=progress)))
+)
