@@ -20,7 +20,7 @@ from blackstart.report.flow import Flow, flow, service_times
 from blackstart.report.junit import checks
 from blackstart.report.results_json import timestamp
 from blackstart.report.rows import Row, Tally, phase_values, repeated, row, tally
-from blackstart.report.wording import NS_PER_MS, count, duration, plural
+from blackstart.report.wording import NS_PER_MS, count, duration, plural, uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +109,7 @@ def _phase_line(phase: str, value: int | None, stamp: Stamp | None, rto: Rto) ->
         share=share,
         until="" if at is None else precise(at),
         source="no stamp" if stamp is None else stamp.source,
-        uncertainty="" if stamp is None else f"\u00b1 {precise(stamp.uncertainty_ns)}",
+        uncertainty=uncertainty(stamp.uncertainty_ns if stamp else None),
         inferred=stamp is not None and stamp.inferred,
     )
 
@@ -213,6 +213,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"count": count, "duration": duration, "symbol": _SYMBOL.__getitem__}
+    environment.filters["uncertainty"] = uncertainty
     environment.filters["words"] = lambda name: name.replace("_", " ").replace("pnl", "P&L")
     return environment
 

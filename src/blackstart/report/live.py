@@ -10,6 +10,7 @@ from rich.text import Text
 
 from blackstart.model.verdict import Verdict
 from blackstart.report.rows import row
+from blackstart.report.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,7 +80,7 @@ class LiveView:
             self._live.update(Spinner("dots", text=text))
 
     def _run_started(self, figures: Mapping[str, Any]) -> None:
-        self._print(Text(f"{figures['trials']} trials into {figures['folder']}", "dim"))
+        self._print(Text(f"{plural(figures['trials'], 'trial')} into {figures['folder']}", "dim"))
 
     def _leftovers(self, figures: Mapping[str, Any]) -> None:
         self._print(Text(f"an earlier run had left things behind, cleared: {figures['folder']}", "yellow"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
@@ -23,6 +24,13 @@ def duration(ns: int | None) -> str:
         return f"{ns / NS_PER_S:.1f} s"
     minutes, seconds = divmod(round(ns / NS_PER_S), 60)
     return f"{minutes} min {seconds} s"
+
+
+def uncertainty(ns: int | None) -> str:
+    """`± 0.2 ms`, or in microseconds below a tenth of that: a small uncertainty must not read as none."""
+    if ns is None:
+        return ""
+    return f"\u00b1 {ns / NS_PER_US:,.1f} \u00b5s" if ns < NS_PER_MS // 10 else f"\u00b1 {duration(ns)}"
 
 
 def bare_ms(ns: int | None) -> str:

@@ -12,7 +12,7 @@ from blackstart.model.verdict import Verdict
 from blackstart.report.live import LiveView
 from blackstart.report.rows import phase_texts, repeated, row, rto_text
 from blackstart.report.terminal import print_run
-from blackstart.report.wording import bare_ms, duration, limit
+from blackstart.report.wording import bare_ms, duration, limit, uncertainty
 from blackstart.testing.samples import sample_rto, sample_run, sample_trial
 
 
@@ -115,7 +115,7 @@ def test_the_live_view_tells_a_log_what_ended() -> None:
         view("something-new", {})
         view("trial-ended", {"index": 0, "of": 1, "trial": trial})
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "1 trials into runs/x"
+    assert lines[0] == "1 trial into runs/x"
     assert len(lines) == 2
     assert all(part in lines[1] for part in ("1/1", "R2", "UNKNOWN", "no-load"))
 
@@ -136,3 +136,9 @@ def test_trials_without_a_time_are_counted_out() -> None:
     trials = (sample_trial("R1", "", rto=sample_rto(1, 1, 1, 1, 1)), sample_trial("R1#2", ""))
     (line,) = repeated(msgspec.structs.replace(sample_run(), trials=trials))
     assert "1 of 2 without a recovery time" in line
+
+
+def test_a_small_uncertainty_does_not_read_as_none() -> None:
+    """Microseconds are shown as such; what is not known is left out."""
+    texts = [uncertainty(ns) for ns in (1_200, 212_000, None)]
+    assert texts == ["\u00b1 1.2 \u00b5s", "\u00b1 0.2 ms", ""]
