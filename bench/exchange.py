@@ -158,7 +158,7 @@ def measure(endpoints: dict[str, Any], seconds: float) -> dict[str, Any]:
     prices = {symbol: int(mid * 10000) for symbol, mid in mids.items()}
     latency = percentiles(one_by_one(client, prices, 2000))
     cpu = cpu_seconds(endpoints["pid"])
-    flow = in_flight(client, prices, 2000, seconds, 64)
+    flow = in_flight(client, prices, 2000, seconds, 256)
     cpu = cpu_seconds(endpoints["pid"]) - cpu
     return {
         "orders_per_s": round(flow["orders_per_s"], 0),
@@ -184,8 +184,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        code = "from paperexchange.cli import main; main()"
-        command = [sys.executable, "-c", code, "serve", "--dir", directory]
+        command = [sys.executable, "-m", "paperexchange", "serve", "--dir", directory]
         exchange = subprocess.Popen(command, stdout=subprocess.PIPE)
         try:
             assert exchange.stdout is not None

@@ -22,7 +22,6 @@ from fixsession.session import Session
 from fixsession.store import MemoryStore
 
 _LIMIT_S = 15.0
-_COMMAND = "from paperexchange.cli import main; main()"
 
 
 def now() -> Now:
@@ -86,7 +85,7 @@ class Running:
 
 def command(*arguments: str) -> list[str]:
     """Give the command line of `paperexchange` in this interpreter."""
-    return [sys.executable, "-c", _COMMAND, *arguments]
+    return [sys.executable, "-m", "paperexchange", *arguments]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,5 @@
+"""`python -m paperexchange` is `paperexchange`."""
+
+from paperexchange.cli import main
+
+main()
