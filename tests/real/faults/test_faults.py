@@ -1,0 +1,194 @@
+"""Faults against real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blackstart.engine.clocks import SystemClock
+from blackstart.errors import FaultError
+from blackstart.faults import procs, registry
+from blackstart.model.fault import ProcessRef, Undo, Witness
+from blackstart.model.manifest import Component, Manifest, Process
+from blackstart.model.scenario import FaultStep, Objectives, Plan, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from blackstart.model.record import Record
+
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+
+
+class Context:
+    """Implements FaultContext, and the target in it, around live processes."""
+
+    name = "here"
+    oracle = None
+
+    def __init__(self, processes: dict[str, subprocess.Popen[bytes]], state: Sequence[Path] = ()) -> None:
+        self.processes, self.state = processes, state
+        self.manifest = Manifest(
+            schema=1,
+            name="here",
+            processes={name: Process(command=("x",)) for name in processes},
+            components={name: Component(process=name) for name in processes},
+        )
+        self.clock = SystemClock()
+        self.protected: list[Undo] = []
+        self.started: list[str] = []
+        scenario = Scenario(
+            id="X", title="x", requirement="R1", fault=FaultStep(kind="x"), objectives=Objectives(rto_ms=1)
+        )
+        self.plan = Plan(
+            trial_id="X", scenario=scenario, components=tuple(processes), service="s", seed=1, replay="-"
+        )
+
+    @property
+    def target(self) -> Any:
+        """This very object."""
+        return self
+
+    async def open(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+    async def protect(self, undos: Iterable[Undo]) -> None:
+        """Note the undos."""
+        self.protected += undos
+
+    def record(self, record: Record) -> None:
+        """Nobody records here."""
+
+    def recorded(self) -> Sequence[Record]:
+        """Nothing was recorded."""
+        return ()
+
+    async def process(self, component: str) -> ProcessRef:
+        """Look the process up."""
+        pid = self.processes[component].pid
+        found = procs.stat(pid)
+        assert found is not None
+        return ProcessRef(pid, found.start_ticks)
+
+    async def start(self, process: str) -> None:
+        """Note the start, and that the state was gone by then."""
+        assert not any(path.exists() for path in self.state)
+        self.started.append(process)
+
+    def state_paths(self, _process: str) -> Sequence[Path]:
+        """What a cold restart wipes."""
+        return self.state
+
+
+@pytest.fixture
+def sleepers() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Start three processes."""
+    found = {name: subprocess.Popen(["sleep", "600"]) for name in ("a", "b", "c")}
+    yield found
+    for one in found.values():
+        one.kill()
+        one.wait()
+
+
+async def carry_out(name: str, ctx: Any, **parameters: Any) -> tuple[Any, Witness]:
+    """Aim, inject, let the operator work, and hear the witness."""
+    fault: Any = registry.make(name)
+    step = FaultStep(kind=name, parameters=parameters)
+    if hasattr(fault, "aim"):
+        await fault.aim(ctx, step)
+    receipt = await fault.inject(ctx, step)
+    operating = asyncio.ensure_future(fault.operate(ctx, receipt))
+    witness = await fault.witness(ctx, receipt)
+    await operating
+    await fault.revert(ctx, receipt)
+    await fault.revert(ctx, receipt)
+    return receipt, witness
+
+
+@pytest.mark.parametrize(("name", "number"), [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM)])
+def test_all_are_hit_at_once_and_started_again(
+    sleepers: dict[str, subprocess.Popen[bytes]], name: str, number: int
+) -> None:
+    """Three processes end by the right signal, within the stated uncertainty of each other, and are started again."""
+    ctx = Context(sleepers)
+    receipt, witness = asyncio.run(carry_out(name, ctx))
+    assert witness.bit is True
+    assert [one.wait() for one in sleepers.values()] == [-number] * 3
+    assert ctx.started == ["a", "b", "c"]
+    assert receipt.uncertainty_ns > 0
+    assert set(receipt.processes) == {"a", "b", "c"}
+    assert all(one["noticed_after_ms"] is not None for one in witness.evidence.values())
+
+
+def test_cold_wipes_files_and_folders_before_the_start(
+    tmp_path: Path, sleepers: dict[str, subprocess.Popen[bytes]]
+) -> None:
+    """State is there until the death, and gone at the start."""
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "1.seg").write_text("x")
+    (tmp_path / "book").write_text("x")
+    ctx = Context(sleepers, [tmp_path / "journal", tmp_path / "book", tmp_path / "never-there"])
+    _, witness = asyncio.run(carry_out("cold", ctx))
+    assert witness.bit is True
+    assert ctx.started == ["a", "b", "c"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pause_is_protected_first_seen_by_the_kernel_and_ends(
+    sleepers: dict[str, subprocess.Popen[bytes]],
+) -> None:
+    """Stopped, witnessed as stopped, continued; the undo was handed over and has a lifetime."""
+    ctx = Context(sleepers)
+    _, witness = asyncio.run(carry_out("pause", ctx, duration_s=0.2))
+    assert witness.bit is True
+    assert {one.action for one in ctx.protected} == {"continue"}
+    assert all(one.expires_mono_ns is not None for one in ctx.protected)
+    for one in sleepers.values():
+        found = procs.stat(one.pid)
+        assert found is not None
+        assert found.state != "T"
+
+
+def test_who_ended_before_cannot_be_killed(sleepers: dict[str, subprocess.Popen[bytes]]) -> None:
+    """A process that is dead already is an error of the fault, not a success."""
+    sleepers["b"].kill()
+    os.waitid(os.P_PID, sleepers["b"].pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(FaultError, match="ended before the fault"):
+        asyncio.run(carry_out("kill", Context(sleepers)))
+    assert sleepers["a"].poll() is None
+
+
+def test_a_process_deaf_to_sigterm_was_not_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The witness says no, and the operator says who is still there, instead of killing it."""
+    monkeypatch.setattr("blackstart.faults.terminate._END_LIMIT_S", 0.3)
+    deaf = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE)
+    assert deaf.stdout is not None
+    deaf.stdout.readline()
+
+    async def main() -> Witness:
+        ctx: Any = Context({"deaf": deaf})
+        fault: Any = registry.make("terminate")
+        receipt = await fault.inject(ctx, FaultStep(kind="terminate"))
+        witness: Witness = await fault.witness(ctx, receipt)
+        with pytest.raises(FaultError, match="still running"):
+            await fault.operate(ctx, receipt)
+        await fault.revert(ctx, receipt)
+        return witness
+
+    try:
+        assert asyncio.run(main()).bit is False
+        assert deaf.poll() is None
+    finally:
+        deaf.kill()
+        deaf.wait()
+        deaf.stdout.close()

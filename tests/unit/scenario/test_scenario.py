@@ -1,0 +1,190 @@
+"""Loading scenario files, planning trials, seeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blackstart.errors import ScenarioError
+from blackstart.faults import registry
+from blackstart.model.manifest import (
+    Component,
+    EventSource,
+    Manifest,
+    OracleSpec,
+    Process,
+    Service,
+    WorkloadSpec,
+)
+from blackstart.scenario import seeds
+from blackstart.scenario.load import load, packaged, parse, select, unique
+from blackstart.scenario.plan import carry, folder_name, plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """
+id = "X1"
+title = "t"
+requirement = "R1"
+[fault]
+kind = "kill"
+components = ["@each"]
+[objectives]
+rto_ms = 100
+"""
+
+
+def manifest(**changes: Any) -> Manifest:
+    """Make a manifest that can carry everything."""
+    settings: dict[str, Any] = {
+        "schema": 1,
+        "name": "m",
+        "environment": "sim",
+        "processes": {"firm": Process(command=("x",), state=("{run}/s",))},
+        "components": {
+            "firm": Component(process="firm"),
+            "primary": Component(url="http://x"),
+            "feed": Component(url="http://x", service="quotes"),
+        },
+        "groups": {
+            "hot": ("primary",),
+            "warm": ("primary", "feed"),
+            "cold": ("firm",),
+            "system": ("primary",),
+            "each": ("primary", "feed"),
+        },
+        "services": {"orders": Service(source="oracle"), "quotes": Service(source="oracle")},
+        "events": {"log": EventSource(files="*")},
+        "oracle": OracleSpec(kind="exchange", url="u", account="a", session="s"),
+        "workload": WorkloadSpec(),
+        **changes,
+    }
+    return Manifest(**settings)
+
+
+def test_the_packaged_scenarios_are_the_standard_suite() -> None:
+    """They load, have ids of their own, faults that exist, and a complete manifest can carry each of them."""
+    scenarios = unique(packaged())
+    assert [one.id for one in scenarios] == ["R1", "R2", "R3", "R24", "R25", "R33", "R7"]
+    for one in scenarios:
+        assert one.fault.kind in registry.known()
+        assert carry(manifest(), one) is None
+        assert one.load.minimum_per_s >= 300
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('kind = "kill"', 'kimd = "kill"'), ["fault", "unknown key `kimd`", "did you mean `kind`"]),
+        (('id = "X1"', 'ids = "X1"'), ["unknown key `ids`", "did you mean `id`"]),
+        (('id = "X1"', 'id = "../x"'), ["id", "cannot be an id"]),
+        (("rto_ms = 100", 'rto_ms = "soon"'), ["objectives.rto_ms", "float"]),
+        (("rto_ms = 100", ""), ["objectives", "missing", "rto_ms"]),
+        (("[objectives]", '[trigger]\nat = "lunch"\n[objectives]'), ["trigger.at", "'now'", "'oracle'"]),
+        (("[objectives]", '[trigger]\nat = "oracle"\n[objectives]'), ["trigger.event", "which event"]),
+        (("[objectives]", "[observe]\nlimit_s = 0\n[objectives]"), ["observe.limit_s", "more than 0"]),
+        (("[fault]", "[fault"), ["not TOML", "line"]),
+    ],
+)
+def test_a_broken_file_is_told_with_place_and_way_out(change: tuple[str, str], words: list[str]) -> None:
+    """Each error names the file, the key, and what would be right."""
+    with pytest.raises(ScenarioError) as caught:
+        parse(GOOD.replace(*change), "my.toml")
+    for word in ["my.toml", *words]:
+        assert word in caught.value.render()
+
+
+def test_files_and_folders_of_the_user(tmp_path: Path) -> None:
+    """A path to a file or a folder works like an id; empty folders, missing files and double ids are refused."""
+    (tmp_path / "a.toml").write_text(GOOD)
+    assert [one.id for one in load(tmp_path)] == ["X1"]
+    assert [one.id for one, _ in select([], [str(tmp_path / "a.toml")])] == ["X1"]
+    (tmp_path / "b.toml").write_text(GOOD)
+    with pytest.raises(ScenarioError, match="id is taken"):
+        load(tmp_path)
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ScenarioError, match="holds no"):
+        load(tmp_path / "empty")
+
+
+def test_an_unknown_scenario_names_the_nearest() -> None:
+    """`R34` is unknown; the error lists what there is."""
+    with pytest.raises(ScenarioError, match="did you mean `R3"):
+        select(packaged(), ["R34"])
+
+
+def test_each_makes_one_trial_a_component() -> None:
+    """R25 on two components gives two trials with ids, services and replay lines of their own."""
+    (scenario, _) = select(packaged(), ["R25"])[0]
+    first, second = plan(scenario, manifest(), seed=7, target="m.toml")
+    assert (first.trial_id, first.components, first.service) == ("R25:primary", ("primary",), "orders")
+    assert (second.trial_id, second.components, second.service) == ("R25:feed", ("feed",), "quotes")
+    assert first.replay == "blackstart run R25:primary --seed 7 --target m.toml"
+    (only,) = plan(scenario, manifest(), seed=7, only="feed")
+    assert only.trial_id == "R25:feed"
+    with pytest.raises(ScenarioError, match="no trial for `moon`"):
+        plan(scenario, manifest(), seed=7, only="moon")
+
+
+def test_repetitions_have_seeds_and_folders_of_their_own() -> None:
+    """Repetition k runs with seed + k, replays with that seed, and does not overwrite another's folder."""
+    (scenario, _) = select(packaged(), ["R1"])[0]
+    plans = plan(scenario, manifest(), seed=7, repeat=3)
+    assert [one.seed for one in plans] == [7, 8, 9]
+    assert [one.trial_id for one in plans] == ["R1", "R1#2", "R1#3"]
+    assert len({folder_name(one.trial_id) for one in plans}) == 3
+    assert plans[2].replay == "blackstart run R1 --seed 9"
+
+
+def test_a_replayed_repetition_draws_the_same_numbers() -> None:
+    """The third repetition and its replay line give the same random stream; another name or seed does not."""
+    draw = seeds.number
+    assert draw(9, "R1#3", "trigger") == draw(9, "R1", "trigger")
+    assert (
+        len(
+            {draw(9, "R1", "trigger"), draw(8, "R1", "trigger"), draw(9, "R2", "trigger"), draw(9, "R1", "x")}
+        )
+        == 4
+    )
+
+
+def test_objectives_of_the_manifest_win() -> None:
+    """By kind of recovery, and more closely by scenario."""
+    (scenario, _) = select(packaged(), ["R1"])[0]
+    objectives = {"hot": {"rto_ms": 800, "rpo_events": 2}, "R1": {"rto_ms": 300}}
+    (one,) = plan(scenario, manifest(objectives=objectives), seed=1)
+    assert (one.scenario.objectives.rto_ms, one.scenario.objectives.rpo_events) == (300, 2)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "reason"),
+    [
+        ("R1", {"groups": {}}, "no group `hot`"),
+        ("R1", {"services": {}}, "names no service"),
+        ("R7", {"oracle": None}, "names no oracle"),
+        ("R33", {"oracle": None}, "names no oracle"),
+        ("R33", {"workload": None}, "names no workload"),
+        ("R3", {"groups": {"cold": ("primary",)}}, "not a process that Blackstart starts"),
+        ("R3", {"processes": {"firm": Process(command=("x",))}}, "which state of `firm`"),
+    ],
+)
+def test_what_a_target_cannot_carry_is_said(scenario: str, changes: dict[str, Any], reason: str) -> None:
+    """`validate` shows these reasons, and planning refuses with them."""
+    (one, _) = select(packaged(), [scenario])[0]
+    found = carry(manifest(**changes), one)
+    assert found is not None
+    assert reason in found
+    with pytest.raises(ScenarioError, match=reason):
+        plan(one, manifest(**changes), seed=1)
+
+
+def test_groups_that_need_not_be_written_down() -> None:
+    """Without groups, `@each` is every component and `@clean` those with a process of their own."""
+    r25, r24 = (select(packaged(), [name])[0][0] for name in ("R25", "R24"))
+    bare = manifest(groups={})
+    assert [one.components for one in plan(r25, bare, seed=1)] == [("firm",), ("primary",), ("feed",)]
+    assert [one.components for one in plan(r24, bare, seed=1)] == [("firm",)]
