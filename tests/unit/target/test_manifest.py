@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from blackstart.errors import ManifestError
+from blackstart.model.manifest import Manifest, Process, Ready
+from blackstart.target.manifest import find, load, packaged, read
+from blackstart.target.problems import problems
+
+GOOD = """
+schema = 1
+name = "thing"
+environment = "test"
+glue = "thing_glue.py"
+ports = ["main"]
+ready = "up"
+[processes.server]
+command = ["{python}", "server.py", "{port.main}"]
+ready.tcp = "127.0.0.1:{port.main}"
+[components]
+server = { process = "server" }
+[groups]
+each = ["server"]
+[probes.up]
+tcp = "127.0.0.1:{port.main}"
+[workload]
+[services.orders]
+source = "workload"
+key = "id"
+[streams.writes]
+acknowledged = "workload"
+glue = "read"
+key = "id"
+"""
+GLUE = "async def connect(s): ...\nasync def write(c, r): ...\nasync def read(s): ...\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a manifest without fault and its glue."""
+    (tmp_path / "thing.toml").write_text(GOOD)
+    (tmp_path / "thing_glue.py").write_text(GLUE)
+    return tmp_path
+
+
+def change(folder: Path, old: str, new: str) -> Path:
+    """Spoil the manifest in one place."""
+    path = folder / "thing.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+def test_a_good_manifest_loads_and_knows_its_folder(folder: Path) -> None:
+    """What is right is accepted, and relative things are relative to the file."""
+    manifest = load(folder / "thing.toml")
+    assert manifest.name == "thing"
+    assert manifest.folder == str(folder)
+
+
+@pytest.mark.parametrize("name", sorted(packaged()))
+def test_every_packaged_target_is_without_problems(name: str) -> None:
+    """What is shipped can be used, by name."""
+    assert problems(load(name)) == []
+
+
+def test_the_default_and_the_named_targets_are_there() -> None:
+    """The reference firm and three strangers are shipped."""
+    assert {"paperfirm", "redis", "postgresql", "quickfix"} <= set(packaged())
+
+
+@pytest.mark.parametrize("name", ["redis", "postgresql", "quickfix"])
+def test_a_strangers_manifest_and_glue_stay_short(name: str) -> None:
+    """Attaching a system takes fewer than 60 lines, empty ones and comments apart."""
+    files = [find(name), find(name).with_name(f"{name}_glue.py")]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    assert len([line for line in lines if line.strip() and not line.startswith("#")]) < 60
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('environment = "test"', "", "environment: missing"),
+        ('environment = "test"', 'environment = "tst"', "environment: Invalid enum value 'tst'"),
+        ("schema = 1", "schema = 9", "schema: 9 is not known"),
+        ("schema = 1", "schema = 1\nproceses = 1", "did you mean `processes`?"),
+        ("command =", "comand =", "processes.server: unknown key `comand` (did you mean `command`?"),
+        ("command = [", "command = 3 # [", "processes.server.command: Expected `array`, got `int`"),
+        ('process = "server"', 'process = "sever"', "no process `sever` (did you mean `server`?"),
+        ('process = "server"', 'pid_file = "x", process = "server"', "give exactly one of process, pid_file"),
+        ('process = "server"', 'url = "http://x"', "url and select"),
+        ('process = "server"', 'url = "http://x", select = "a[?"', "components.server.select: not JMESPath"),
+        ('each = ["server"]', 'each = ["servant"]', "groups.each: no component `servant`"),
+        ('source = "workload"', 'source = "workloed"', "did you mean `workload`?"),
+        ('source = "workload"', 'source = "oracle"', "there is no [oracle]"),
+        ('source = "workload"', 'source = "sql"', "needs dsn and query"),
+        ('source = "workload"', 'source = "probe:upp"', "no probe `upp` (did you mean `up`?"),
+        ('source = "workload"', 'source = "workload"\nepoch = "^\\\\d+"', "needs a group"),
+        ('source = "workload"', 'source = "workload"\nepoch = "("', "not a regular expression"),
+        ('source = "workload"', 'source = "workload"\nwhere = { id = "~[" }', "not a regular expression"),
+        ('acknowledged = "workload"', 'acknowledged = "work"', "streams.writes.acknowledged: `work`"),
+        ('glue = "read"', 'glue = "reed"', "has no `async def reed(…)`"),
+        ('glue = "read"', 'sql = "select 1"', "streams.writes.dsn: missing"),
+        ('glue = "thing_glue.py"', 'glue = "nothing.py"', "glue: no file"),
+        ('ready = "up"', 'ready = "app"', "ready: no probe `app`"),
+        ("{port.main}", "{port.mian}", "no port `mian` (did you mean `main`?"),
+        ("server.py", "{package.no_such_package_here}", "`no_such_package_here` is not installed"),
+        ("server.py", "{elsewhere}", "nothing is called `elsewhere`"),
+        ("server.py", "{server.http}", "`server` writes no endpoints file"),
+        ("ready.tcp =", 'ready.file = "x"\nready.tcp =', "file and tcp given; choose one"),
+        ("schema = 1", 'schema = 1\nnot_applicable = { profit = "x" }', "no validator `profit`"),
+        ("schema = 1", 'schema = 1\nobjectives = { R1 = { rto = 1.0 } }', "no objective `rto`"),
+        ("schema = 1", 'schema = 1\n[limits]\ncomponents = ["x"]\n[x]', "unknown key `x`"),
+        ("schema = 1", "schema = ", "not TOML"),
+    ],
+)
+def test_each_mistake_is_named_with_file_key_and_remedy(
+    folder: Path, old: str, new: str, expected: str
+) -> None:
+    """An error says which file, which key, what is wrong, and what was probably meant."""
+    path = change(folder, old, new)
+    with pytest.raises(ManifestError) as caught:
+        load(path)
+    assert expected in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(folder: Path) -> None:
+    """Nobody should have to mend one mistake to hear of the next."""
+    change(folder, 'environment = "test"', "")
+    change(folder, 'each = ["server"]', 'each = ["a", "b"]')
+    path = change(folder, 'ready = "up"', 'ready = "down"')
+    with pytest.raises(ManifestError, match="4 problems") as caught:
+        load(path)
+    assert str(caught.value).count("\n  - ") == 4
+
+
+def test_form_errors_of_several_sections_are_told_at_once(folder: Path) -> None:
+    """Also what does not even convert is collected over all entries."""
+    change(folder, "command =", "comand =")
+    path = change(folder, "source =", "sauce =")
+    with pytest.raises(ManifestError) as caught:
+        load(path)
+    assert "processes.server" in str(caught.value)
+    assert "services.orders" in str(caught.value)
+
+
+def test_an_unknown_target_suggests_a_packaged_one() -> None:
+    """A misspelt name finds its target."""
+    with pytest.raises(ManifestError, match="did you mean `redis`"):
+        find("rediss")
+
+
+def test_a_missing_file_is_told_as_such(tmp_path: Path) -> None:
+    """A path is never taken for a name."""
+    with pytest.raises(ManifestError, match="no such file"):
+        find(tmp_path / "none.toml")
+
+
+def test_a_later_process_cannot_be_used_before_it_runs() -> None:
+    """Variables of a process exist only after it was started."""
+    early = Process(command=("{late.http}",))
+    late = Process(command=("x",), endpoints="{run}/e.json")
+    manifest = Manifest(schema=1, name="x", environment="test", processes={"early": early, "late": late})
+    assert any("`late` is started later" in problem for problem in problems(manifest))
+
+
+def test_readiness_may_use_the_process_own_endpoints() -> None:
+    """A process may tell by its endpoints file where to ask whether it is ready."""
+    process = Process(command=("x",), endpoints="{run}/e.json", ready=Ready(url="{own.http}/ready"))
+    manifest = Manifest(schema=1, name="x", environment="test", processes={"own": process})
+    assert problems(manifest) == []
+
+
+def test_one_reason_for_all_documents_that_are_not_given(folder: Path) -> None:
+    """`"*"` stands for every document that is neither given nor measured by Blackstart itself."""
+    path = change(folder, "schema = 1", 'schema = 1\nnot_applicable = { "*" = "no", pnl = "none" }')
+    reasons = read(path).not_applicable
+    assert reasons["positions"] == "no"
+    assert reasons["pnl"] == "none"
+    assert "infrastructure" not in reasons
+    assert "*" not in reasons
+
+
+def test_a_folder_in_the_file_is_not_believed(folder: Path) -> None:
+    """Where a manifest lies is known from where it was read."""
+    path = change(folder, "schema = 1", 'schema = 1\nfolder = "/elsewhere"')
+    assert read(path).folder == str(folder)
+
+
+def test_a_manifest_survives_the_history() -> None:
+    """A history keeps the manifest as JSON: nothing may be lost on the way."""
+    manifest = load("paperfirm")
+    assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest
