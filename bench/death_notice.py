@@ -1,4 +1,7 @@
-"""How soon the death of a process is noticed: from the kill call to our loop hearing of it (pidfd). Must: median ≤ 0.3 ms."""
+"""How soon the death of a process is noticed: from the kill call to our loop hearing of it (pidfd).
+
+Must: median ≤ 0.3 ms.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ async def measure(deaths: int) -> list[float]:
     clock = SystemClock()
     found = []
     for _ in range(deaths):
-        process = subprocess.Popen(["sleep", "60"])
+        process = subprocess.Popen(["sleep", "60"])  # noqa: ASYNC220 - its start is not what is timed
         entry = procs.stat(process.pid)
         assert entry is not None
         bed = Deathbed({"sleeper": ProcessRef(process.pid, entry.start_ticks)}, clock)
@@ -45,10 +48,11 @@ def main() -> int:
     arguments = parser.parse_args()
     began = time.monotonic()
     latencies = sorted(asyncio.run(measure(arguments.deaths)))
+    median = round(statistics.median(latencies), 4)
     figures = {
         "bench": "death_notice",
         "deaths": len(latencies),
-        "median_ms": round(statistics.median(latencies), 4),
+        "median_ms": median,
         "p99_ms": round(latencies[int(len(latencies) * 0.99) - 1], 4),
         "max_ms": round(latencies[-1], 4),
         "must_median_ms": LIMIT_MS,
@@ -59,7 +63,7 @@ def main() -> int:
         if arguments.json
         else "\n".join(f"{key:16} {value}" for key, value in figures.items())
     )
-    return 0 if figures["median_ms"] <= LIMIT_MS else 1
+    return 0 if median <= LIMIT_MS else 1
 
 
 if __name__ == "__main__":

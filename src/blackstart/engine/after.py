@@ -1,4 +1,7 @@
-"""The second half of a trial: inject, witness, observe the recovery, take back, let the books settle, read."""
+"""The second half of a trial.
+
+Inject, witness, observe the recovery, take back, let the books settle, read.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +129,7 @@ async def observe(trial: RunningTrial, breakage: Breakage) -> None:
     if why != "limit":
         await trial.sleep(limits.after_s)
     await trial.stage("observed", why=why)
-    # Watchers vouch for silence at each heartbeat of their source: let the next one come before they are stopped.
+    # Watchers vouch for silence at each heartbeat of their source: let the next one come.
     await trial.sleep(_SIGHT_S)
 
 
@@ -156,7 +159,10 @@ def _ready_again(trial: RunningTrial) -> bool:
 
 
 def _reported(trial: RunningTrial, phase: str, _since_ns: int) -> bool:
-    """Whether the target reported a phase since the fault; a target that never reports it is not waited for."""
+    """Whether the target reported a phase since the fault.
+
+    A target that never reports it is not waited for.
+    """
     return not trial.live.expects(phase) or phase in trial.live.phases
 
 

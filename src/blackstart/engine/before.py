@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 _SESSION_EVENTS = ("session_connected", "session_disconnected", "logon", "logout", "misbehaviour")
 
 _GATE_S = 0.5
-"""The load must be on in each half second of the hold: so the hold itself need not be preceded by another second."""
+"""The load must be on in each half second of the hold.
+
+So the hold itself need not be preceded by another second.
+"""
 
 
 def services(trial: RunningTrial) -> list[str]:
@@ -63,7 +66,10 @@ async def start_load(trial: RunningTrial) -> None:
 
 
 async def steady_state(trial: RunningTrial) -> None:
-    """Wait until the target is ready and loaded, without a break for `hold_s`. Raises Stop: `no-load` or `not-steady`."""
+    """Wait until the target is ready and loaded, without a break for `hold_s`.
+
+    Raises Stop: `no-load` or `not-steady`.
+    """
     steady = trial.plan.scenario.steady
     hold_ns = round(steady.hold_s * 1e9)
     since: int | None = None
@@ -112,7 +118,10 @@ def _load_service(trial: RunningTrial) -> str:
 
 
 def _rates(trial: RunningTrial, window_s: float = 1.0) -> dict[str, tuple[float, float]]:
-    """Measure each watched service, and say what it must reach: of the one that is no load, anything at all."""
+    """Measure each watched service, and say what it must reach.
+
+    Of the one that is no load, anything at all.
+    """
     load, now = _load_service(trial), trial.now_ns()
     least = {
         name: max(
@@ -135,7 +144,10 @@ async def snapshot(trial: RunningTrial) -> None:
 
 
 async def await_trigger(trial: RunningTrial) -> None:
-    """Prepare, and return at the moment at which the fault is due. Raises Stop when that moment never comes."""
+    """Prepare, and return at the moment at which the fault is due.
+
+    Raises Stop when that moment never comes.
+    """
     trigger = trial.plan.scenario.trigger
     wake = asyncio.Event()
     wire = None
@@ -165,7 +177,7 @@ def _delay_s(trial: RunningTrial) -> float:
 
 
 async def _await_wire(trial: RunningTrial, wake: asyncio.Event) -> None:
-    """Sleep until the wire wakes us in the very turn of the loop in which the event arrived, or until the limit."""
+    """Sleep until the limit, or until the wire wakes us in the turn of the loop in which the event came."""
     trigger = trial.plan.scenario.trigger
     limit = asyncio.ensure_future(trial.sleep(trigger.limit_s))
     waking = asyncio.ensure_future(wake.wait())

@@ -22,13 +22,16 @@ class SystemClock:
         return Instant(time.monotonic_ns(), time.time_ns())
 
     async def sleep_until(self, mono_ns: int) -> None:
-        """Wait until the monotonic clock shows `mono_ns`; never returns early, though timers may fire early."""
-        while (left_ns := mono_ns - time.monotonic_ns()) > 0:
+        """Wait until the monotonic clock shows `mono_ns`.
+
+        Never returns early, though timers may fire early.
+        """
+        while (left_ns := mono_ns - time.monotonic_ns()) > 0:  # noqa: ASYNC110 - there is no event but the time
             await asyncio.sleep(left_ns / 1e9)
 
 
 class SimLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps to the next timer when nothing is ready: deterministic, and as fast as the code.
+    """An event loop whose time jumps to the next timer when nothing is ready.
 
     `limit_s` ends a simulation that would wait for ever: with nothing to wait for, that is a deadlock.
     """
@@ -69,7 +72,7 @@ class SimClock:
 
     async def sleep_until(self, mono_ns: int) -> None:
         """Wait in simulated time."""
-        while self._mono_ns() < mono_ns:
+        while self._mono_ns() < mono_ns:  # noqa: ASYNC110 - there is no event but the time
             await asyncio.sleep(max((mono_ns - self._mono_ns()) / 1e9, 1e-9))
 
     def _mono_ns(self) -> int:

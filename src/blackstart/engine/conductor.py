@@ -1,9 +1,10 @@
 """The life of one trial (DESIGN section 4), from opening the target to the verdict.
 
-    open → steady state → aim → trigger → inject → witness → observe → revert → quiesce → final read → close → check
+    open → steady state → aim → trigger → inject → witness → observe → revert → quiesce → final read → close
 
-Whatever happens on the way, the second half of `conduct` is gone through: everything is reverted and closed, the history is synced,
-and only then analysed. A trial never raises because of its target; what went wrong is a record and becomes a reason.
+Whatever happens on the way, the second half of `conduct` is gone through: everything is reverted and closed,
+the history is synced, and only then analysed. A trial never raises because of its target; what went wrong is
+a record and becomes a reason.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Kit(msgspec.Struct, frozen=True, kw_only=True):
 async def conduct(plan: Plan, manifest: Manifest, folder: Path, kit: Kit) -> History:
     """Run one trial in `folder` and return its finished history.
 
-    Cancelling ends the trial early ("interrupted"): it is still reverted and closed; cancelling once more hurries that up.
-    Raises OSError when not even the folder can be made, FaultError when there can be no guardian.
+    Cancelling ends the trial early ("interrupted"): it is still reverted and closed; cancelling once more
+    hurries that up. Raises OSError when not even the folder can be made, FaultError when there can be no
+    guardian.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True)  # noqa: ASYNC240 - before anything runs
     lock = journal.hold(str(folder), journal.OWNER_LOCK)
     assert lock is not None, "the folder is new"
     conductor = Conductor(plan, manifest, folder, kit)
@@ -261,7 +263,10 @@ class Conductor:
         await trial.guard.close()
 
     async def _unless_hurried(self, code: str, work: Coroutine[Any, Any, object]) -> None:
-        """Do one closing step; drop it when the user is in a hurry or it takes too long: the guardian does the rest."""
+        """Do one closing step.
+
+        Drop it when the user is in a hurry or it takes too long: the guardian does the rest.
+        """
         task = asyncio.ensure_future(work)
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait([task, hurry], timeout=_CLOSE_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)

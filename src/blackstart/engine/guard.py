@@ -29,7 +29,10 @@ _LINE_LIMIT = 1 << 24
 
 
 class Guard:
-    """A running guardian. `on_halt` is called when somebody pulled the kill switch, or when the guardian itself died."""
+    """A running guardian.
+
+    `on_halt` is called when somebody pulled the kill switch, or when the guardian itself died.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,10 @@ class Guard:
         self._listener = asyncio.ensure_future(self._listen(reader))
 
     async def protect(self, undos: Iterable[Undo]) -> None:
-        """Return once all `undos` are on disk and in the guardian's hands. Raises FaultError when it is not there."""
+        """Return once all `undos` are on disk and in the guardian's hands.
+
+        Raises FaultError when it is not there.
+        """
         entries = [msgspec.to_builtins(undo) for undo in undos]
         if entries:
             await self._ask({"protect": entries})

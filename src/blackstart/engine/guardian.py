@@ -1,9 +1,10 @@
 """The guardian: a process of its own that takes everything back when Blackstart dies, in whatever way.
 
-`python -m blackstart.engine.guardian RUN` with one end of a socket pair as standard input. Requests are JSON lines:
-`{"protect": [undo …]}` is written to `RUN/undo.jsonl` and synced before it is answered; `{"undo": [id …] | null}` carries out
-some or all and answers with the outcomes; `{"close": true}` ends the guardian when nothing is owed. End of file means that the
-owner is dead: everything owed is carried out at once. The file `RUN/HALT` and SIGUSR1 do the same on demand.
+`python -m blackstart.engine.guardian RUN` with one end of a socket pair as standard input. Requests are JSON
+lines: `{"protect": [undo …]}` is written to `RUN/undo.jsonl` and synced before it is answered; `{"undo": [id
+…] | null}` carries out some or all and answers with the outcomes; `{"close": true}` ends the guardian when
+nothing is owed. End of file means that the owner is dead: everything owed is carried out at once. The file
+`RUN/HALT` and SIGUSR1 do the same on demand.
 
 Standard library only, few modules: it has to be there within 150 ms.
 """

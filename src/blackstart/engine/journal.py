@@ -1,7 +1,10 @@
-"""The undo journal of a run folder: what has to be taken back, synced before it exists. Standard library only.
+"""The undo journal of a run folder: what has to be taken back, synced before it exists.
 
-`undo.jsonl` holds one undo a line, `undone.jsonl` one outcome a line. What is in the first and not in the second is owed.
-`owner.lock` and `guardian.lock` are held (flock) by the two processes for as long as they live.
+Standard library only.
+
+`undo.jsonl` holds one undo a line, `undone.jsonl` one outcome a line. What is in the first and not in the
+second is owed. `owner.lock` and `guardian.lock` are held (flock) by the two processes for as long as they
+live.
 """
 
 from __future__ import annotations

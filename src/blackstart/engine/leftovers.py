@@ -1,4 +1,7 @@
-"""What earlier runs left behind: undo journals whose owner and guardian are both dead are replayed at every start."""
+"""What earlier runs left behind.
+
+Undo journals whose owner and guardian are both dead are replayed at every start.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ _HALT_LIMIT_S = 30.0
 
 
 def clear(runs: Path) -> list[tuple[Path, list[journal.Entry]]]:
-    """Carry out everything owed by dead runs below `runs`; returns each folder with the outcomes. Live runs are left alone."""
+    """Carry out everything owed by dead runs below `runs`; returns each folder with the outcomes.
+
+    Live runs are left alone.
+    """
     cleared = []
     for folder in journals(runs):
         outcomes = replay(folder, by="next start")
@@ -48,8 +54,9 @@ def replay(folder: Path, *, by: str) -> list[journal.Entry]:
 
 
 def halt(runs: Path, *, limit_s: float = _HALT_LIMIT_S) -> list[tuple[Path, list[journal.Entry]]]:
-    """Pull the kill switch on everything below `runs`: live runs take everything back themselves, dead ones are replayed.
+    """Pull the kill switch on everything below `runs`.
 
+    Live runs take everything back themselves, dead ones are replayed.
     Returns what each folder still owes: nothing, when all was proven to be taken back.
     """
     folders = [folder for folder in journals(runs) if journal.owed(str(folder))]

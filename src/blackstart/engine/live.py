@@ -1,7 +1,9 @@
-"""What the conductor must know while the trial runs: rates, probes, the last events. It decides only when to go on.
+"""What the conductor must know while the trial runs: rates, probes, the last events.
 
-What the records *mean* is found later, by the checkers, from the finished history. The one rule that both need, whether the
-service has resumed, is `check.service.ResumeWatch` here and there.
+It decides only when to go on.
+
+What the records *mean* is found later, by the checkers, from the finished history. The one rule that both
+need, whether the service has resumed, is `check.service.ResumeWatch` here and there.
 """
 
 from __future__ import annotations

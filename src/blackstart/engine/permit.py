@@ -19,7 +19,7 @@ def check(manifest: Manifest) -> None:
         raise PermitError(
             "the manifest does not say which environment this is",
             where=manifest.name,
-            hint=f'add `environment = "{ALLOWED[0]}"` (or {", ".join(ALLOWED[1:])}); nothing is broken without it',
+            hint=f'add `environment = "{ALLOWED[0]}"` (or {", ".join(ALLOWED[1:])})',
         )
     if manifest.environment not in ALLOWED:
         raise PermitError(

@@ -1,6 +1,9 @@
-"""The recorder: the sink of a running trial. Everything goes to the history writer, and past whoever listens live.
+"""The recorder: the sink of a running trial.
 
-Service events arrive one or few at a time and are most of a history: they are merged into batches of at most 50 ms.
+Everything goes to the history writer, and past whoever listens live.
+
+Service events arrive one or few at a time and are most of a history: they are merged into batches of at most
+50 ms.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""How busy host and components are, measured by us four times a second: for the infrastructure validator (R54)."""
+"""How busy host and components are, measured by us four times a second.
+
+For the infrastructure validator (R54).
+"""
 
 from __future__ import annotations
 

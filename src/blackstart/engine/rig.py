@@ -1,7 +1,7 @@
 """The local rig, watching as many service streams as a trial needs (`contracts.Rig.watch`).
 
-`target.rig.LocalRig.watch` takes one stream with everything else; each further stream is watched beside it. The oracle
-learns to be disarmed and to let the market rest.
+`target.rig.LocalRig.watch` takes one stream with everything else; each further stream is watched beside it.
+The oracle learns to be disarmed and to let the market rest.
 """
 
 from __future__ import annotations

@@ -28,8 +28,9 @@ Totals = dict[str, tuple[int | None, int | None]]
 async def quiesce(rig: Rig, clock: Clock, limit_s: float) -> dict[str, Any]:
     """Wait until both sides of every stream have come to rest; returns how it ended, for the history.
 
-    At rest: the counts are the same on both sides and unchanged for 300 ms; where they cannot be counted cheaply,
-    for 1 s; where they differ, for 2 s. Never longer than `limit_s`: what is missing then is missing.
+    At rest: the counts are the same on both sides and unchanged for 300 ms; where they cannot be counted
+    cheaply, for 1 s; where they differ, for 2 s. Never longer than `limit_s`: what is missing then is
+    missing.
     """
     start = changed = clock.now().mono_ns
     last: Totals = {}
@@ -70,10 +71,11 @@ class _Reading(msgspec.Struct, frozen=True):
 
 
 async def read_state(rig: Rig, clock: Clock, sink: Sink, moment: Literal["before", "after"]) -> None:
-    """Read every document of the manifest, and the oracle's side; what cannot be read is recorded with its error.
+    """Read every document of the manifest, and the oracle's side.
 
-    After the recovery the documents are read at one moment of rest: a strategy may still be asking, and be refused, while
-    the market is closed, and documents read at different moments would contradict each other.
+    What cannot be read is recorded with its error.
+    After the recovery the documents are read at one moment of rest: a strategy may still be asking, and be
+    refused, while the market is closed, and documents read at different moments would contradict each other.
     """
     for name, one in (await _documents(rig.target, clock, at_rest=moment == "after")).items():
         _record(sink, "target", moment, name, one)
@@ -84,7 +86,10 @@ async def read_state(rig: Rig, clock: Clock, sink: Sink, moment: Literal["before
 
 
 async def _documents(target: Target, clock: Clock, *, at_rest: bool) -> dict[str, _Reading]:
-    """Read all documents; `at_rest` again and again until those that belong together stood still, at most 3 s."""
+    """Read all documents.
+
+    `at_rest` again and again until those that belong together stood still, at most 3 s.
+    """
     if not isinstance(target, HasState):
         return {}
     end = clock.now().mono_ns + _REST_NS
@@ -139,7 +144,7 @@ def _record(
 
 async def export(rig: Rig, sink: Sink, folder: Path) -> None:
     """Write both sides of every stream as ledger files."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240 - one call, after everything was measured
     for name in rig.target.manifest.streams:
         sink(await rig.acknowledged(name, folder))
         if isinstance(rig.target, HasState):

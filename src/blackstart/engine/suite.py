@@ -1,4 +1,7 @@
-"""Running trials one after the other: one that fails or crashes never keeps the others from running (R43, R45)."""
+"""Running trials one after the other.
+
+One that fails or crashes never keeps the others from running (R43, R45).
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptions) -> Run:
     """Run `plans` against the target and return everything that was found.
 
-    Ctrl-C ends the running trial ("interrupted") and the run; a second one hurries the closing up. Raises PermitError before
-    anything is started, OSError when the runs folder cannot be written.
+    Ctrl-C ends the running trial ("interrupted") and the run; a second one hurries the closing up. Raises
+    PermitError before anything is started, OSError when the runs folder cannot be written.
     """
     permit.check(manifest)
     for plan in plans:
@@ -180,7 +183,10 @@ def _stamp(wall_ns: int) -> str:
 
 @contextmanager
 def _interrupts(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Take Ctrl-C, SIGTERM and SIGHUP as the wish to end; elsewhere than in the main thread the caller cancels."""
+    """Take Ctrl-C, SIGTERM and SIGHUP as the wish to end.
+
+    Elsewhere than in the main thread the caller cancels.
+    """
     loop = asyncio.get_running_loop()
     taken = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

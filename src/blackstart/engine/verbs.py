@@ -1,7 +1,7 @@
 """What an undo can do: few verbs, each harmless when applied twice, each verified. Standard library only.
 
-A verb begins its work and hands back a function that waits for the effect and tells it: so a hundred undos are under way
-at once, and one that hangs does not hold up the others.
+A verb begins its work and hands back a function that waits for the effect and tells it: so a hundred undos
+are under way at once, and one that hangs does not hold up the others.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def _guarded(verify: Verify) -> Verify:
 
 
 def _kill(arguments: Mapping[str, Any], _run: str) -> Verify:
-    """End a process and all that belongs to it: `pid`, `start_ticks`; `marker` finds those who lost their parents."""
+    """End a process and all that belongs to it: `pid`, `start_ticks`.
+
+    `marker` finds those who lost their parents.
+    """
     pid, ticks, marker = int(arguments["pid"]), int(arguments["start_ticks"]), arguments.get("marker")
 
     def find() -> list[procs.Stat]:

@@ -34,12 +34,18 @@ class Cold:
         return death.no_processes(target, step.components)
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
-        """Open handles on the processes before the trigger: looking them up takes longer than killing them."""
+        """Open handles on the processes before the trigger.
+
+        Looking them up takes longer than killing them.
+        """
         del step
         self._bed = await death.aimed(self._bed, ctx)
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
-        """Kill the plan's components; the wiping is the operator's part, because files may only go once nobody writes them."""
+        """Kill the plan's components.
+
+        The wiping is the operator's part, because files may only go once nobody writes them.
+        """
         del step
         restart = death.ours(ctx.target.manifest, ctx.plan.components)
         state = [str(path) for path in _state(ctx, restart)]
@@ -91,7 +97,10 @@ def _state(ctx: FaultContext, processes: list[str]) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder. Processes that die with their parent may write for one more moment: try again until it is gone."""
+    """Remove a file or folder.
+
+    Processes that die with their parent may write for one more moment: try again until it is gone.
+    """
     for _ in range(100):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -37,7 +37,10 @@ class Deathbed:
             asyncio.get_running_loop().add_reader(handle, self._died, name)
 
     def strike(self, number: signal.Signals) -> tuple[int, int]:
-        """Signal all of them, as close together as can be; returns the instants just before and just after."""
+        """Signal all of them, as close together as can be.
+
+        Returns the instants just before and just after.
+        """
         before = self._clock.now().mono_ns
         for handle in self._handles.values():
             try:
@@ -92,7 +95,10 @@ async def find(ctx: FaultContext) -> dict[str, ProcessRef]:
 
 
 async def aimed(bed: Deathbed | None, ctx: FaultContext) -> Deathbed:
-    """Return a deathbed around the living: the one from before the trigger, or a new one if somebody ended."""
+    """Return a deathbed around the living.
+
+    The one from before the trigger, or a new one if somebody ended.
+    """
     if bed is not None and not bed.noticed:
         return bed
     if bed is not None:
@@ -101,7 +107,10 @@ async def aimed(bed: Deathbed | None, ctx: FaultContext) -> Deathbed:
 
 
 async def witness(bed: Deathbed, t0_mono_ns: int, *, limit_s: float = 10.0) -> Witness:
-    """Prove the deaths twice: the kernel told us by pidfd, and `/proc` no longer shows a live process of that start time."""
+    """Prove the deaths twice.
+
+    The kernel told us by pidfd, and `/proc` no longer shows a live process of that start time.
+    """
     told = await bed.gone(limit_s)
     evidence = {name: _evidence(bed, name, process, t0_mono_ns) for name, process in bed.processes.items()}
     return Witness(bit=told and all(one["gone_from_proc"] for one in evidence.values()), evidence=evidence)
@@ -118,7 +127,10 @@ def _evidence(bed: Deathbed, name: str, process: ProcessRef, t0_mono_ns: int) ->
 
 
 def ours(manifest: Manifest, components: Iterable[str]) -> list[str]:
-    """Name the processes among them that Blackstart, as the operator, starts again; in the order of the manifest."""
+    """Name the processes among them that Blackstart, as the operator, starts again.
+
+    In the order of the manifest.
+    """
     wanted = {manifest.components[one].process for one in components if one in manifest.components}
     return [
         name

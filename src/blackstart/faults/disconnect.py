@@ -19,7 +19,10 @@ _LOOK_NS = 5_000_000
 
 
 class Disconnect:
-    """`refuse_ms` is how long the exchange refuses logons. t0 is when the exchange closed its socket, by its own stamp."""
+    """`refuse_ms` is how long the exchange refuses logons.
+
+    T0 is when the exchange closed its socket, by its own stamp.
+    """
 
     name = "disconnect"
 
@@ -51,7 +54,10 @@ class Disconnect:
         )
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
-        """Prove it by somebody else than the call: the exchange's event stream, or the target that noticed the loss."""
+        """Prove it by somebody else than the call.
+
+        The exchange's event stream, or the target that noticed the loss.
+        """
         deadline = ctx.clock.now().mono_ns + _WITNESS_LIMIT_NS
         while not (traces := _traces(ctx, receipt)) and ctx.clock.now().mono_ns < deadline:
             await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Kill:
-    """SIGKILL through pidfds opened beforehand. t0 is the call itself: death notices lag by the memory to be freed."""
+    """SIGKILL through pidfds opened beforehand.
+
+    T0 is the call itself: death notices lag by the memory to be freed.
+    """
 
     name = "kill"
 
@@ -27,7 +30,10 @@ class Kill:
         return death.no_processes(target, step.components)
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
-        """Open handles on the processes before the trigger: looking them up takes longer than killing them."""
+        """Open handles on the processes before the trigger.
+
+        Looking them up takes longer than killing them.
+        """
         del step
         self._bed = await death.aimed(self._bed, ctx)
 

@@ -1,4 +1,7 @@
-"""Pause: SIGSTOP, and SIGCONT after `duration_s` (R77). The guardian holds the SIGCONT before the process stands still."""
+"""Pause: SIGSTOP, and SIGCONT after `duration_s` (R77).
+
+The guardian holds the SIGCONT before the process stands still.
+"""
 
 from __future__ import annotations
 

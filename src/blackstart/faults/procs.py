@@ -1,7 +1,9 @@
-"""Processes by `/proc`: who is it, who belongs to it, is it gone. Standard library only: the guardian imports this.
+"""Processes by `/proc`: who is it, who belongs to it, is it gone.
 
-A process is named by its pid and its start time in clock ticks. A pid in use as a session id is never given to a new
-process, so members of a session whose leader died can still be found without mistake.
+Standard library only: the guardian imports this.
+
+A process is named by its pid and its start time in clock ticks. A pid in use as a session id is never given
+to a new process, so members of a session whose leader died can still be found without mistake.
 """
 
 from __future__ import annotations

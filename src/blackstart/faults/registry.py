@@ -1,4 +1,7 @@
-"""All faults by name: the built-in ones, and those that other packages bring (entry points `blackstart.faults`)."""
+"""All faults by name.
+
+The built-in ones, and those that other packages bring (entry points `blackstart.faults`).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ def known() -> dict[str, Callable[[], Fault]]:
 
 
 def make(kind: str) -> Fault:
-    """Make a fresh fault for one trial. Raises ScenarioError for an unknown kind or a plug-in that breaks the contract."""
+    """Make a fresh fault for one trial.
+
+    Raises ScenarioError for an unknown kind or a plug-in that breaks the contract.
+    """
     factory = known().get(kind)
     if factory is None:
         close = difflib.get_close_matches(kind, known(), n=1)

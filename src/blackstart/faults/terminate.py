@@ -30,7 +30,10 @@ class Terminate:
         return death.no_processes(target, step.components)
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
-        """Open handles on the processes before the trigger: looking them up takes longer than killing them."""
+        """Open handles on the processes before the trigger.
+
+        Looking them up takes longer than killing them.
+        """
         del step
         self._bed = await death.aimed(self._bed, ctx)
 

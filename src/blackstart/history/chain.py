@@ -1,8 +1,8 @@
 """The form of one line of a history, and the hash chain that ties each line to all lines before it.
 
-A line is `{"n":N,"chain":"HEX","record":{…}}`. `chain` is SHA-256 over the previous line's digest, the line number and
-the very bytes of `record`; the first line follows `GENESIS`. So each byte of the file is covered: those of the envelope
-because they are compared with what they must be, those of the record by the digest.
+A line is `{"n":N,"chain":"HEX","record":{…}}`. `chain` is SHA-256 over the previous line's digest, the line
+number and the very bytes of `record`; the first line follows `GENESIS`. So each byte of the file is covered:
+those of the envelope because they are compared with what they must be, those of the record by the digest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TAIL = b"}\n"
 
 
 def link(previous: bytes, number: int, record: bytes) -> bytes:
-    """Digest line `number` (from 0), which holds the encoded `record` and follows a line with digest `previous`."""
+    """Digest line `number` (from 0) with its encoded `record`, after a line with the digest `previous`."""
     return hashlib.sha256(b"%b%d %b" % (previous, number, record)).digest()
 
 

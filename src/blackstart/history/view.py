@@ -58,7 +58,10 @@ class History:
 
     @property
     def header(self) -> Header:
-        """What was to be done, to what. Raises HistoryError when the history was cut before its first record."""
+        """What was to be done, to what.
+
+        Raises HistoryError when the history was cut before its first record.
+        """
         found = self.first(Header)
         if found is None:
             raise HistoryError(

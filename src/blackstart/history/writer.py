@@ -1,4 +1,7 @@
-"""Writing a history: sealed at once, written in batches, synced on demand; a full disk is a state, not a crash."""
+"""Writing a history: sealed at once, written in batches, synced on demand.
+
+A full disk is a state, not a crash.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ _BATCH_BYTES = 64 * 1024
 class HistoryWriter:
     """Appends records to `FOLDER/history.jsonl`.
 
-    `error` is the OSError that ended writing (a full disk, usually); from then on records are counted in `dropped` and
-    nothing raises: a trial must still be reverted and closed. A reserve file is kept so that the last words fit onto a
-    full disk (`last_words`).
+    `error` is the OSError that ended writing (a full disk, usually); from then on records are counted in
+    `dropped` and nothing raises: a trial must still be reverted and closed. A reserve file is kept so that
+    the last words fit onto a full disk (`last_words`).
     """
 
     def __init__(self, folder: Path, *, reserve_bytes: int = _RESERVE_BYTES) -> None:
@@ -43,7 +46,10 @@ class HistoryWriter:
         self._try(lambda: self._reserve.write_bytes(b"\0" * reserve_bytes))
 
     def append(self, record: Record) -> None:
-        """Seal and buffer one record; it reaches the file when the buffer is large, at `flush` and at `sync`."""
+        """Seal and buffer one record.
+
+        It reaches the file when the buffer is large, at `flush` and at `sync`.
+        """
         if self.error is not None:
             self.dropped += 1
             return
@@ -66,7 +72,10 @@ class HistoryWriter:
             self._try(lambda: os.fdatasync(self._fd))
 
     def last_words(self, *records: Record) -> bool:
-        """Give the reserve back to the full disk and try `records` once more; say whether they are in the file."""
+        """Give the reserve back to the full disk and try `records` once more.
+
+        Say whether they are in the file.
+        """
         self._reserve.unlink(missing_ok=True)
         self.error = None
         for record in records:
@@ -99,7 +108,7 @@ class HistoryWriter:
             self._fail(error)
 
     def _fail(self, error: OSError) -> None:
-        """Forget what did not get in, and cut half a line off, so that the chain can go on once there is room."""
+        """Forget what did not get in, and cut half a line off: the chain can go on once there is room."""
         self.error = error
         self.dropped += self._pending
         self._buffer.clear()

@@ -1,4 +1,7 @@
-"""Loading scenario files: packaged ones, and the user's own by path. Errors name file, key, and what would be allowed."""
+"""Loading scenario files: packaged ones, and the user's own by path.
+
+Errors name file, key, and what would be allowed.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,10 @@ def unique(scenarios: Iterable[Scenario]) -> list[Scenario]:
 
 
 def select(scenarios: Sequence[Scenario], wanted: Sequence[str]) -> list[tuple[Scenario, str | None]]:
-    """Choose scenarios by id (`R25`), by trial (`R25:router`), or by the path of a file. Raises ScenarioError."""
+    """Choose scenarios by id (`R25`), by trial (`R25:router`), or by the path of a file.
+
+    Raises ScenarioError.
+    """
     return [choice for name in wanted for choice in _choose(scenarios, name)]
 
 

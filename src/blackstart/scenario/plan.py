@@ -1,8 +1,8 @@
 """Planning: from scenarios and a manifest to the trials that will be run. Pure.
 
-`@group` stands for the manifest's group of that name, `@each` for one trial per member of the group `each`. Two groups have a
-meaning without being written down: `each` is every component, `clean` (what gets a SIGTERM) is `cold`, else `warm`, else every
-component with a process of its own.
+`@group` stands for the manifest's group of that name, `@each` for one trial per member of the group `each`.
+Two groups have a meaning without being written down: `each` is every component, `clean` (what gets a SIGTERM)
+is `cold`, else `warm`, else every component with a process of its own.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def plan(
 ) -> list[Plan]:
     """Resolve a scenario into trials.
 
-    `only` picks one component of an `@each`; repetition k runs with `seed + k`; `target` is what the replay line names.
-    Raises ScenarioError saying why the manifest cannot carry the scenario.
+    `only` picks one component of an `@each`; repetition k runs with `seed + k`; `target` is what the replay
+    line names. Raises ScenarioError saying why the manifest cannot carry the scenario.
     """
     reason = carry(manifest, scenario)
     if reason is not None:
@@ -48,7 +48,11 @@ def plan(
             raise ScenarioError(
                 f"has no trial for `{only}`", where=scenario.id, hint=_members(scenario, manifest)
             )
-    return [_plan(scenario, manifest, choice, seed, k, target) for k in range(repeat) for choice in choices]
+    return [
+        _plan(scenario, manifest, choice, seed=seed, repetition=k, target=target)
+        for k in range(repeat)
+        for choice in choices
+    ]
 
 
 def carry(manifest: Manifest, scenario: Scenario) -> str | None:
@@ -135,6 +139,7 @@ def _plan(
     scenario: Scenario,
     manifest: Manifest,
     components: tuple[str, ...],
+    *,
     seed: int,
     repetition: int,
     target: str,
@@ -175,5 +180,8 @@ def _objectives(scenario: Scenario, manifest: Manifest) -> Objectives:
 
 
 def folder_name(trial_id: str) -> str:
-    """Return a trial's id as the name of its folder: plain characters only, and ids that differ stay different."""
+    """Return a trial's id as the name of its folder.
+
+    Plain characters only, and ids that differ stay different.
+    """
     return trial_id.replace(":", "-").replace("#", "-repeat-")

@@ -1,4 +1,7 @@
-"""Randomness that can be replayed: every use draws from a stream of its own, named, derived from the one seed."""
+"""Randomness that can be replayed.
+
+Every use draws from a stream of its own, named, derived from the one seed.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import random
 
 
 def stream(seed: int, trial_id: str, name: str) -> random.Random:
-    """Return the random stream `name` of a trial: the same for the same three arguments, unrelated to all others.
+    """Return the random stream `name` of a trial.
 
+    It is the same for the same three arguments, unrelated to all others.
     A repetition (`R1#3`) shares the id of its trial, because its seed already differs.
     """
     return random.Random(number(seed, trial_id, name))

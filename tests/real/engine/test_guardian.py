@@ -38,7 +38,8 @@ OWNER = textwrap.dedent(
     async def main(run):
         lock = journal.hold(str(run), journal.OWNER_LOCK)
         guardian = await guard.start(run)
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+        child = subprocess.Popen(sleeper, start_new_session=True)
         ticks = procs.stat(child.pid).start_ticks
         who = {"pid": child.pid, "start_ticks": ticks}
         (run / "file").write_text("x")
@@ -155,7 +156,10 @@ def test_the_kill_switch_works_from_outside(tmp_path: Path) -> None:
 
 
 def test_children_and_grandchildren_die_too(tmp_path: Path) -> None:
-    """The undo of a process ends its whole family: its session, its descendants in other sessions, and marked orphans."""
+    """The undo of a process ends its whole family.
+
+    Its session, its descendants in other sessions, and marked orphans.
+    """
     script = (
         "import subprocess, sys, time\n"
         "sleeper = [sys.executable, '-c', 'import time; time.sleep(600)']\n"

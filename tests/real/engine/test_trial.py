@@ -96,7 +96,10 @@ def problems(history: History) -> list[str]:
     ("scenario", "mechanism"), [("R25", "SIGKILL"), ("R24", "SIGTERM"), ("R3", "state removed")]
 )
 def test_a_real_process_is_broken_and_comes_back(tmp_path: Path, scenario: str, mechanism: str) -> None:
-    """Kill, clean stop and cold restart: bitten, started again by Blackstart as operator, watched until the service is back."""
+    """Kill, clean stop and cold restart.
+
+    Bitten, started again by Blackstart as operator, watched until the service is back.
+    """
     run = Running(tmp_path / "runs", scenario)
     run.end()
     (folder,) = run.trials()
@@ -157,7 +160,10 @@ def test_two_ctrl_c_end_at_once(tmp_path: Path) -> None:
     "stage", ["stage open", "stage steady", "stage injected", "stage observed", "stage quiesced"]
 )
 def test_sigkill_at_any_stage_leaves_nothing(tmp_path: Path, stage: str) -> None:
-    """Killed without warning: the guardian ends everything, and the history is readable up to the last whole record."""
+    """Killed without warning.
+
+    The guardian ends everything, and the history is readable up to the last whole record.
+    """
     run = Running(tmp_path / "runs", "R25")
     run.until(stage)
     os.kill(run.process.pid, signal.SIGKILL)
@@ -171,7 +177,10 @@ def test_sigkill_at_any_stage_leaves_nothing(tmp_path: Path, stage: str) -> None
 
 
 def test_what_two_deaths_left_is_cleared_by_the_next_run(tmp_path: Path) -> None:
-    """Blackstart and its guardian killed together: the next start takes back what is owed and then does its own work."""
+    """Blackstart and its guardian killed together.
+
+    The next start takes back what is owed and then does its own work.
+    """
     first = Running(tmp_path / "runs", "R25")
     first.until("stage steady")
     guardian = next(
@@ -195,7 +204,10 @@ def test_what_two_deaths_left_is_cleared_by_the_next_run(tmp_path: Path) -> None
 
 
 def test_two_runs_at_once_do_not_meet(tmp_path: Path) -> None:
-    """Same runs folder, same moment: each has its own folder and ports, and neither takes the other's for leftovers."""
+    """Same runs folder, same moment.
+
+    Each has its own folder and ports, and neither takes the other's for leftovers.
+    """
     both = [Running(tmp_path / "runs", "R25") for _ in range(2)]
     for run in both:
         run.end()

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
     from blackstart.model.record import Record
 
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+DEAF = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print(1, flush=True); time.sleep(600)"
+)
 
 
 class Context:
@@ -86,7 +89,7 @@ class Context:
         self.started.append(process)
 
     def state_paths(self, _process: str) -> Sequence[Path]:
-        """What a cold restart wipes."""
+        """Name what a cold restart wipes."""
         return self.state
 
 
@@ -119,7 +122,7 @@ async def carry_out(name: str, ctx: Any, **parameters: Any) -> tuple[Any, Witnes
 def test_all_are_hit_at_once_and_started_again(
     sleepers: dict[str, subprocess.Popen[bytes]], name: str, number: int
 ) -> None:
-    """Three processes end by the right signal, within the stated uncertainty of each other, and are started again."""
+    """Three processes end by the right signal, as one, and are started again in their order."""
     ctx = Context(sleepers)
     receipt, witness = asyncio.run(carry_out(name, ctx))
     assert witness.bit is True

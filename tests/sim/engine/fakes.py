@@ -1,5 +1,7 @@
 """A target, a rig, a guardian and a fault that live in simulated time."""
 
+# ruff: noqa: ARG002 - protocols ask for arguments that fakes do not need
+
 from __future__ import annotations
 
 import asyncio
@@ -30,7 +32,7 @@ MS = 1_000_000
 
 
 def manifest() -> Manifest:
-    """A small system that reports all four phases."""
+    """Make a small system that reports all four phases."""
     return Manifest(
         schema=1,
         name="simulated",
@@ -48,7 +50,7 @@ def manifest() -> Manifest:
 
 
 def plan(**changes: Any) -> Plan:
-    """A trial that kills the server."""
+    """Make a trial that kills the server."""
     settings: dict[str, Any] = {
         "id": "S1",
         "title": "simulated",
@@ -95,14 +97,14 @@ class World:
             await self.clock.sleep_until(now + self.gap_ns)
 
     def probe(self, *, ok: bool) -> None:
-        """The ready probe's answer changes."""
+        """Change the ready probe's answer."""
         now = self.clock.now().mono_ns
         self.sink(
             ProbeChange(probe="ready", ok=ok, mono_ns=now, uncertainty_ns=MS, samples=1, detail="HTTP 503")
         )
 
     def signal(self, event: str) -> None:
-        """The target reports something."""
+        """Report something, as the target."""
         now = self.clock.now().mono_ns
         self.sink(SignalSeen(source="log", event=event, mono_ns=now, seen_mono_ns=now))
 
@@ -224,7 +226,7 @@ class FakeFault:
         self.reverts = 0
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
-        """Always possible."""
+        """Find nothing against it."""
         return None
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
@@ -250,7 +252,7 @@ class FakeFault:
 
 
 def died(clock: Clock) -> ProcessSeen:
-    """The server ended by itself."""
+    """Tell that the server ended by itself."""
     return ProcessSeen(
         component="server", what="exited", pid=5, mono_ns=clock.now().mono_ns, detail={"status": -11}
     )

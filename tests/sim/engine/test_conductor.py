@@ -195,7 +195,10 @@ def test_a_fault_without_effect_is_not_watched_for_ever(tmp_path: Path) -> None:
 
 
 def test_the_undo_is_held_before_the_fault_and_carried_out_after(tmp_path: Path) -> None:
-    """Protect comes before inject; revert and the guardian's undo come after, and its outcome is on record."""
+    """Protect comes before inject.
+
+    Revert and the guardian's undo come after, and its outcome is on record.
+    """
     stage = Stage(tmp_path)
     history = stage.run()
     assert stage.guard.owed == {}
@@ -221,7 +224,7 @@ def test_service_events_are_batched(tmp_path: Path) -> None:
 
 
 def test_a_trigger_fires_in_the_turn_of_its_event(tmp_path: Path) -> None:
-    """With an oracle trigger the fault comes at the very instant of the matching event, not of one that differs."""
+    """With an oracle trigger the fault comes at the very instant of the matching event."""
     stage = Stage(tmp_path)
 
     def fills() -> None:

@@ -89,7 +89,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_a_state_and_not_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a full disk records count as dropped, the file stays whole, and last words fit once there is room."""
+    """On a full disk records count as dropped, the file stays whole, and last words fit in the end."""
     writer = HistoryWriter(tmp_path)
     writer.append(RECORDS[0])
     writer.flush()

@@ -97,7 +97,10 @@ def test_a_broken_file_is_told_with_place_and_way_out(change: tuple[str, str], w
 
 
 def test_files_and_folders_of_the_user(tmp_path: Path) -> None:
-    """A path to a file or a folder works like an id; empty folders, missing files and double ids are refused."""
+    """A path to a file or a folder works like an id.
+
+    Empty folders, missing files and double ids are refused.
+    """
     (tmp_path / "a.toml").write_text(GOOD)
     assert [one.id for one in load(tmp_path)] == ["X1"]
     assert [one.id for one, _ in select([], [str(tmp_path / "a.toml")])] == ["X1"]
