@@ -13,8 +13,9 @@ from blackstart.target.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# `{{` and `}}` stand for braces; braces around anything but a name (JMESPath objects, JSON) are left alone.
-_PATTERN = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
+# `{{name}}` stands for `{name}`; other braces (JMESPath objects, JSON, programs) are left alone.
+_NAME = r"[A-Za-z_][\w-]*(?:\.[\w-]+)*"
+_PATTERN = re.compile(rf"\{{(\{{{_NAME}\}})\}}|\{{({_NAME})\}}")
 
 BUILT_IN = ("run", "seed", "python", "here")
 
@@ -26,8 +27,8 @@ def expand(text: str, values: Mapping[str, Any], *, where: str) -> str:
     """
 
     def replace(found: re.Match[str]) -> str:
-        name = found.group(1)
-        return found.group(0)[0] if name is None else str(lookup(name, values, where=where))
+        literal, name = found.groups()
+        return literal or str(lookup(name, values, where=where))
 
     return _PATTERN.sub(replace, text)
 
@@ -39,8 +40,8 @@ def expand_all(value: Any, values: Mapping[str, Any], *, where: str) -> Any:
     """
     if isinstance(value, str):
         whole = _PATTERN.fullmatch(value)
-        if whole and whole.group(1):
-            return lookup(whole.group(1), values, where=where)
+        if whole and whole.group(2):
+            return lookup(whole.group(2), values, where=where)
         return expand(value, values, where=where)
     if isinstance(value, dict):
         return {key: expand_all(item, values, where=f"{where}.{key}") for key, item in value.items()}
@@ -71,7 +72,7 @@ def lookup(name: str, values: Mapping[str, Any], *, where: str) -> Any:
 def names(value: Any) -> Iterator[str]:
     """Yield the names of all variables in a nested value."""
     if isinstance(value, str):
-        yield from (found.group(1) for found in _PATTERN.finditer(value) if found.group(1))
+        yield from (found.group(2) for found in _PATTERN.finditer(value) if found.group(2))
     elif isinstance(value, dict):
         for item in value.values():
             yield from names(item)

@@ -15,7 +15,7 @@ def test_nested_names_are_replaced() -> None:
 
 def test_doubled_braces_stand_for_braces_and_others_are_left() -> None:
     """JSON and JMESPath may stand in a manifest."""
-    assert expand("{{run}} {a: b} {}", VALUES, where="k") == "{run} {a: b} {}"
+    assert expand("{{run}} {a: b} {} }}", VALUES, where="k") == "{run} {a: b} {} }}"
 
 
 def test_a_string_that_is_one_variable_keeps_the_type() -> None:
