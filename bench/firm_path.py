@@ -271,7 +271,7 @@ async def means(ends: dict[str, Any]) -> dict[str, float]:
     _, text = await fetch(ends["components"][json.loads(body)["primary"]]["http"] + "/metrics")
     values = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
     found = {name.removeprefix("paperfirm_engine_"): float(value) for name, value in values.items()}
-    sent, batches = max(found["orders_sent_total"], 1), max(found["commit_batches_total"], 1)
+    sent, batches = max(found["orders_accepted_total"], 1), max(found["commit_batches_total"], 1)
     return {
         "order_in_to_router": round(found["orders_path_ns_total"] / sent / 1e6, 3),
         "risk": round(found["orders_risk_wait_ns_total"] / sent / 1e6, 3),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from paperfirm.engine.events import CancelRequested, ClientRefused, EpochStarted, OrderAccepted, Record
+from paperfirm.engine.events import CancelRequested, ClientRefused, EpochStarted, OrderEntered, Record
 from paperfirm.engine.journal import HEAD, frame
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Replicate = Callable[[int, int, bytes], None]
 
 
-URGENT = (OrderAccepted, ClientRefused, CancelRequested, EpochStarted)
+URGENT = (OrderEntered, ClientRefused, CancelRequested, EpochStarted)
 """Somebody waits for these, and no other log has them."""
 
 

@@ -1,10 +1,10 @@
 """The trading desk: takes orders, has them approved, journals them, sends them; takes reports up.
 
-No I/O, no clock.
+No I/O; the clock comes in.
 
-An order passes: `place` -> risk `Check` -> `Approve` -> journal event -> durable everywhere -> answer to the
-client and `Send` to the router. Whatever interrupts this leaves the order either unaccepted or with a fate
-that recovery settles.
+An order is journalled and checked by risk at the same time. When it is durable everywhere and approved, it
+goes to the router and the client is answered. Whatever interrupts this leaves an order with a fate that
+recovery settles.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Counters(msgspec.Struct):
 
     accepted: int = 0
     refused: int = 0
-    sent: int = 0
     reports: int = 0
     unsent: int = 0
     repeated: int = 0
@@ -67,14 +66,16 @@ class Counters(msgspec.Struct):
     """Time from taking an order in to handing it to the router, summed."""
 
 
-class _Asked(msgspec.Struct, frozen=True):
-    """An order at risk, not yet accepted."""
+class _Asked(msgspec.Struct):
+    """An order that waits for the journal, for risk, or for both."""
 
     cl_ord_id: str
     order: NewOrder
     origin: ev.Origin
     reply: Reply | None
     asked_ns: int
+    durable: bool = False
+    approved: bool = False
 
 
 class Desk:
@@ -125,17 +126,34 @@ class Desk:
         if order.client_order_id and self._repeated(order.client_order_id, reply):
             return ""
         reason = self._obstacle(order)
-        cl_ord_id = self.next_id("C" if origin == "client" else "S")
-        asked = _Asked(cl_ord_id, order, origin, reply, self._mono())
         if reason is not None:
-            self._refuse(asked, reason)
+            self._refuse(order.client_order_id, reason, reply)
             return ""
-        self._asked[cl_ord_id] = asked
+        asked = _Asked(self.next_id("C" if origin == "client" else "S"), order, origin, reply, self._mono())
+        self._asked[asked.cl_ord_id] = asked
         if order.client_order_id:
-            self._asked_clients[order.client_order_id] = cl_ord_id
+            self._asked_clients[order.client_order_id] = asked.cl_ord_id
+        self._enter(asked)
+        return asked.cl_ord_id
+
+    def _enter(self, asked: _Asked) -> None:
+        """Ask risk first: its answer travels while the journal is synced."""
+        order, cl_ord_id = asked.order, asked.cl_ord_id
         price = order.price if order.price is not None else self.reference.get(order.symbol, 0)
         self._to_risk(wire.Check(cl_ord_id, order.symbol, order.side, order.quantity, price))
-        return cl_ord_id
+        self.committer.submit(
+            ev.OrderEntered(
+                cl_ord_id,
+                order.client_order_id,
+                asked.origin,
+                order.symbol,
+                order.side,
+                order.tif,
+                order.price,
+                order.quantity,
+            ),
+            lambda: self._durable(cl_ord_id),
+        )
 
     def _obstacle(self, order: NewOrder) -> str | None:
         if not self.trading:
@@ -157,10 +175,10 @@ class Desk:
         reason = self.state.refusals.get(client_order_id)
         if client_order_id in self._asked_clients:
             self._join(client_order_id, reply)
-        elif cl_ord_id is not None:
-            self._answer(reply, Outcome(client_order_id, cl_ord_id))
         elif reason is not None:
             self._answer(reply, Outcome(client_order_id, "", reason))
+        elif cl_ord_id is not None:
+            self._answer(reply, Outcome(client_order_id, cl_ord_id))
         else:
             return False
         self.counters.repeated += 1
@@ -168,73 +186,63 @@ class Desk:
 
     def _join(self, client_order_id: str, reply: Reply | None) -> None:
         """Tell the newest asker, no other."""
-        cl_ord_id = self._asked_clients[client_order_id]
-        asked = self._asked[cl_ord_id]
-        self._asked[cl_ord_id] = _Asked(cl_ord_id, asked.order, asked.origin, reply, asked.asked_ns)
+        self._asked[self._asked_clients[client_order_id]].reply = reply
 
     def _answer(self, reply: Reply | None, outcome: Outcome) -> None:
         if reply is not None:
             self.committer.then(lambda: reply(outcome))
 
-    def _refuse(self, asked: _Asked, reason: str) -> None:
+    def _refuse(self, client_order_id: str, reason: str, reply: Reply | None) -> None:
         self.counters.refused += 1
-        client_order_id = asked.order.client_order_id
         if client_order_id:
             self.committer.submit(ev.ClientRefused(client_order_id, reason))
-        self._answer(asked.reply, Outcome(client_order_id, "", reason))
+        self._answer(reply, Outcome(client_order_id, "", reason))
 
-    # --- risk ---
+    # --- risk and journal ---
 
     def approved(self, cl_ord_id: str) -> None:
-        """Risk agrees: the order is accepted as soon as the journal has it."""
-        asked = self._taken_back(cl_ord_id)
-        if asked is None:
-            return
-        if not self.trading:
-            self._refuse(asked, f"not trading: {self.halted_because}")
-            self._to_risk(wire.Closed(cl_ord_id))
-            return
-        order = asked.order
-        self.counters.accepted += 1
-        self.committer.submit(
-            ev.OrderAccepted(
-                cl_ord_id,
-                order.client_order_id,
-                asked.origin,
-                order.symbol,
-                order.side,
-                order.tif,
-                order.price,
-                order.quantity,
-            ),
-            lambda: self._accepted(asked),
-        )
+        """Note that risk agrees."""
+        asked = self._asked.get(cl_ord_id)
+        if asked is not None:
+            asked.approved = True
+            self.counters.risk_wait_ns += self._mono() - asked.asked_ns
+            self._send(asked)
+
+    def _durable(self, cl_ord_id: str) -> None:
+        """Note that the journals have it."""
+        asked = self._asked.get(cl_ord_id)
+        if asked is not None:
+            asked.durable = True
+            self._send(asked)
 
     def refused(self, cl_ord_id: str, reason: str) -> None:
-        """Risk objects."""
-        asked = self._taken_back(cl_ord_id)
-        if asked is not None:
-            self._refuse(asked, f"risk: {reason}")
+        """Give an order up that risk objects to."""
+        if cl_ord_id in self._asked:
+            self._give_up(cl_ord_id, f"risk: {reason}")
 
-    def _taken_back(self, cl_ord_id: str) -> _Asked | None:
-        asked = self._asked.pop(cl_ord_id, None)
-        if asked is not None:
-            self._asked_clients.pop(asked.order.client_order_id, None)
-            self.counters.risk_wait_ns += self._mono() - asked.asked_ns
+    def _give_up(self, cl_ord_id: str, reason: str) -> None:
+        """End an order that was entered but not accepted."""
+        asked = self._taken_back(cl_ord_id)
+        self.committer.submit(ev.OrderClosed(cl_ord_id, "rejected", reason))
+        self._to_risk(wire.Closed(cl_ord_id))
+        self._refuse(asked.order.client_order_id, reason, asked.reply)
+
+    def _taken_back(self, cl_ord_id: str) -> _Asked:
+        asked = self._asked.pop(cl_ord_id)
+        self._asked_clients.pop(asked.order.client_order_id, None)
         return asked
 
-    def _accepted(self, asked: _Asked) -> None:
-        """Go on, now that the acceptance is durable.
-
-        Send, unless recovery has taken the order's fate over in the meantime.
-        """
+    def _send(self, asked: _Asked) -> None:
+        """Send and answer, once the order is durable and approved; a halt in between has given it up."""
+        if not (asked.durable and asked.approved):
+            return
+        self._taken_back(asked.cl_ord_id)
         order = self.state.orders[asked.cl_ord_id]
-        if self.trading and order.status == "pending_new":
-            self.counters.sent += 1
-            self.counters.path_ns += self._mono() - asked.asked_ns
-            self._to_router(
-                wire.Send(order.cl_ord_id, order.symbol, order.side, order.quantity, order.price, order.tif)
-            )
+        self.counters.accepted += 1
+        self.counters.path_ns += self._mono() - asked.asked_ns
+        self._to_router(
+            wire.Send(order.cl_ord_id, order.symbol, order.side, order.quantity, order.price, order.tif)
+        )
         if asked.reply is not None:
             asked.reply(Outcome(order.client_order_id, order.cl_ord_id))
 
@@ -260,9 +268,8 @@ class Desk:
         was = self.trading
         self.trading = False
         self.halted_because = reason
-        for asked in list(self._asked.values()):
-            self._taken_back(asked.cl_ord_id)
-            self._refuse(asked, f"not trading: {reason}")
+        for cl_ord_id in list(self._asked):
+            self._give_up(cl_ord_id, f"not trading: {reason}")
         return was
 
     def resume(self) -> None:

@@ -36,8 +36,8 @@ class EpochStarted(_Event, frozen=True):
     engine: str
 
 
-class OrderAccepted(_Event, frozen=True):
-    """An order passed risk; from here on it is never forgotten. `price` None is a market order."""
+class OrderEntered(_Event, frozen=True):
+    """An order was taken in; from here on it is never forgotten. `price` None is a market order."""
 
     cl_ord_id: str
     client_order_id: str
@@ -155,7 +155,7 @@ class Published(_Event, frozen=True):
 
 Event = (
     EpochStarted
-    | OrderAccepted
+    | OrderEntered
     | OrderAdopted
     | ClientRefused
     | OrderUpdated

@@ -27,7 +27,7 @@ def dump_journal(files: list[Path], *, verify: bool, out: TextIO) -> int:
             print(f"{path}: DAMAGED: {error}", file=out)
             failed = True
             continue
-        torn = path.stat().st_size - end
+        torn = len(path.read_bytes()[end:].rstrip(b"\0"))
         print(
             f"{path}: {count} records, {end} bytes" + (f", torn tail of {torn} bytes" if torn else ""),
             file=out,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct(">II")
 MAX_RECORD = 64 << 20
+ROOM_BYTES = 1 << 20
 FIRST_BYTE = b"\x94"  # every payload is a msgpack array of the four fields of Record
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Record)
@@ -76,11 +77,18 @@ def scan(data: bytes, *, name: str, last: bool) -> Iterator[Raw]:
     while position < size:
         raw = _one(data, position)
         if isinstance(raw, str):
+            if last and _blank(data, position):
+                return
             if last and not _sound_record_after(data, position):
                 return
             raise JournalDamageError(name, position, raw)
         yield raw
         position = raw.end
+
+
+def _blank(data: bytes, position: int) -> bool:
+    """Whether only zeros follow: room made in advance, never written to."""
+    return not data[position : position + HEAD.size].strip(b"\0") and not data[position:].strip(b"\0")
 
 
 def _one(data: bytes, position: int) -> Raw | str:
@@ -148,7 +156,7 @@ def _segment(segment: Path, following: Path | None, after: int) -> Iterator[tupl
 
 
 def cut_torn_tail(folder: Path) -> int:
-    """Cut an unfinished record off the last segment; returns the number of bytes cut.
+    """Cut an unfinished record, and room never used, off the last segment; returns the number of bytes cut.
 
     Raises JournalDamageError.
     """
@@ -163,7 +171,7 @@ def cut_torn_tail(folder: Path) -> int:
         with found[-1].open("r+b") as file:
             file.truncate(sound)
             os.fsync(file.fileno())
-    return len(data) - sound
+    return len(data[sound:].rstrip(b"\0"))
 
 
 class Journal:
@@ -179,6 +187,7 @@ class Journal:
         self.last_crc = last_crc
         self._segment_bytes = segment_bytes
         self._size = 0
+        self._room = 0
         self._fd = -1
         found = segments(folder)
         if found and last_seq >= first_seq(found[-1]) - 1:
@@ -187,12 +196,13 @@ class Journal:
             self._roll()
 
     def _open(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._size = os.fstat(self._fd).st_size
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._size = self._room = os.fstat(self._fd).st_size
 
     def _roll(self) -> None:
         """Begin a new segment; the old one and the directory entry are synced first."""
         if self._fd >= 0:
+            os.ftruncate(self._fd, self._size)
             os.fsync(self._fd)
             os.close(self._fd)
         self._open(self.folder / f"{self.written + 1:016d}.seg")
@@ -203,9 +213,11 @@ class Journal:
         if self._size >= self._segment_bytes:
             self._roll()
         try:
-            done = os.write(self._fd, data)
+            if self._size + len(data) > self._room:
+                self._make_room(len(data))
+            done = os.pwrite(self._fd, data, self._size)
             while done < len(data):
-                done += os.write(self._fd, data[done:])
+                done += os.pwrite(self._fd, data[done:], self._size + done)
         except OSError as error:
             raise EngineError(
                 f"{self.folder}: journal cannot be written: {error}; free space and restart"
@@ -213,6 +225,11 @@ class Journal:
         self._size += len(data)
         self.written = last
         self.last_crc = last_crc
+
+    def _make_room(self, wanted: int) -> None:
+        """Write zeros ahead: to sync bytes that replace others costs the file system no transaction."""
+        room = max(wanted, ROOM_BYTES)
+        self._room = self._size + os.pwrite(self._fd, bytes(room), self._size)
 
     def sync(self) -> None:
         """Make everything written durable (fdatasync)."""
@@ -232,6 +249,7 @@ class Journal:
         """Sync and close; idempotent."""
         if self._fd >= 0:
             self.sync()
+            os.ftruncate(self._fd, self._size)
             os.close(self._fd)
             self._fd = -1
 

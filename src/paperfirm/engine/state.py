@@ -153,10 +153,10 @@ class State:
     def _epoch_started(self, event: ev.EpochStarted) -> None:
         self.epoch = event.epoch
 
-    def _order_accepted(self, event: ev.OrderAccepted) -> None:
+    def _order_entered(self, event: ev.OrderEntered) -> None:
         self._add(self._order(event, "", "pending_new"))
 
-    def _order(self, event: ev.OrderAccepted | ev.OrderAdopted, order_id: str, status: ev.Status) -> Order:
+    def _order(self, event: ev.OrderEntered | ev.OrderAdopted, order_id: str, status: ev.Status) -> Order:
         assert self._record is not None
         return Order(
             event.cl_ord_id,
@@ -331,7 +331,7 @@ class State:
 
 _HANDLERS = {
     ev.EpochStarted: "_epoch_started",
-    ev.OrderAccepted: "_order_accepted",
+    ev.OrderEntered: "_order_entered",
     ev.OrderAdopted: "_order_adopted",
     ev.ClientRefused: "_client_refused",
     ev.OrderUpdated: "_order_updated",

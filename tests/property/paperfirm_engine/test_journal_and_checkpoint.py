@@ -48,7 +48,8 @@ def test_torn_at_each_byte(tmp_path: Path) -> None:
         segment.write_bytes(whole[:cut])
         kept = sum(end <= cut for end in ends)
         assert seqs(tmp_path) == list(range(1, kept + 1))
-        assert journal.cut_torn_tail(tmp_path) == cut - (ends[kept - 1] if kept else 0)
+        torn = whole[ends[kept - 1] if kept else 0 : cut]
+        assert journal.cut_torn_tail(tmp_path) == len(torn.rstrip(b"\0"))
         writer = journal.Journal(tmp_path, last_seq=kept)
         writer.write(journal.frame(record(kept + 1)), last=kept + 1, last_crc=0)
         writer.close()
@@ -130,3 +131,21 @@ def test_kept_checkpoints(tmp_path: Path) -> None:
         checkpoint.write(tmp_path, b"s", seq=seq, wall_ns=0)
     assert checkpoint.prune(tmp_path, keep=3) == 2
     assert checkpoint.oldest_seq(tmp_path) == 30
+
+
+def test_room_made_in_advance_is_no_record(tmp_path: Path) -> None:
+    """A killed writer leaves zeros behind its records; a record torn within them is cut like any other."""
+    writer = journal.Journal(tmp_path, last_seq=0)
+    data = journal.frame(record(1))
+    writer.write(data, last=1, last_crc=0)
+    segment = journal.segments(tmp_path)[0]
+    left = segment.read_bytes()
+    assert len(left) > len(data)
+    assert seqs(tmp_path) == [1]
+    second = journal.frame(record(2))
+    for cut in range(len(second)):
+        segment.write_bytes(data + second[:cut] + bytes(len(left) - len(data) - cut))
+        assert seqs(tmp_path) == [1]
+        assert journal.cut_torn_tail(tmp_path) == len(second[:cut].rstrip(b"\0"))
+        assert segment.stat().st_size == len(data)
+    writer.close()

@@ -135,7 +135,7 @@ def test_an_execution_is_booked_once(data: st.DataObject) -> None:
 def test_old_news_moves_nothing_back() -> None:
     """A replayed acknowledgement leaves a canceled order canceled, and a late fill is still booked."""
     state = State()
-    accepted = ev.OrderAccepted("1-C1", "a", "client", "ALFA", "buy", "day", 1, 1000)
+    accepted = ev.OrderEntered("1-C1", "a", "client", "ALFA", "buy", "day", 1, 1000)
     taken(state, [accepted])
     for number, report in enumerate((status("1-C1", "0"), status("1-C1", "4", exec_type="4")), start=1):
         taken(state, decide.on_report(state, number, report, late=False))
@@ -149,7 +149,7 @@ def test_old_news_moves_nothing_back() -> None:
 def test_a_status_answer_settles_a_doubtful_cancel() -> None:
     """An order whose cancel was never sent is open again after the exchange says so, not before."""
     state = State()
-    taken(state, [ev.OrderAccepted("1-C1", "a", "client", "ALFA", "buy", "day", 1, 1000)])
+    taken(state, [ev.OrderEntered("1-C1", "a", "client", "ALFA", "buy", "day", 1, 1000)])
     taken(state, decide.on_report(state, 1, status("1-C1", "0"), late=False))
     taken(state, [ev.CancelRequested("1-C1")])
     seen = []
@@ -162,7 +162,7 @@ def test_a_status_answer_settles_a_doubtful_cancel() -> None:
 def test_bust_and_correction() -> None:
     """A busted fill is taken out of position and order once; a correction books its own fill instead."""
     state = State()
-    taken(state, [ev.OrderAccepted("1-C1", "a", "client", "ALFA", "buy", "day", 1, 1000)])
+    taken(state, [ev.OrderEntered("1-C1", "a", "client", "ALFA", "buy", "day", 1, 1000)])
     taken(state, decide.on_report(state, 1, fill("E1", "1-C1", 10), late=False))
     bust = Report("execution", "H", "1", "1-C1", "", "O", "E2", "E1", "ALFA", "buy", 1000, 1, 0, 0, 0, 0, "")
     for _ in range(2):
@@ -208,7 +208,7 @@ class Replay(RuleBasedStateMachine):
         self.orders += 1
         name = f"1-{'C' if origin == 'client' else 'S'}{self.orders:07d}"
         client = f"c{self.orders}" if origin == "client" else ""
-        self.decided(ev.OrderAccepted(name, client, origin, symbol, "buy", "day", 5, quantity))
+        self.decided(ev.OrderEntered(name, client, origin, symbol, "buy", "day", 5, quantity))
 
     @rule(data=st.data(), code=st.sampled_from(["0", "4", "8", "6", "A", "C"]))
     def reported(self, data: st.DataObject, code: str) -> None:

@@ -207,10 +207,13 @@ class System:
         """Hold what clients, exchange and firm know against each other."""
         until(self._agree, "positions of firm and exchange agree")
         until(self._same_executions, "each execution is booked exactly once")
-        orders = {one["cl_ord_id"]: one for one in self.state("orders?all=1")["orders"]}
-        lost = {name: cl_ord_id for name, cl_ord_id in client.accepted.items() if cl_ord_id not in orders}
-        assert lost == {}, "no accepted order is lost"
+        accepted = dict(
+            client.accepted
+        )  # the client goes on: first what others know, then what the firm knows
         there = {one["cl_ord_id"] for one in get(f"{self.market['http']}/accounts/FIRM/orders")["orders"]}
+        orders = {one["cl_ord_id"]: one for one in self.state("orders?all=1")["orders"]}
+        lost = {name: cl_ord_id for name, cl_ord_id in accepted.items() if cl_ord_id not in orders}
+        assert lost == {}, "no accepted order is lost"
         assert there <= set(orders), "the exchange has no order that the firm forgot"
         given_up = {name for name, one in orders.items() if one["reason"].startswith("not sent")}
         assert given_up & there == set(), "what was given up was never sent"
