@@ -1,19 +1,22 @@
-"""What the rooms' tests of the target layer share: a rig around a small manifest, and waiting for a condition."""
+"""What this room's tests share: a rig around a small manifest, and waiting for a condition."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blackstart.model.fault import Undo
 from blackstart.model.instant import Instant
 from blackstart.model.manifest import Component, Manifest, Process, Ready
 from blackstart.model.record import ProcessSeen, Record, ServiceBatch
 from blackstart.target.rig import LocalRig, build
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from pathlib import Path
+
+    from blackstart.model.fault import Undo
 
 
 class Clock:
@@ -25,7 +28,7 @@ class Clock:
 
     async def sleep_until(self, mono_ns: int) -> None:
         """Wait."""
-        while (left := mono_ns - time.monotonic_ns()) > 0:
+        while (left := mono_ns - time.monotonic_ns()) > 0:  # noqa: ASYNC110 - time itself is awaited
             await asyncio.sleep(left / 1e9)
 
 

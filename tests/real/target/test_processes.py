@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -17,10 +18,12 @@ from kit import Clock, Notes, manifest, rig, until
 
 from blackstart.errors import ManifestError, TargetError
 from blackstart.faults import procs
-from blackstart.model.fault import ProcessRef
 from blackstart.model.manifest import Component, Manifest, Process, Ready
 from blackstart.target import ports
 from blackstart.target.rig import build
+
+if TYPE_CHECKING:
+    from blackstart.model.fault import ProcessRef
 
 # Serves TCP on a port, and starts a grandchild in a session of its own that outlives its parent.
 SERVER = """
@@ -41,7 +44,7 @@ def serving(folder: Path) -> Manifest:
 
 
 def test_a_killed_process_is_noticed_and_started_again(tmp_path: Path) -> None:
-    """Death, start and readiness are recorded in order, under protection before each start, on the same port."""
+    """Death, start and readiness are recorded in order; each start is under protection before it happens."""
 
     async def run() -> None:
         async with rig(serving(tmp_path), tmp_path / "run") as (made, notes):
@@ -68,8 +71,8 @@ def test_closing_leaves_nothing_not_even_orphans_in_other_sessions(tmp_path: Pat
     async def run() -> int:
         async with rig(serving(tmp_path), tmp_path / "run") as (made, notes):
             ref = await made.target.process("main")
-            await until(lambda: (tmp_path / "grandchild").exists())
-            await until(lambda: (tmp_path / "grandchild").read_text())
+            await until((tmp_path / "grandchild").exists)
+            await until((tmp_path / "grandchild").read_text)
             os.kill(ref.pid, signal.SIGKILL)
             await until(lambda: notes.seen("exited"))
         return int((tmp_path / "grandchild").read_text())
@@ -125,7 +128,9 @@ def opening(described: Manifest, folder: Path) -> str:
 
 def test_a_process_that_dies_at_start_is_told_with_its_last_words(tmp_path: Path) -> None:
     """The error has the status and the end of the log."""
-    described = manifest(["{python}", "-c", "print('no licence'); raise SystemExit(3)"], ready=Ready(file="x"))
+    described = manifest(
+        ["{python}", "-c", "print('no licence'); raise SystemExit(3)"], ready=Ready(file="x")
+    )
     text = opening(described, tmp_path)
     assert "server: ended before it was ready (status 3)" in text
     assert "no licence" in text
@@ -276,7 +281,8 @@ def test_nothing_survives_the_sudden_death_of_blackstart(tmp_path: Path) -> None
         from kit import manifest, rig
         from blackstart.model.manifest import Ready
         async def run():
-            m = manifest(["{{python}}", "-c", "import time; print('up', flush=True); time.sleep(600)"], ready=Ready(log="^up"))
+            code = "import time; print('up', flush=True); time.sleep(600)"
+            m = manifest(["{{python}}", "-c", code], ready=Ready(log="^up"))
             async with rig(m, Path({str(tmp_path)!r})) as (made, notes):
                 print(*[undo.arguments["pid"] for undo in notes.undos], flush=True)
                 await asyncio.sleep(600)

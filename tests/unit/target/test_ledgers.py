@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from decimal import Decimal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -14,6 +13,10 @@ from blackstart.model.manifest import Stream
 from blackstart.target import canonical, ledger, workload_ledger
 from blackstart.target.ledger import Row
 from blackstart.target.workload_ledger import Line
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ WHOLE = lines(
 
 
 def test_outcomes_find_their_attempts(tmp_path: Path) -> None:
-    """Answered writes come in the order of their answers, the others as `info`; what the glue returned is added."""
+    """Answered writes come in the order of their answers, then the others; what the glue returned is added."""
     path = tmp_path / "w.jsonl"
     path.write_bytes(WHOLE)
     writes = list(workload_ledger.read(path))

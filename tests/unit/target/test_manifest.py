@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -9,6 +9,9 @@ from blackstart.errors import ManifestError
 from blackstart.model.manifest import Manifest, Process, Ready
 from blackstart.target.manifest import find, load, packaged, read
 from blackstart.target.problems import problems
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GOOD = """
 schema = 1
@@ -40,7 +43,7 @@ GLUE = "async def connect(s): ...\nasync def write(c, r): ...\nasync def read(s)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a manifest without fault and its glue."""
+    """Make a folder with a manifest without fault and its glue."""
     (tmp_path / "thing.toml").write_text(GOOD)
     (tmp_path / "thing_glue.py").write_text(GLUE)
     return tmp_path
@@ -113,7 +116,7 @@ def test_a_strangers_manifest_and_glue_stay_short(name: str) -> None:
         ("server.py", "{server.http}", "`server` writes no endpoints file"),
         ("ready.tcp =", 'ready.file = "x"\nready.tcp =', "file and tcp given; choose one"),
         ("schema = 1", 'schema = 1\nnot_applicable = { profit = "x" }', "no validator `profit`"),
-        ("schema = 1", 'schema = 1\nobjectives = { R1 = { rto = 1.0 } }', "no objective `rto`"),
+        ("schema = 1", "schema = 1\nobjectives = { R1 = { rto = 1.0 } }", "no objective `rto`"),
         ("schema = 1", 'schema = 1\n[limits]\ncomponents = ["x"]\n[x]', "unknown key `x`"),
         ("schema = 1", "schema = ", "not TOML"),
     ],
