@@ -1,4 +1,4 @@
-"""Run the programs behind docs/performance.md one after the other: `python -m bench.run [NAME …] [--out FILE]`.
+"""Run the programs behind docs/performance.md one by one: `python -m bench.run [NAME …] [--out FILE]`.
 
 Each prints one JSON document with `--json`; they run alone, because two at a time would measure each other.
 """

@@ -10,6 +10,9 @@ class RefusedError(Exception):
     """The write came during an outage and was not done."""
 
 
+NO = (RefusedError,)  # a clear no: not done, and the connection is good
+
+
 class Connection:
     """One connection with the writes that wait for their answers."""
 
