@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from kit import Clock, Notes, manifest, rig, until
+from target_kit import Clock, Notes, manifest, rig, until
 
 from blackstart.errors import ManifestError, TargetError
 from blackstart.faults import procs
@@ -278,7 +278,7 @@ def test_nothing_survives_the_sudden_death_of_blackstart(tmp_path: Path) -> None
         import asyncio, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        from kit import manifest, rig
+        from target_kit import manifest, rig
         from blackstart.model.manifest import Ready
         async def run():
             code = "import time; print('up', flush=True); time.sleep(600)"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from kit import Notes, rig, until
+from target_kit import Notes, rig, until
 
 from blackstart.errors import TargetError
 from blackstart.model.manifest import Service, WorkloadSpec

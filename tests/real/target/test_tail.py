@@ -5,7 +5,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from kit import until
+from target_kit import until
 
 from blackstart.target import tail
 from blackstart.target.tail import follow

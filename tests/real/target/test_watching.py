@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kit import Clock, Notes, until
+from target_kit import Clock, Notes, until
 
 from blackstart.errors import ManifestError, TargetError
 from blackstart.model.manifest import (

@@ -101,7 +101,7 @@ WHOLE = lines(
 
 
 def test_outcomes_find_their_attempts(tmp_path: Path) -> None:
-    """Answered writes come in the order of their answers, then the others; what the glue returned is added."""
+    """Answered writes come in the order of their answers, then the others, with what the glue returned."""
     path = tmp_path / "w.jsonl"
     path.write_bytes(WHOLE)
     writes = list(workload_ledger.read(path))
