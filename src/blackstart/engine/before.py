@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 _SESSION_EVENTS = ("session_connected", "session_disconnected", "logon", "logout", "misbehaviour")
 
-_GATE_S = 0.5
-"""The load must be on in each half second of the hold.
-
-So the hold itself need not be preceded by another second.
-"""
-
 
 def services(trial: RunningTrial) -> list[str]:
     """Name the streams to watch: the one that ends the outage, and the one that carries the load."""
@@ -66,7 +60,7 @@ async def start_load(trial: RunningTrial) -> None:
 
 
 async def steady_state(trial: RunningTrial) -> None:
-    """Wait until the target is ready and loaded, without a break for `hold_s`.
+    """Wait until the target has been ready without a break for `hold_s`, and was loaded in that time.
 
     Raises Stop: `no-load` or `not-steady`.
     """
@@ -77,9 +71,12 @@ async def steady_state(trial: RunningTrial) -> None:
     def held() -> bool:
         nonlocal since
         trial.refuse_death()
-        good = _ready(trial) and all(rate >= least for rate, least in _rates(trial, _GATE_S).values())
-        since = (since or trial.now_ns()) if good else None
-        return since is not None and trial.now_ns() - since >= hold_ns
+        now = trial.now_ns()
+        if not _ready(trial) or (since is None and not _flowing(trial)):
+            since = None
+            return False
+        since = now if since is None else since
+        return now - since >= hold_ns and _loaded(trial, steady.hold_s)
 
     if not await trial.until(held, steady.limit_s):
         raise _not_steady(trial)
@@ -106,6 +103,14 @@ def _not_steady(trial: RunningTrial) -> Stop:
     return Stop(
         "not-steady", f"ready and loaded, but never for {trial.plan.scenario.steady.hold_s:g} s on end"
     )
+
+
+def _flowing(trial: RunningTrial) -> bool:
+    return all(trial.live.total(name) > 0 for name in services(trial))
+
+
+def _loaded(trial: RunningTrial, window_s: float) -> bool:
+    return all(rate >= least for rate, least in _rates(trial, window_s).values())
 
 
 def _ready(trial: RunningTrial) -> bool:

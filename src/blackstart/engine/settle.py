@@ -19,7 +19,7 @@ _REST_NS = 3_000_000_000
 _AGAIN_NS = 7_000_000
 _LOOK_NS = 50_000_000
 _EQUAL_NS = 300_000_000
-_UNCOUNTED_NS = 1_000_000_000
+_UNCOUNTED_NS = 600_000_000
 _DIFFERING_NS = 2_000_000_000
 
 Totals = dict[str, tuple[int | None, int | None]]
@@ -29,7 +29,7 @@ async def quiesce(rig: Rig, clock: Clock, limit_s: float) -> dict[str, Any]:
     """Wait until both sides of every stream have come to rest; returns how it ended, for the history.
 
     At rest: the counts are the same on both sides and unchanged for 300 ms; where they cannot be counted
-    cheaply, for 1 s; where they differ, for 2 s. Never longer than `limit_s`: what is missing then is
+    cheaply, for 0.6 s; where they differ, for 2 s. Never longer than `limit_s`: what is missing then is
     missing.
     """
     start = changed = clock.now().mono_ns
