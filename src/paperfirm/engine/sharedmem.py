@@ -94,7 +94,7 @@ class Table:
         keys = list(self._slots)
         if not keys:
             return []
-        begin = self._cursor % len(keys)
+        begin = self._cursor if self._cursor < len(keys) else 0
         self._cursor = begin + rows
         return [key for key in keys[begin : begin + rows] if self._repair(key)]
 

@@ -71,8 +71,8 @@ class Store:
         self._load_checkpoint()
         crc = 0
         try:
-            cut = journal.cut_torn_tail(self.journal_folder)
             crc = self._replay()
+            cut = journal.cut_torn_tail(self.journal_folder)
         except EngineError as error:
             self._set_aside(error)
         else:
