@@ -10,11 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jmespath
-
 from blackstart.errors import TargetError
 from blackstart.model.record import ProcessSeen
-from blackstart.target import http, ports, proc, streams
+from blackstart.target import http, ports, proc, reshape, streams
 from blackstart.target.operator import Operator
 from blackstart.target.variables import expand, expand_all
 
@@ -140,7 +138,7 @@ class LocalTarget:
             raise TargetError(f"the manifest names no document `{name}`", where=f"[state.{name}]")
         url = self.expand(spec.url, where=f"state.{name}.url")
         document = await http.fetch_json(url)
-        return document if spec.select is None else jmespath.search(spec.select, document)
+        return reshape.search(spec.select, document, where=url)
 
     async def export(self, stream: str, folder: Path) -> LedgerFile:
         """Write what the target holds of a stream into `folder`.
@@ -187,7 +185,7 @@ class LocalTarget:
                 answer = await connection.request()
         except (OSError, TimeoutError) as error:
             raise TargetError(f"{url} cannot be reached: {error}", where=where) from None
-        pid = jmespath.search(spec.select or "@", http.decode(answer, url))
+        pid = reshape.search(spec.select, http.decode(answer, url), where=where)
         if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
             raise TargetError(f"`{spec.select}` yields {pid!r}, not a pid", where=where)
         return pid

@@ -8,10 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-import jmespath
-
 from blackstart.errors import TargetError
-from blackstart.target import canonical, glue, http, ledger, sql
+from blackstart.target import canonical, glue, http, ledger, reshape, sql
 from blackstart.target.ledger import Row
 
 if TYPE_CHECKING:
@@ -114,7 +112,7 @@ async def _glued(target: LocalTarget, stream: Stream) -> AsyncIterator[dict[str,
 
 
 def _select(document: Any, stream: Stream, url: str) -> list[dict[str, Any]]:
-    found = document if stream.select is None else jmespath.search(stream.select, document)
+    found = reshape.search(stream.select, document, where=url)
     if not isinstance(found, list):
         raise TargetError(f"`{stream.select or '@'}` yields no list", where=url)
     return found
