@@ -16,9 +16,9 @@ from paperfirm.engine import events as ev
 from paperfirm.engine.outbox import Letter, Outbox
 from paperfirm.engine.state import Indicator, State
 from paperfirm.engine.strategy import quote, updated
-from paperfirm.frames import FrameError, Splitter, pack
+from paperfirm.frames import FrameError, Splitter, listen, pack
 from paperfirm.http import _Connection as HttpConnection
-from paperfirm.http import common_routes, fetch, listen, render_metrics, take_request
+from paperfirm.http import common_routes, fetch, render_metrics, take_request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,7 @@ def test_requests_cut_anywhere(cut: int) -> None:
 )
 def test_bad_requests_are_refused(data: bytes) -> None:
     """What is not HTTP raises ValueError, which becomes a 400."""
-    with pytest.raises(ValueError, match="request|Content"):
+    with pytest.raises(ValueError, match=r"request|Content"):
         take_request(bytearray(data))
 
 
