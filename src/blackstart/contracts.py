@@ -1,7 +1,7 @@
 """Every protocol of Blackstart in one place: read this first.
 
-A protocol asks for one or two methods; further abilities are protocols of their own, found with `isinstance`. Nothing here is
-meant to be inherited from: any object with these methods will do.
+A protocol asks for one or two methods; further abilities are protocols of their own, found with
+`isinstance`. Nothing here is meant to be inherited from: any object with these methods will do.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class HasProcesses(Protocol):
     """A target whose components are processes of this host."""
 
     async def process(self, component: str) -> ProcessRef:
-        """The process behind a component right now. Raises TargetError when there is none."""
+        """Find the process behind a component right now. Raises TargetError when there is none."""
         ...
 
 
@@ -116,7 +116,7 @@ class Restartable(Protocol):
         ...
 
     def state_paths(self, process: str) -> Sequence[Path]:
-        """What a cold restart wipes."""
+        """Return what a cold restart wipes."""
         ...
 
 
@@ -125,7 +125,10 @@ class HasState(Protocol):
     """A target that can be asked for its state documents and streams."""
 
     async def document(self, name: str) -> Any:
-        """One state document (`positions`, `orders`, …; docs/reference/state-documents.md). Raises TargetError."""
+        """One state document (`positions`, `orders`, …; docs/reference/state-documents.md).
+
+        Raises TargetError.
+        """
         ...
 
     async def export(self, stream: str, folder: Path) -> Record:
@@ -173,7 +176,10 @@ class Misbehaving(Protocol):
 
 @runtime_checkable
 class Quiets(Protocol):
-    """An oracle that can stop the market, so that the books on both sides come to rest before they are compared."""
+    """An oracle that can stop the market.
+
+    Then the books on both sides come to rest before they are compared.
+    """
 
     async def quiet(self) -> None:
         """Let nothing new happen from now on: the exchange goes to its `close` phase."""
@@ -230,7 +236,10 @@ class FaultContext(Protocol):
         ...
 
     async def protect(self, undos: Iterable[Undo]) -> None:
-        """Write the undo records, fsync them, and hear from the guardian that it holds them. Before the fault, always."""
+        """Write the undo records, fsync them, and hear from the guardian that it holds them.
+
+        Before the fault, always.
+        """
         ...
 
     def record(self, record: Record) -> None:
@@ -266,7 +275,10 @@ class Fault(Protocol):
 
 
 class Rig(Protocol):
-    """All that stands around one target for one trial. `blackstart.target.rig.build` makes it from a manifest."""
+    """All that stands around one target for one trial.
+
+    `blackstart.target.rig.build` makes it from a manifest.
+    """
 
     @property
     def target(self) -> Target:
@@ -284,20 +296,27 @@ class Rig(Protocol):
         ...
 
     async def watch(self, services: Sequence[str], interest: Sequence[Match]) -> None:
-        """Watch signals, probes, component deaths, the named service streams and interesting oracle events, until cancelled.
+        """Watch signals, probes, component deaths, the named service streams and oracle events of interest.
 
-        Called once the target is open. Everything seen goes to the rig's sink at once, as records; service events as a
-        `ServiceBatch` of one or more (the recorder merges them), events that match `interest` as `OracleSeen` too. A probe's
-        first answer counts as a change. Leaves a `ServiceWatched` for each service behind when cancelled, and when it lost sight.
+        Until cancelled. Called once the target is open. Everything seen goes to the rig's sink at once, as
+        records; service events as a `ServiceBatch` of one or more (the recorder merges them), events that
+        match `interest` as `OracleSeen` too. A probe's first answer counts as a change. Leaves a
+        `ServiceWatched` for each service behind when cancelled, and when it lost sight.
         """
         ...
 
     async def acknowledged(self, stream: str, folder: Path) -> Record:
-        """Write what was acknowledged of a stream, by the oracle or by the workload; returns its `LedgerFile`."""
+        """Write what was acknowledged of a stream, by the oracle or by the workload.
+
+        Returns its `LedgerFile`.
+        """
         ...
 
     async def totals(self, stream: str) -> tuple[int | None, int | None]:
-        """How many events were acknowledged and how many the target holds; None where counting is not cheap."""
+        """How many events were acknowledged and how many the target holds.
+
+        None where counting is not cheap.
+        """
         ...
 
 
@@ -311,7 +330,7 @@ class RigFactory(Protocol):
     def __call__(
         self, manifest: Manifest, *, run_dir: Path, seed: int, clock: Clock, sink: Sink, protect: Protect
     ) -> Rig:
-        """Raises ManifestError when the manifest names something that is not there."""
+        """Make it. Raises ManifestError when the manifest names something that is not there."""
         ...
 
 

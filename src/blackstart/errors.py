@@ -6,8 +6,8 @@ from __future__ import annotations
 class BlackstartError(Exception):
     """Something the user can act on.
 
-    `what` is the fact, `where` the file, line, key or address, `hint` the next step. Exit status 64 unless a subclass
-    says otherwise (DESIGN section 4).
+    `what` is the fact, `where` the file, line, key or address, `hint` the next step. Exit status 64 unless
+    a subclass says otherwise (DESIGN section 4).
     """
 
     exit_status = 64

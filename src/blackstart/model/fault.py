@@ -8,16 +8,22 @@ import msgspec
 
 
 class ProcessRef(msgspec.Struct, frozen=True):
-    """A process that cannot be mistaken for another: the pid and its start time in clock ticks (`/proc/PID/stat`, field 22)."""
+    """A process that cannot be mistaken for another.
+
+    The pid and its start time in clock ticks (`/proc/PID/stat`, field 22).
+    """
 
     pid: int
     start_ticks: int
 
 
 class Undo(msgspec.Struct, frozen=True, kw_only=True):
-    """How to take one fault back. Written and synced before the fault exists; applying it twice does no harm.
+    """How to take one fault back.
 
-    `action` names one of the guardian's few verbs (`kill`, `continue`, `http`, `unlink`, `rmtree`); `arguments` are its values.
+    Written and synced before the fault exists; applying it twice does no harm.
+
+    `action` names one of the guardian's few verbs (`kill`, `continue`, `http`, `unlink`, `rmtree`);
+    `arguments` are its values.
     """
 
     id: str
@@ -40,7 +46,10 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):
-    """Independent proof. `bit` None means that nobody could tell: the trial is then UNKNOWN (`fault-did-not-bite`)."""
+    """Independent proof.
+
+    `bit` None means that nobody could tell: the trial is then UNKNOWN (`fault-did-not-bite`).
+    """
 
     bit: bool | None
     evidence: dict[str, Any]

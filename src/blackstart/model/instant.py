@@ -28,8 +28,8 @@ class StampName(StrEnum):
 class Stamp(msgspec.Struct, frozen=True, kw_only=True):
     """When something happened, who says so, and how wrong that may be.
 
-    The true instant lies in `mono_ns - uncertainty_ns … mono_ns`: every source here notices late, never early.
-    `inferred` marks a stamp that Blackstart deduced because the target gave none.
+    The true instant lies in `mono_ns - uncertainty_ns … mono_ns`: every source here notices late, never
+    early. `inferred` marks a stamp that Blackstart deduced because the target gave none.
     """
 
     name: StampName

@@ -1,7 +1,11 @@
-"""The target manifest as data: everything Blackstart knows of a system under test. Files: `targets/*.toml`.
+"""The target manifest as data: everything Blackstart knows of a system under test.
 
-Strings may hold `{variables}`: `{run}` the run folder, `{seed}`, `{python}`, `{here}` the manifest's folder, `{port.NAME}` a free port
-from `ports`, `{package.NAME}` the folder of an installed Python package, and `{PROCESS.KEY}` a value from the endpoints file of a process (`{firm.http}`, nested: `{exchange.fix.port}`).
+Files: `targets/*.toml`.
+
+Strings may hold `{variables}`: `{run}` the run folder, `{seed}`, `{python}`, `{here}` the manifest's
+folder, `{port.NAME}` a free port from `ports`, `{package.NAME}` the folder of an installed Python package,
+and `{PROCESS.KEY}` a value from the endpoints file of a process (`{firm.http}`, nested:
+`{exchange.fix.port}`).
 """
 
 from __future__ import annotations
@@ -14,7 +18,10 @@ Environment = Literal["sim", "dev", "test", "staging", "production"]
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a process counts as ready: a file exists, an URL answers 200, a TCP port accepts, or a line of its log matches."""
+    """When a process counts as ready.
+
+    A file exists, an URL answers 200, a TCP port accepts, or a line of its log matches.
+    """
 
     file: str | None = None
     url: str | None = None
@@ -26,9 +33,11 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A process that Blackstart starts (in file order) and ends (in reverse).
 
-    `endpoints` is a JSON file that the process writes; its keys become variables. `state` are the paths that a cold restart wipes.
-    `prepare` is a command that runs before the first start and again after its `state` was wiped (`initdb`). `user = "unprivileged"`: never
-    as root; Blackstart as root gives the process another uid. `restart = "blackstart"`: when a fault ends it, Blackstart is the operator that starts it again; `"self"`: something else does.
+    `endpoints` is a JSON file that the process writes; its keys become variables. `state` are the paths
+    that a cold restart wipes. `prepare` is a command that runs before the first start and again after its
+    `state` was wiped (`initdb`). `user = "unprivileged"`: never as root; Blackstart as root gives the
+    process another uid. `restart = "blackstart"`: when a fault ends it, Blackstart is the operator that
+    starts it again; `"self"`: something else does.
     """
 
     command: tuple[str, ...]
@@ -43,9 +52,12 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something that can be broken. Its process is found by exactly one of: a started process, a pid file, or JSON at an URL.
+    """Something that can be broken.
 
-    `select` is a JMESPath expression that yields the pid. `service` overrides the scenario's service stream for this component.
+    Its process is found by exactly one of: a started process, a pid file, or JSON at an URL.
+
+    `select` is a JMESPath expression that yields the pid. `service` overrides the scenario's service stream
+    for this component.
     """
 
     process: str | None = None
@@ -56,7 +68,10 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class EventSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the target's own events come from: JSON lines with a monotonic stamp. `files` is a glob; new files are followed too."""
+    """Where the target's own events come from: JSON lines with a monotonic stamp.
+
+    `files` is a glob; new files are followed too.
+    """
 
     files: str
     event: str = "event"
@@ -64,14 +79,20 @@ class EventSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An event of a certain name whose fields match `where` (see `Trigger.where`; dotted names reach into objects)."""
+    """An event of a certain name whose fields match `where`.
+
+    See `Trigger.where`; dotted names reach into objects.
+    """
 
     event: str
     where: dict[str, Any] = {}
 
 
 class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question asked again and again. `url` must answer 200, `tcp` must accept; `period_ms` bounds what the answer is worth."""
+    """A question asked again and again.
+
+    `url` must answer 200, `tcp` must accept; `period_ms` bounds what the answer is worth.
+    """
 
     url: str | None = None
     tcp: str | None = None
@@ -83,9 +104,10 @@ class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service stream: the events that show, from outside, that the system serves.
 
-    `source`: `oracle` (the exchange's events), `workload` (acknowledged writes), `probe:NAME`, or `sql`: `query` is asked every `period_ms` at
-    `dsn`; each row's first column is its cursor (handed back as `$1`, first time NULL), the second its key. `epoch` is a regular expression whose
-    first group is the epoch in `key`; a scenario with `new_epoch` takes only events of a later epoch as resumption.
+    `source`: `oracle` (the exchange's events), `workload` (acknowledged writes), `probe:NAME`, or `sql`:
+    `query` is asked every `period_ms` at `dsn`; each row's first column is its cursor (handed back as `$1`,
+    first time NULL), the second its key. `epoch` is a regular expression whose first group is the epoch in
+    `key`; a scenario with `new_epoch` takes only events of a later epoch as resumption.
     """
 
     source: str
@@ -109,8 +131,11 @@ class OracleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The load: the glue's `connect` and `write` driven at `rate_per_s`; a separate process keeps the ledger of acknowledged writes.
-    A write without an answer for `timeout_s` breaks the connection. `settings` go to the glue."""
+    """The load: the glue's `connect` and `write` driven at `rate_per_s`.
+
+    A separate process keeps the ledger of acknowledged writes. A write without an answer for `timeout_s`
+    breaks the connection. `settings` go to the glue.
+    """
 
     rate_per_s: float = 400.0
     concurrency: int = 64
@@ -121,10 +146,12 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Events to compare after quiescing: what was acknowledged against what the target holds.
 
-    `acknowledged`: `oracle:orders`, `oracle:executions` or `workload`. `recovered`: exactly one of an `url` (with `select`, a JMESPath to the
-    list; `page` for cursors: the query parameter `since` and the answer's `next`), `sql` with `dsn`, or `glue = "function"`.
-    `content` are the fields that must be equal; `rename` says what a field is called in the target (`exec_id = "id"`);
-    `ordered` names the target's field that gives its order (without it, order is not checked); `notional` names the fields whose product is the money at stake (ticks).
+    `acknowledged`: `oracle:orders`, `oracle:executions` or `workload`. `recovered`: exactly one of an `url`
+    (with `select`, a JMESPath to the list; `page` for cursors: the query parameter `since` and the answer's
+    `next`), `sql` with `dsn`, or `glue = "function"`. `content` are the fields that must be equal; `rename`
+    says what a field is called in the target (`exec_id = "id"`); `ordered` names the target's field that
+    gives its order (without it, order is not checked); `notional` names the fields whose product is the
+    money at stake (ticks).
     """
 
     acknowledged: str
@@ -142,7 +169,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class StateDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a validator's document comes from; `select` (JMESPath) shapes a foreign document into the documented one."""
+    """Where a validator's document comes from.
+
+    `select` (JMESPath) shapes a foreign document into the documented one.
+    """
 
     url: str
     select: str | None = None
@@ -157,7 +187,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole manifest. In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without `environment` it is refused (R20). `folder` is where its file lies; the loader sets it."""
+    """A whole manifest.
+
+    In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without
+    `environment` it is refused (R20). `folder` is where its file lies; the loader sets it.
+    """
 
     schema: int
     name: str

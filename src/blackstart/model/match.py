@@ -10,7 +10,10 @@ Test = Callable[[Mapping[str, Any]], bool]
 
 
 def reach(fields: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a field; dotted names reach into objects (`detail.component`); None where there is nothing."""
+    """Return the value of a field; dotted names reach into objects (`detail.component`).
+
+    None where there is nothing.
+    """
     if name in fields:
         return fields[name]
     value: Any = fields
@@ -24,8 +27,8 @@ def reach(fields: Mapping[str, Any], name: str) -> Any:
 def matches(where: Mapping[str, Any]) -> Test:
     """Return a test for the fields of an event.
 
-    A plain value means equality; a string beginning with `~` is a regular expression that is searched in the field's text; a list means
-    any of its values. Raises `re.error` for a broken expression.
+    A plain value means equality; a string beginning with `~` is a regular expression that is searched in
+    the field's text; a list means any of its values. Raises `re.error` for a broken expression.
     """
     tests = [_field_test(name, expected) for name, expected in where.items()]
     return lambda fields: all(test(fields) for test in tests)

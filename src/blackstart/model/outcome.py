@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from blackstart.model.instant import Stamp
-from blackstart.model.verdict import CheckResult, Verdict
+from blackstart.model.instant import Stamp  # noqa: TC001  # msgspec reads the annotations
+from blackstart.model.verdict import CheckResult, Verdict  # noqa: TC001  # msgspec reads the annotations
 
 RESULTS_SCHEMA = 1
 
@@ -17,9 +17,10 @@ PHASES = ("detection", "response", "recovery", "validation", "resume")
 class Rto(msgspec.Struct, frozen=True, kw_only=True):
     """Recovery time in five contiguous phases (R48).
 
-    Durations are nanoseconds; None means unknown. Where all five are known their sum equals `total_ns` exactly. The total
-    needs only t0 and t5. `censored_ns` is set instead of a total when the service had not returned after that long.
-    `interrupted` is False when the service stream never stopped: then `longest_gap_ns` and `usual_gap_ns` tell the story.
+    Durations are nanoseconds; None means unknown. Where all five are known their sum equals `total_ns`
+    exactly. The total needs only t0 and t5. `censored_ns` is set instead of a total when the service had
+    not returned after that long. `interrupted` is False when the service stream never stopped: then
+    `longest_gap_ns` and `usual_gap_ns` tell the story.
     """
 
     detection_ns: int | None = None
@@ -39,9 +40,9 @@ class Rto(msgspec.Struct, frozen=True, kw_only=True):
 class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one stream of acknowledged events (R49, R70).
 
-    The counts are exact; the lists name at most `listed` keys each (the full lists are in the trial's `audit/` folder).
-    `gap_events` is the sequence-gap measure of the source document, section 6.3, reported beside the event measure.
-    `not_checked` says which comparisons the ledgers did not allow.
+    The counts are exact; the lists name at most `listed` keys each (the full lists are in the trial's
+    `audit/` folder). `gap_events` is the sequence-gap measure of the source document, section 6.3, reported
+    beside the event measure. `not_checked` says which comparisons the ledgers did not allow.
     """
 
     acknowledged: int
@@ -65,7 +66,10 @@ LOSS_KINDS = ("lost", "duplicated", "phantom", "corrupted", "reordered", "indete
 
 
 class Rpo(msgspec.Struct, frozen=True, kw_only=True):
-    """Loss over all streams: `events` lost, `ms` from the earliest lost event to the failure, `notional` in money units."""
+    """Loss over all streams.
+
+    `events` lost, `ms` from the earliest lost event to the failure, `notional` in money units.
+    """
 
     events: int | None = None
     ms: float | None = None
@@ -95,7 +99,8 @@ class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """The whole result of one trial, as analysed from its history.
 
-    `checks` are the checks besides the eight validators; `not_applicable` names the validators that the manifest rules out, and why.
+    `checks` are the checks besides the eight validators; `not_applicable` names the validators that the
+    manifest rules out, and why.
     """
 
     id: str

@@ -1,6 +1,7 @@
 """The records of a trial's history: everything that was seen, typed, in the order in which it was seen.
 
-A history is the only input of the checkers. A record says what happened and when (`mono_ns`), never what it means.
+A history is the only input of the checkers. A record says what happened and when (`mono_ns`), never what it
+means.
 """
 
 from __future__ import annotations
@@ -9,12 +10,22 @@ from typing import Any, Literal
 
 import msgspec
 
-from blackstart.model.fault import Receipt, Witness
-from blackstart.model.manifest import Manifest
-from blackstart.model.scenario import Plan
+from blackstart.model.fault import Receipt, Witness  # noqa: TC001  # msgspec reads the annotations
+from blackstart.model.manifest import Manifest  # noqa: TC001  # msgspec reads the annotations
+from blackstart.model.scenario import Plan  # noqa: TC001  # msgspec reads the annotations
 
 Stage = Literal[
-    "open", "steady", "armed", "triggered", "injected", "witnessed", "observed", "reverted", "quiesced", "read", "closed"
+    "open",
+    "steady",
+    "armed",
+    "triggered",
+    "injected",
+    "witnessed",
+    "observed",
+    "reverted",
+    "quiesced",
+    "read",
+    "closed",
 ]
 
 
@@ -36,7 +47,10 @@ class StageReached(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
 
 
 class SignalSeen(msgspec.Struct, frozen=True, kw_only=True, tag="signal"):
-    """An event that the target itself reported; `mono_ns` is the target's stamp, `seen_mono_ns` when it reached us."""
+    """An event that the target itself reported.
+
+    `mono_ns` is the target's stamp, `seen_mono_ns` when it reached us.
+    """
 
     source: str
     event: str
@@ -46,7 +60,10 @@ class SignalSeen(msgspec.Struct, frozen=True, kw_only=True, tag="signal"):
 
 
 class OracleSeen(msgspec.Struct, frozen=True, kw_only=True, tag="oracle"):
-    """An oracle event other than the bulk of the service stream (sessions, misbehaviours, the trigger's event)."""
+    """An oracle event other than the bulk of the service stream.
+
+    Sessions, misbehaviours, the trigger's event.
+    """
 
     event: str
     mono_ns: int
@@ -54,7 +71,10 @@ class OracleSeen(msgspec.Struct, frozen=True, kw_only=True, tag="oracle"):
 
 
 class ProbeChange(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
-    """A probe's answer changed. The change lies within `uncertainty_ns` before `mono_ns`; `samples` counts since the last change."""
+    """A probe's answer changed.
+
+    The change lies within `uncertainty_ns` before `mono_ns`; `samples` counts since the last change.
+    """
 
     probe: str
     ok: bool
@@ -83,7 +103,10 @@ class ServiceBatch(msgspec.Struct, frozen=True, kw_only=True, tag="service"):
 
 
 class ServiceWatched(msgspec.Struct, frozen=True, kw_only=True, tag="watched"):
-    """The service stream was watched without a break from `since_mono_ns` to `until_mono_ns`: silence in it is real silence."""
+    """The service stream was watched without a break from `since_mono_ns` to `until_mono_ns`.
+
+    Silence in it is real silence.
+    """
 
     service: str
     since_mono_ns: int
@@ -104,7 +127,10 @@ class Witnessed(msgspec.Struct, frozen=True, kw_only=True, tag="witnessed"):
 
 
 class Reverted(msgspec.Struct, frozen=True, kw_only=True, tag="reverted"):
-    """An undo was carried out; `verified` is the comparison with the state before (None: could not be compared)."""
+    """An undo was carried out.
+
+    `verified` is the comparison with the state before; None means that it could not be compared.
+    """
 
     undo_id: str
     verified: bool | None
@@ -112,7 +138,10 @@ class Reverted(msgspec.Struct, frozen=True, kw_only=True, tag="reverted"):
 
 
 class StateRead(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
-    """A document read at `moment`: the target's own (`target`), the oracle's (`oracle`) or our measurement (`host`)."""
+    """A document read at `moment`.
+
+    The target's own (`target`), the oracle's (`oracle`) or our measurement (`host`).
+    """
 
     side: Literal["target", "oracle", "host"]
     moment: Literal["before", "after"]
@@ -144,7 +173,10 @@ class ResourceSample(msgspec.Struct, frozen=True, kw_only=True, tag="resources")
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
-    """Something kept the trial from being what it should be; `code` becomes a reason of the verdict (`no-load`, `not-steady` …)."""
+    """Something kept the trial from being what it should be.
+
+    `code` becomes a reason of the verdict (`no-load`, `not-steady` …).
+    """
 
     code: str
     text: str

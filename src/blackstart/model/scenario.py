@@ -1,4 +1,7 @@
-"""A scenario as data: what to break, when, under which load, and what must hold afterwards. Files: `data/scenarios/*.toml`."""
+"""A scenario as data: what to break, when, under which load, and what must hold afterwards.
+
+Files: `data/scenarios/*.toml`.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +26,22 @@ class Steady(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Prepare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A step before the trigger: `submit` an order through the workload, or `fills` to script them at the oracle."""
+    """A step before the trigger.
+
+    `submit` an order through the workload, or `fills` to script them at the oracle.
+    """
 
     action: Literal["submit", "fills"]
     parameters: dict[str, Any]
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When to inject: at once, after `delay_s`, at a seeded moment before `delay_s`, or on an event that matches `where`.
+    """When to inject.
 
-    `where` compares fields of the event: a plain value means equality, a string beginning with `~` is a regular expression.
-    Events of the same name that match `keep` go into the history too, besides the one that fires (R33: the slices that follow).
+    At once, after `delay_s`, at a seeded moment before `delay_s`, or on an event that matches `where`.
+    `where` compares fields of the event: a plain value means equality, a string beginning with `~` is a
+    regular expression. Events of the same name that match `keep` go into the history too, besides the one
+    that fires (R33: the slices that follow).
     """
 
     at: TriggerKind = "now"
@@ -45,7 +53,10 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class FaultStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One fault. `components` are component names or `@group` names of the manifest; `@each` makes one trial for each."""
+    """One fault.
+
+    `components` are component names or `@group` names of the manifest; `@each` makes one trial for each.
+    """
 
     kind: str
     components: tuple[str, ...] = ()
@@ -61,7 +72,10 @@ class Objectives(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Observe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long to look: up to `limit_s` for the recovery, `after_s` of service afterwards, `quiesce_s` for the books to settle."""
+    """How long to look.
+
+    Up to `limit_s` for the recovery, `after_s` of service afterwards, `quiesce_s` for the books to settle.
+    """
 
     limit_s: float = 30.0
     after_s: float = 1.0
@@ -91,7 +105,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One trial to run: the scenario with its groups resolved, and the seed that everything random in it comes from."""
+    """One trial to run.
+
+    The scenario with its groups resolved, and the seed that everything random in it comes from.
+    """
 
     trial_id: str
     scenario: Scenario

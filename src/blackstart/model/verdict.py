@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Verdict(StrEnum):
     """What is known after looking. UNKNOWN means that it could not be seen, never that it was fine."""
 
-    PASS = "PASS"
+    PASS = "PASS"  # noqa: S105  # the verdict, no password
     UNKNOWN = "UNKNOWN"
     FAIL = "FAIL"
 
@@ -21,15 +23,15 @@ _RANK = {Verdict.PASS: 0, Verdict.UNKNOWN: 1, Verdict.FAIL: 2}
 
 
 def merge(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of `verdicts`; of none at all UNKNOWN, because then nobody looked."""
+    """Return the worst of `verdicts`; of none at all UNKNOWN, because then nobody looked."""
     return max(verdicts, key=_RANK.__getitem__, default=Verdict.UNKNOWN)
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing a check has to say.
 
-    `code` is stable and machine-readable (`position-mismatch`), `text` is for people, `data` holds the figures.
-    A finding with verdict PASS is a remark.
+    `code` is stable and machine-readable (`position-mismatch`), `text` is for people, `data` holds the
+    figures. A finding with verdict PASS is a remark.
     """
 
     verdict: Verdict
