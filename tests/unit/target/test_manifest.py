@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from blackstart.errors import ManifestError
+from blackstart.model import manifest as model
 from blackstart.model.manifest import Manifest, Process, Ready
 from blackstart.target.manifest import find, load, packaged, read
 from blackstart.target.problems import problems
@@ -38,6 +39,9 @@ acknowledged = "workload"
 glue = "read"
 key = "id"
 """
+TABLES = (
+    "Process Ready Component EventSource ProbeSpec Service OracleSpec WorkloadSpec Stream StateDocument Limits"
+).split()
 GLUE = "async def connect(s): ...\nasync def write(c, r): ...\nasync def read(s): ...\n"
 
 
@@ -199,3 +203,11 @@ def test_a_manifest_survives_the_history() -> None:
     """A history keeps the manifest as JSON: nothing may be lost on the way."""
     manifest = load("paperfirm")
     assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest
+
+
+def test_the_reference_page_names_every_key() -> None:
+    """A key that nobody can read about does not exist for users."""
+    page = (Path(__file__).parents[3] / "docs/reference/manifest.md").read_text(encoding="utf-8")
+    for kind in (Manifest, *(getattr(model, name) for name in TABLES)):
+        for field in msgspec.structs.fields(kind):
+            assert f"{field.name}" in page, f"{kind.__name__}.{field.name}"
