@@ -83,7 +83,7 @@ def status(directory: Directory) -> None:
         role = part.get("role") or ""
         print(
             f"{name:12} {part.get('state', ''):10} {role:8} pid {part.get('pid')} "
-             f"restarts {part.get('restarts')}"
+            f"restarts {part.get('restarts')}"
         )
     try:
         with urllib.request.urlopen(f"{base}/ready", timeout=5):  # noqa: S310
