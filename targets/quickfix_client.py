@@ -65,6 +65,7 @@ class Client(fix.Application):
     def __init__(self, folder):
         super().__init__()
         self.session, self.logged_on = None, threading.Event()
+        self._folder = folder
         self._fills, self._waiting = Fills(folder / "fills.jsonl"), {}
 
     def onCreate(self, session):
@@ -72,9 +73,15 @@ class Client(fix.Application):
 
     def onLogon(self, session):
         self.logged_on.set()
+        self._tell("logged_on")
 
     def onLogout(self, session):
         self.logged_on.clear()
+        self._tell("logged_out")
+
+    def _tell(self, event):
+        with (self._folder / "events.jsonl").open("a") as events:
+            events.write(json.dumps({"mono_ns": time.monotonic_ns(), "event": event}) + "\n")
 
     def toAdmin(self, message, session): ...
 

@@ -48,6 +48,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     environment: dict[str, str] = {}
     state: tuple[str, ...] = ()
     restart: Literal["blackstart", "self"] = "blackstart"
+    stop_signal: Literal["TERM", "INT", "QUIT"] = "TERM"
     stop_limit_s: float = 10.0
 
 

@@ -198,6 +198,7 @@ class Operator:
             environment=expand_all(process.environment, self.values, where=where),
             folder=self.run_dir,
             user=process.user,
+            stop_signal=process.stop_signal,
         )
 
     def _argv(self, name: str, key: str, command: tuple[str, ...]) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path | None = None
     user: Literal["same", "unprivileged"] = "same"
     stdin: bool = False
+    stop_signal: Literal["TERM", "INT", "QUIT"] = "TERM"
 
 
 class Child:
@@ -92,14 +93,14 @@ class Child:
     async def end(self, limit_s: float) -> None:
         """End it.
 
-        SIGTERM, after `limit_s` SIGKILL, then whatever it left behind. Raises TargetError when something
-        survives.
+        Its stop signal, after `limit_s` SIGKILL, then whatever it left behind. Raises TargetError when
+        something survives.
         """
         if self._gate is not None:
             os.close(self._gate)
             self._gate = None
         elif not self.exited.is_set():
-            self.popen.send_signal(signal.SIGTERM)
+            self.popen.send_signal(signal.Signals[f"SIG{self.launch.stop_signal}"])
         await _wait(self.exited, limit_s)
         await self.clear()
         await _wait(self.exited, KILL_LIMIT_S)
