@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import Prepare
 
 _SESSION_EVENTS = ("session_connected", "session_disconnected", "logon", "logout", "misbehaviour")
+_START_LIMIT_S = 120.0
 
 
 def services(trial: RunningTrial) -> list[str]:
@@ -50,13 +51,23 @@ async def open_target(trial: RunningTrial, rig: Rig) -> None:
 
 
 async def start_load(trial: RunningTrial) -> None:
-    """Begin the workload, if the target has one."""
+    """Begin the workload, if there is one. Raises Stop when it does not start, or the target dies."""
     assert trial.rig is not None
-    if trial.rig.workload is not None:
-        try:
-            await trial.rig.workload.start()
-        except BlackstartError as error:
-            raise Stop("no-load", f"the workload did not start: {error.render()}") from error
+    if trial.rig.workload is None:
+        return
+    starting = asyncio.ensure_future(trial.rig.workload.start())
+
+    def over() -> bool:
+        trial.refuse_death()
+        return starting.done()
+
+    try:
+        await trial.until(over, _START_LIMIT_S)
+        await starting
+    except BlackstartError as error:
+        raise Stop("no-load", f"the workload did not start: {error.render()}") from error
+    finally:
+        starting.cancel()
 
 
 async def steady_state(trial: RunningTrial) -> None:

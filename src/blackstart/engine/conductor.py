@@ -10,6 +10,7 @@ a record and becomes a reason.
 from __future__ import annotations
 
 import asyncio
+import errno
 import platform
 import sys
 import traceback
@@ -44,6 +45,7 @@ Analyse = Callable[[History], Trial]
 StartGuard = Callable[..., Coroutine[Any, Any, Guarding]]
 How = Literal["complete", "interrupted", "error"]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSE_LIMIT_S = 60.0
 _WATCH_LIMIT_S = 3.0
 
@@ -118,6 +120,8 @@ class Conductor:
             self._problem(self._stop)
         except BlackstartError as error:
             self._problem(Stop("target-failed", error.render()))
+        except OSError as error:
+            self._os_error(error)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not keep the target broken
             self._bug(error)
         else:
@@ -188,7 +192,9 @@ class Conductor:
     def _job_done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if not isinstance(error, Stop):
+        if isinstance(error, OSError) and error.errno in _FULL:
+            error = Stop("disk-full", str(error))
+        elif not isinstance(error, Stop):
             what = (
                 error.render() if isinstance(error, BlackstartError) else f"{type(error).__name__}: {error}"
             )
@@ -211,6 +217,12 @@ class Conductor:
     def _problem(self, stop: Stop) -> None:
         now = self._kit.clock.now().mono_ns
         self._recorder(Problem(code=stop.code, text=stop.text, mono_ns=now, verdict=stop.verdict))
+
+    def _os_error(self, error: OSError) -> None:
+        if error.errno in _FULL:
+            self._problem(Stop("disk-full", str(error)))
+        else:
+            self._bug(error)
 
     def _bug(self, error: Exception) -> None:
         text = "".join(traceback.format_exception(error))
@@ -286,13 +298,19 @@ class Conductor:
         self._recorder(ended)
         self._recorder.sync()
         if self._writer.error is not None:
-            problem = Problem(code="disk-full", text=str(self._writer.error), mono_ns=ended.mono_ns)
-            written = self._writer.last_words(problem, msgspec.structs.replace(ended, how="error"))
-            if not written:
-                self._writer.close()
-                return History.of([*self._recorder.records(), problem], self._folder)
+            return self._conclude_full(ended)
         self._writer.close()
         return load(self._folder)
+
+    def _conclude_full(self, ended: Ended) -> History:
+        """Get the last words onto a full disk; the analysis sees all that was recorded."""
+        last = (
+            Problem(code="disk-full", text=str(self._writer.error), mono_ns=ended.mono_ns),
+            msgspec.structs.replace(ended, how="error"),
+        )
+        self._writer.last_words(*last)
+        self._writer.close()
+        return History.of([*self._recorder.records()[:-1], *last], self._folder)
 
 
 def _uncancel() -> None:

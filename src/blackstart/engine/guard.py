@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import blackstart
+from blackstart.engine import journal
 from blackstart.errors import FaultError
 from blackstart.faults import procs
 from blackstart.model.record import Reverted
@@ -21,7 +22,6 @@ from blackstart.model.record import Reverted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from blackstart.engine import journal
     from blackstart.model.fault import Undo
 
 _START_LIMIT_S = 10.0
@@ -54,11 +54,12 @@ class Guard:
     async def protect(self, undos: Iterable[Undo]) -> None:
         """Return once all `undos` are on disk and in the guardian's hands.
 
-        Raises FaultError when it is not there.
+        Raises FaultError when it is not there, OSError when the disk has no room for them.
         """
         entries = [msgspec.to_builtins(undo) for undo in undos]
-        if entries:
-            await self._ask({"protect": entries})
+        answer = await self._ask({"protect": entries}) if entries else {}
+        if "refused" in answer:
+            raise OSError(answer["errno"], answer["refused"], str(self._run / journal.OWED))
 
     async def undo(self, ids: Sequence[str] | None = None) -> list[Reverted]:
         """Have some undos (or all that are owed) carried out and verified."""

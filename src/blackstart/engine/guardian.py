@@ -68,12 +68,20 @@ class Guardian:
 
     def _answer(self, request: dict[str, Any]) -> bool:
         if "protect" in request:
-            journal.append(self._run, journal.OWED, request["protect"])
-            self._owed.update({entry["id"]: entry for entry in request["protect"]})
-            self._say({"protected": len(request["protect"])})
+            self._protect(request["protect"])
         elif "undo" in request:
             self._say({"undone": self._pay(request["undo"], "owner")})
         return "close" not in request
+
+    def _protect(self, entries: list[journal.Entry]) -> None:
+        """Hold undos; what cannot be written down is refused, so that its fault never comes to be."""
+        try:
+            journal.append(self._run, journal.OWED, entries)
+        except OSError as error:
+            self._say({"refused": error.strerror, "errno": error.errno})
+            return
+        self._owed.update({entry["id"]: entry for entry in entries})
+        self._say({"protected": len(entries)})
 
     def _pay(self, ids: list[str] | None, by: str) -> list[journal.Entry]:
         chosen = [entry for entry in self._owed.values() if ids is None or entry["id"] in ids]

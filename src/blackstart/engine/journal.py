@@ -9,6 +9,7 @@ live.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -81,9 +82,15 @@ def pay(run: str, entries: Iterable[Entry], *, by: str) -> list[Entry]:
         (entry, verbs.begin(entry["action"], entry["arguments"], run)) for entry in reversed(list(entries))
     ]
     outcomes = [_outcome(entry, verify, by) for entry, verify in begun]
-    if outcomes:
-        append(run, PAID, outcomes)
+    _note(run, outcomes)
     return outcomes
+
+
+def _note(run: str, outcomes: list[Entry]) -> None:
+    """Write the outcomes down if the disk lets us: what is not noted is done once more, which is harmless."""
+    with contextlib.suppress(OSError):
+        if outcomes:
+            append(run, PAID, outcomes)
 
 
 def _outcome(entry: Entry, verify: verbs.Verify, by: str) -> Entry:

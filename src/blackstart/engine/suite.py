@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import errno
 import os
 import signal
 import traceback
@@ -49,14 +50,20 @@ async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptio
     """Run `plans` against the target and return everything that was found.
 
     Ctrl-C ends the running trial ("interrupted") and the run; a second one hurries the closing up. Raises
-    PermitError before anything is started, OSError when the runs folder cannot be written.
+    PermitError before anything is started, BlackstartError when the runs folder cannot be written.
     """
     permit.check(manifest)
     for plan in plans:
         permit.check_plan(manifest, plan)
     await _clear_leftovers(options)
     began = options.kit.clock.now()
-    folder = _new_folder(options.runs, began)
+    try:
+        folder = _new_folder(options.runs, began)
+    except OSError as error:
+        hint = "give another folder (`--out`) or make room"
+        raise BlackstartError(
+            f"cannot be written: {error.strerror}", where=str(options.runs), hint=hint
+        ) from error
     await _tell(options, "run-started", {"id": folder.name, "folder": str(folder), "trials": len(plans)})
     suite = _Suite(manifest, folder, options)
     with _interrupts(suite.interrupt):
@@ -119,6 +126,9 @@ class _Suite:
             return _unknown(plan, self._manifest, folder, began, "interrupted")
         except BlackstartError as error:
             return _unknown(plan, self._manifest, folder, began, error.render())
+        except OSError as error:
+            reason = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run-folder"
+            return _unknown(plan, self._manifest, folder, began, f"{reason}: {error}")
         except Exception as error:  # noqa: BLE001 - R45: one trial never stops the others
             _keep_traceback(folder, error)
             return _unknown(

@@ -234,3 +234,20 @@ def test_one_trial_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert problems(load(first)) == ["target-died"]
     assert problems(load(second)) == []
     assert strays(tmp_path) == []
+
+
+@pytest.mark.parametrize("size_kb", [300, 340])
+def test_a_disk_that_fills_up_is_a_verdict_and_not_a_crash(tmp_path: Path, size_kb: int) -> None:
+    """The run folder on a disk that fills up before or after the fault: `disk-full`, nothing owed, nothing left."""
+    script = f"mount -t tmpfs -o size={size_kb}k tmpfs $0 && exec {sys.executable} {RUNNER} $0 R25 R24"
+    inner = ["unshare", "-Urm", "sh", "-c", script, str(tmp_path)]
+    probe = subprocess.run(["unshare", "-Urm", "true"], check=False, capture_output=True)
+    if probe.returncode != 0:
+        pytest.skip("user and mount namespaces are not available here")
+    run = subprocess.run(inner, capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 0, run.stderr
+    verdicts = [line for line in run.stdout.splitlines() if line.startswith("verdict")]
+    assert len(verdicts) == 2, run.stdout
+    assert all("disk-full" in line and "PASS" not in line for line in verdicts)
+    assert "engine-error" not in run.stdout
+    assert strays(tmp_path) == []
