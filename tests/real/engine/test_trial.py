@@ -238,7 +238,7 @@ def test_one_trial_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size_kb", [300, 340])
 def test_a_disk_that_fills_up_is_a_verdict_and_not_a_crash(tmp_path: Path, size_kb: int) -> None:
-    """The run folder on a disk that fills up before or after the fault: `disk-full`, nothing owed, nothing left."""
+    """On a disk that fills up before or after the fault: `disk-full`, nothing owed, nothing left."""
     script = f"mount -t tmpfs -o size={size_kb}k tmpfs $0 && exec {sys.executable} {RUNNER} $0 R25 R24"
     inner = ["unshare", "-Urm", "sh", "-c", script, str(tmp_path)]
     probe = subprocess.run(["unshare", "-Urm", "true"], check=False, capture_output=True)
