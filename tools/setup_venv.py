@@ -51,8 +51,17 @@ def run(arguments: list[str], what: str) -> None:
         )
 
 
+def is_current(venv: Path) -> bool:
+    """Whether somebody else finished the same set-up while this one waited for the lock."""
+    stamp = ROOT / venv / ".ready"
+    sources = (ROOT / name for name in ("pyproject.toml", "requirements.lock"))
+    return stamp.exists() and all(stamp.stat().st_mtime > source.stat().st_mtime for source in sources)
+
+
 def main(venv: Path) -> None:
     """Create the environment, install the locked packages, then the project itself."""
+    if is_current(venv):
+        return
     check_host()
     shutil.rmtree(venv, ignore_errors=True)
     run([sys.executable, "-m", "venv", str(venv)], f"creating {venv}")
