@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,12 +97,21 @@ async def _documents(target: Target, clock: Clock, *, at_rest: bool) -> dict[str
     names = list(target.manifest.state)
     together = [name for name in _TOGETHER if name in names]
     while True:
-        found = {name: await _ask(clock, target.document(name)) for name in names}
-        again = {name: await _ask(clock, target.document(name)) for name in together if at_rest}
+        found = {name: await _ask(clock, target.document(name)) for name in names if name not in together}
+        found |= await _at_once(target, clock, together)
+        if not at_rest:
+            return found
+        again = await _at_once(target, clock, together)
         still = all(_content(found[name]) == _content(one) for name, one in again.items())
-        if (still and not (at_rest and _pending(found))) or clock.now().mono_ns > end:
+        if (still and not _pending(found) and not _pending(again)) or clock.now().mono_ns > end:
             return found
         await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
+
+
+async def _at_once(target: HasState, clock: Clock, names: list[str]) -> dict[str, _Reading]:
+    """Read documents as close together as can be."""
+    readings = await asyncio.gather(*(_ask(clock, target.document(name)) for name in names))
+    return dict(zip(names, readings, strict=True))
 
 
 def _content(reading: _Reading) -> Any:

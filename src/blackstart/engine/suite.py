@@ -109,7 +109,7 @@ class _Suite:
                 "index": index,
                 "of": len(plans),
             }
-            folder = self._folder / folder_name(plan.trial_id)
+            folder = _free(self._folder / folder_name(plan.trial_id))
             await _tell(self._options, "trial-started", {**figures, "folder": str(folder)})
             self._running = asyncio.ensure_future(self._one(plan, folder))
             trial = await self._running
@@ -134,6 +134,12 @@ class _Suite:
             return _unknown(
                 plan, self._manifest, folder, began, f"engine-error: {type(error).__name__}: {error}"
             )
+
+
+def _free(folder: Path) -> Path:
+    """Return the folder, or one beside it when the same trial has been run before in this run."""
+    numbered = (folder.with_name(f"{folder.name}-again-{count}") for count in range(2, 10_000))
+    return folder if not folder.exists() else next(one for one in numbered if not one.exists())
 
 
 def _unknown(plan: Plan, manifest: Manifest, folder: Path, began: Instant, reason: str) -> Trial:
