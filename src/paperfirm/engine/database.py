@@ -15,11 +15,16 @@ RETRY_S = 0.1
 
 
 class History(msgspec.Struct, frozen=True):
-    """ClOrdID to the client's id, and which executions and orders are stored."""
+    """Which executions and finished orders are stored.
 
-    client_ids: dict[str, str] = {}
+    `at_exchange`: those orders that the exchange has had. `refused`: client's id to the reason, of those that
+    it never had.
+    """
+
     executions: frozenset[str] = frozenset()
     orders: frozenset[str] = frozenset()
+    at_exchange: frozenset[str] = frozenset()
+    refused: dict[str, str] = {}
 
 
 async def read_history(url: str, emit: Callable[..., int]) -> History:
@@ -51,12 +56,13 @@ async def _read(url: str) -> History:
 
     connection = await asyncpg.connect(url)
     try:
-        orders = await connection.fetch("select cl_ord_id, client_order_id from orders")
+        orders = await connection.fetch("select cl_ord_id, client_order_id, order_id, reason from orders")
         executions = await connection.fetch("select exec_id from executions")
     finally:
         await connection.close()
     return History(
-        {row[0]: row[1] for row in orders if row[1]},
         frozenset(row[0] for row in executions),
         frozenset(row[0] for row in orders),
+        frozenset(row[0] for row in orders if row[2]),
+        {row[1]: row[3] for row in orders if row[1] and not row[2]},
     )

@@ -68,8 +68,14 @@ class ExchangeExecution(msgspec.Struct, frozen=True):
 
 
 def origin_of(cl_ord_id: str) -> ev.Origin:
-    """`EPOCH-CNNNNNNN` is a client's order, everything else the strategy's."""
+    """`EPOCH-CNNNNNNN-CLIENTID` is a client's order, everything else the strategy's."""
     return "client" if cl_ord_id.partition("-")[2].startswith("C") else "strategy"
+
+
+def client_id_of(cl_ord_id: str) -> str:
+    """Return what the client called its order: the exchange keeps it as the end of our ClOrdID."""
+    parts = cl_ord_id.split("-", 2)
+    return parts[2] if len(parts) == 3 and parts[1].startswith("C") else ""  # noqa: PLR2004 - EPOCH-C…-ID
 
 
 def on_report(state: State, router_seq: int, report: Report, *, late: bool) -> list[ev.Event]:
@@ -139,7 +145,7 @@ def _adopt(report: Report) -> ev.OrderAdopted:
     """Take up an order this journal does not have; its fills follow as events of their own."""
     return ev.OrderAdopted(
         report.cl_ord_id,
-        "",
+        client_id_of(report.cl_ord_id),
         origin_of(report.cl_ord_id),
         report.symbol,
         report.side,
@@ -208,7 +214,7 @@ def missing_executions(state: State, executions: Iterable[ExchangeExecution]) ->
             shell = ExchangeOrder(
                 one.order_id, one.cl_ord_id, one.symbol, one.side, one.quantity, "new", one.price
             )
-            events.append(_adopted(shell, ""))
+            events.append(_adopted(shell))
         events.append(
             ev.Executed(
                 0,
@@ -225,10 +231,10 @@ def missing_executions(state: State, executions: Iterable[ExchangeExecution]) ->
     return events
 
 
-def _adopted(order: ExchangeOrder, client_order_id: str) -> ev.OrderAdopted:
+def _adopted(order: ExchangeOrder) -> ev.OrderAdopted:
     return ev.OrderAdopted(
         order.cl_ord_id,
-        client_order_id,
+        client_id_of(order.cl_ord_id),
         origin_of(order.cl_ord_id),
         order.symbol,
         order.side,
@@ -241,20 +247,16 @@ def _adopted(order: ExchangeOrder, client_order_id: str) -> ev.OrderAdopted:
     )
 
 
-def missing_orders(
-    state: State, orders: Iterable[ExchangeOrder], *, client_ids: dict[str, str] | None = None
-) -> list[ev.Event]:
+def missing_orders(state: State, orders: Iterable[ExchangeOrder]) -> list[ev.Event]:
     """Return the events that take up unknown orders and finish those that the exchange has finished.
 
-    Fills are not derived from totals: they come as executions. `client_ids`: ClOrdID to the client's own id,
-    from the database.
+    Fills are not derived from totals: they come as executions.
     """
     events: list[ev.Event] = []
-    names = client_ids or {}
     for one in orders:
         known = state.orders.get(one.cl_ord_id)
         if known is None:
-            events.append(_adopted(one, names.get(one.cl_ord_id, "")))
+            events.append(_adopted(one))
         elif known.open and one.settled in ev.TERMINAL:
             events.append(ev.OrderUpdated(0, one.cl_ord_id, one.order_id, one.settled, ""))
         elif known.status == "pending_new":

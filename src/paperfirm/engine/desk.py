@@ -3,12 +3,16 @@
 No I/O; the clock comes in.
 
 An order is journalled and checked by risk at the same time. When it is durable everywhere and approved, it
-goes to the router and the client is answered. Whatever interrupts this leaves an order with a fate that
-recovery settles.
+goes to the router. The client is answered once the exchange has spoken and that is durable too: what it was
+told is then known to the exchange, by the client's own id in the ClOrdID, and outlives all disks of the firm.
+Whatever interrupts this leaves an order with a fate that recovery settles, and the client unanswered until
+then.
 """
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -27,7 +31,9 @@ if TYPE_CHECKING:
     ToPeer = Callable[[wire.Message], None]
 
 MAX_QUANTITY = 1_000_000_000
-MAX_ID = 128
+CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
+"""A client's id becomes the end of the ClOrdID, which the exchange limits to 64 characters."""
+PATHS = 8192
 
 
 class NewOrder(msgspec.Struct, frozen=True):
@@ -52,6 +58,18 @@ class Outcome(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+def decided(order: Order) -> bool:
+    """Whether it is known if the exchange has taken the order."""
+    return order.accepted or not order.open
+
+
+def outcome_of(order: Order) -> Outcome:
+    """Return the answer to a decided order; the first outcome never changes."""
+    if order.accepted:
+        return Outcome(order.client_order_id, order.cl_ord_id)
+    return Outcome(order.client_order_id, "", order.reason or "rejected")
+
+
 class Counters(msgspec.Struct):
     """What the desk has done since it started."""
 
@@ -63,7 +81,7 @@ class Counters(msgspec.Struct):
     risk_wait_ns: int = 0
     """Time from `Check` to the answer, summed."""
     path_ns: int = 0
-    """Time from taking an order in to handing it to the router, summed."""
+    """Time from taking an order in to handing it to the router, summed over `accepted`."""
 
 
 class _Asked(msgspec.Struct):
@@ -109,19 +127,23 @@ class Desk:
         self._mono = clock
         self._asked: dict[str, _Asked] = {}
         self._asked_clients: dict[str, str] = {}
+        self._owed: dict[str, Reply] = {}
         self._number = 0
+        self.paths_ns: deque[int] = deque(maxlen=PATHS)
+        """The newest times from taking an order in to handing it to the router."""
 
-    def next_id(self, kind: Literal["C", "S", "X"]) -> str:
-        """Return a ClOrdID that no epoch has used: `EPOCH-KNNNNNNN`."""
+    def next_id(self, kind: Literal["C", "S", "X"], client_order_id: str = "") -> str:
+        """Return a ClOrdID that no epoch has used: `EPOCH-KNNNNNNN`, of a client's order with `-CLIENTID`."""
         self._number += 1
-        return f"{self.state.epoch}-{kind}{self._number:07d}"
+        own = f"-{client_order_id}" if client_order_id else ""
+        return f"{self.state.epoch}-{kind}{self._number:07d}{own}"
 
     # --- intake ---
 
     def place(self, order: NewOrder, *, origin: ev.Origin = "client", reply: Reply | None = None) -> str:
         """Take an order in; the outcome comes through `reply`, once, and only when it is durable.
 
-        Returns the ClOrdID it will have if it is accepted, empty if it was answered otherwise.
+        To a client it is the exchange's answer, to the strategy that the order was sent. Returns the ClOrdID it will have if it is accepted, empty if it was answered otherwise.
         """
         if order.client_order_id and self._repeated(order.client_order_id, reply):
             return ""
@@ -129,7 +151,8 @@ class Desk:
         if reason is not None:
             self._refuse(order.client_order_id, reason, reply)
             return ""
-        asked = _Asked(self.next_id("C" if origin == "client" else "S"), order, origin, reply, self._mono())
+        cl_ord_id = self.next_id("C" if origin == "client" else "S", order.client_order_id)
+        asked = _Asked(cl_ord_id, order, origin, reply, self._mono())
         self._asked[asked.cl_ord_id] = asked
         if order.client_order_id:
             self._asked_clients[order.client_order_id] = asked.cl_ord_id
@@ -169,20 +192,29 @@ class Desk:
     def _repeated(self, client_order_id: str, reply: Reply | None) -> bool:
         """Answer a known client_order_id with its first outcome.
 
-        An order still at risk will be answered itself.
+        An order without an outcome so far will be answered by that.
         """
-        cl_ord_id = self.state.by_client.get(client_order_id)
+        order = self.state.orders.get(self.state.by_client.get(client_order_id, ""))
         reason = self.state.refusals.get(client_order_id)
         if client_order_id in self._asked_clients:
             self._join(client_order_id, reply)
         elif reason is not None:
             self._answer(reply, Outcome(client_order_id, "", reason))
-        elif cl_ord_id is not None:
-            self._answer(reply, Outcome(client_order_id, cl_ord_id))
-        else:
+        elif order is None:
             return False
+        else:
+            self._repeat(order, reply)
         self.counters.repeated += 1
         return True
+
+    def _repeat(self, order: Order, reply: Reply | None) -> None:
+        if not decided(order):
+            if reply is not None:
+                self._owed[order.cl_ord_id] = reply
+            return
+        self._answer(reply, outcome_of(order))
+        if order.accepted:
+            self.committer.then(lambda: self._on_change(order))
 
     def _join(self, client_order_id: str, reply: Reply | None) -> None:
         """Tell the newest asker, no other."""
@@ -233,18 +265,29 @@ class Desk:
         return asked
 
     def _send(self, asked: _Asked) -> None:
-        """Send and answer, once the order is durable and approved; a halt in between has given it up."""
+        """Send once the order is durable and approved; a halt in between has given it up."""
         if not (asked.durable and asked.approved):
             return
         self._taken_back(asked.cl_ord_id)
         order = self.state.orders[asked.cl_ord_id]
         self.counters.accepted += 1
-        self.counters.path_ns += self._mono() - asked.asked_ns
+        path_ns = self._mono() - asked.asked_ns
+        self.counters.path_ns += path_ns
+        self.paths_ns.append(path_ns)
         self._to_router(
             wire.Send(order.cl_ord_id, order.symbol, order.side, order.quantity, order.price, order.tif)
         )
-        if asked.reply is not None:
+        if asked.reply is None:
+            return
+        if asked.origin == "client":
+            self._owed[order.cl_ord_id] = asked.reply
+        else:
             asked.reply(Outcome(order.client_order_id, order.cl_ord_id))
+
+    def path_ns(self, part: float) -> int:
+        """Return a quantile of the newest times from order in to router; 0 when there are none."""
+        times = sorted(self.paths_ns)
+        return times[min(int(len(times) * part), len(times) - 1)] if times else 0
 
     # --- cancels ---
 
@@ -273,9 +316,14 @@ class Desk:
         return was
 
     def resume(self) -> None:
-        """Open the intake."""
+        """Open the intake, and answer what recovery has settled in bulk."""
         self.trading = True
         self.halted_because = ""
+        self.committer.then(self._settle_all)
+
+    def _settle_all(self) -> None:
+        for cl_ord_id in list(self._owed):
+            self._settled(self.state.orders[cl_ord_id])
 
     # --- reports ---
 
@@ -314,7 +362,13 @@ class Desk:
             return
         if not order.open:
             self._to_risk(wire.Closed(cl_ord_id))
+        self._settled(order)
         self._on_change(order)
+
+    def _settled(self, order: Order) -> None:
+        """Give the client the answer it waits for, if there is one now."""
+        if decided(order) and order.cl_ord_id in self._owed:
+            self._owed.pop(order.cl_ord_id)(outcome_of(order))
 
     def unsent(self, message: wire.Unsent) -> None:
         """Take note that the router could not send.

@@ -52,6 +52,7 @@ def _order(one: Order) -> dict[str, Any]:
         "cum_quantity": one.cum_quantity,
         "leaves_quantity": one.leaves_quantity,
         "status": one.status,
+        "accepted": one.accepted,
         "reason": one.reason,
     }
 

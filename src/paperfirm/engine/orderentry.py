@@ -1,4 +1,4 @@
-"""Order entry for the firm's clients: TCP, JSON lines, answered only when durable."""
+"""Order entry for the firm's clients: TCP, JSON lines, answered only when durable and acknowledged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
-from paperfirm.engine.desk import MAX_ID, Desk, NewOrder, Outcome
+from paperfirm.engine.desk import CLIENT_ID, Desk, NewOrder, Outcome
 from paperfirm.frames import listen, no_delay
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paperfirm.engine.state import Order
 
 MAX_LINE = 64 << 10
+BAD_ID = "client_order_id: write 1 to 40 characters out of A-Z a-z 0-9 _ . : -"
 
 
 class ClientOrder(msgspec.Struct, frozen=True):
@@ -37,7 +38,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The order is journalled and replicated."""
+    """The order is journalled and replicated, and the exchange has acknowledged it."""
 
     accepted: str
     cl_ord_id: str
@@ -150,10 +151,11 @@ class OrderEntry:
 
     def place(self, client: Client, order: ClientOrder) -> None:
         """Take a new order; updates go to whoever named it last."""
-        if self.desk is None or not 0 < len(order.client_order_id) <= MAX_ID:
-            client.write(
-                {"error": "standby" if self.desk is None else f"client_order_id: 1 to {MAX_ID} characters"}
-            )
+        if self.desk is None:
+            client.write({"error": "standby"})
+            return
+        if not CLIENT_ID.fullmatch(order.client_order_id):
+            client.write(Refused(order.client_order_id, BAD_ID))
             return
         self._watchers[order.client_order_id] = client
         self.desk.place(
@@ -167,14 +169,6 @@ class OrderEntry:
             client.write(Refused(outcome.client_order_id, outcome.reason))
             return
         client.write(Accepted(outcome.client_order_id, outcome.cl_ord_id, self._mono()))
-        self._catch_up(client, outcome.cl_ord_id)
-
-    def _catch_up(self, client: Client, cl_ord_id: str) -> None:
-        """Say where an order is that moved on before it was asked about again."""
-        assert self.desk is not None
-        order = self.desk.state.orders[cl_ord_id]
-        if order.status != "pending_new":
-            client.write(Update(order.client_order_id, order.status, order.cum_quantity))
 
     def cancel(self, client: Client, client_order_id: str) -> None:
         """Pass a cancel on."""

@@ -155,16 +155,34 @@ class Recovery:
         return [order for order in self._state.open_orders.values() if order.status in doubtful]
 
     async def _take_up_everything(self) -> None:
-        """Orders first, so that the fills find them; the database knows what the clients called theirs."""
+        """Orders first, so that the fills find them; their ClOrdIDs tell what the clients called them.
+
+        What the database has beyond that is reported, and it knows which orders were refused.
+        """
         orders = await self._member.orders(only_open=False)
         history = await self._history() if orders else History()
-        found = decide.missing_orders(self._state, orders, client_ids=history.client_ids)
+        found = decide.missing_orders(self._state, orders)
         self.tally.adopted_orders += sum(isinstance(event, ev.OrderAdopted) for event in found)
         await self._book(found)
         await self._executions()
-        ahead = [one for one in history.executions if not self._state.knows(one)]
-        if ahead:
-            self._emit("database_ahead", executions=len(ahead), first=sorted(ahead)[:10])
+        await self._book(
+            [
+                ev.ClientRefused(name, reason)
+                for name, reason in history.refused.items()
+                if name not in self._state.by_client
+            ]
+        )
+        if found:
+            self._risk.refresh()
+        self._check_against(history)
+
+    def _check_against(self, history: History) -> None:
+        """Report what the database has and the exchange has not."""
+        fills = sorted(one for one in history.executions if not self._state.knows(one.removeprefix("bust-")))
+        orders = sorted(history.at_exchange - self._state.orders.keys())
+        if fills or orders:
+            first = [*fills[:10], *orders[:10]]
+            self._emit("database_ahead", executions=len(fills), orders=len(orders), first=first)
 
     async def _executions(self) -> None:
         """Book what the exchange has after our cursor and we have not.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from paperfirm.engine.state import State
 
 POSITION_ROW = struct.Struct(">16sqqqI")
-ORDER_ROW = struct.Struct(">40s16s8s20sqqqI")
+ORDER_ROW = struct.Struct(">64s16s8s20sqqqI")
 CRC_BYTES = 4
 
 
@@ -34,7 +34,7 @@ def position_row(state: State, symbol: str) -> bytes:
 def order_row(state: State, cl_ord_id: str) -> bytes:
     """Return the row that must stand for an open order."""
     order = state.orders[cl_ord_id]
-    names = (cl_ord_id.encode()[:40], order.symbol.encode()[:16], order.side.encode(), order.status.encode())
+    names = (cl_ord_id.encode()[:64], order.symbol.encode()[:16], order.side.encode(), order.status.encode())
     return _sealed(ORDER_ROW, *names, order.price or 0, order.quantity, order.cum_quantity)
 
 

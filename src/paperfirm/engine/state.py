@@ -32,6 +32,8 @@ class Order(msgspec.Struct, array_like=True, gc=False):
     reason: str
     accepted_mono_ns: int
     finished_wall_ns: int
+    accepted: bool = False
+    """The exchange has had it, so that its client was told, or may have been; never taken back."""
 
     @property
     def open(self) -> bool:
@@ -213,6 +215,8 @@ class State:
         """Give an order a status; a terminal one is final and puts it into the outbox."""
         if order_id and not order.order_id:
             order.order_id = order_id
+        if status not in {"rejected", "pending_new"}:
+            order.accepted = True
         if order.status in ev.TERMINAL:
             return
         order.status = status
@@ -252,6 +256,7 @@ class State:
         order = self.orders.get(event.cl_ord_id)
         if order is None:
             return
+        order.accepted = True
         order.cum_quantity += event.quantity
         if order.cum_quantity >= order.quantity:
             self._settle(order, "filled", "", event.order_id)

@@ -71,6 +71,8 @@ def metrics(engine: Engine) -> dict[str, float]:
     if engine.lead is not None:
         counters = msgspec.to_builtins(engine.lead.desk.counters)
         values |= {f"engine_orders_{name}_total": value for name, value in counters.items()}
+        for name, part in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+            values[f"engine_order_path_ns_{name}"] = engine.lead.desk.path_ns(part)
         committer = engine.lead.committer
         values["engine_commit_batches_total"] = committer.batches
         values["engine_commit_syncs_total"] = committer.syncs

@@ -137,6 +137,26 @@ class Exchange:
             if self.leaves(name)
         ]
 
+    async def all_orders(self) -> list[decide.ExchangeOrder]:
+        """Give every order in its present state."""
+        return [
+            decide.ExchangeOrder(
+                f"O{name}", name, one.symbol, one.side, one.quantity, self.status(name), one.price or 0
+            )
+            for name, one in self.orders.items()
+        ]
+
+    def status(self, cl_ord_id: str) -> str:
+        """Return what has become of an order."""
+        if cl_ord_id in self.canceled:
+            return "canceled"
+        return "new" if self.leaves(cl_ord_id) else "filled"
+
+    def forget(self) -> None:
+        """Lose the router's disk: the log of what came in and the FIX store."""
+        self.log.clear()
+        self.store.clear()
+
 
 class Member:
     """The exchange's member interface over the simulated exchange."""
@@ -154,8 +174,7 @@ class Member:
 
     async def orders(self, *, only_open: bool) -> list[decide.ExchangeOrder]:
         """Give the open orders."""
-        assert only_open
-        return await self.exchange.open_orders()
+        return await (self.exchange.open_orders() if only_open else self.exchange.all_orders())
 
 
 class Risk:
@@ -234,6 +253,10 @@ class World:
         if earlier and number % 3 == 0:
             self.desk.cancel(earlier)
 
+    def hear(self, outcome: Outcome, *, again: Outcome) -> None:
+        """Hear an answer for the second time."""
+        assert outcome == again
+
     def append(self, first: int, last: int, data: bytes) -> None:
         """Be the standby: write, apply, answer."""
         assert first == self.standby.seq + 1
@@ -272,23 +295,23 @@ class World:
         self.exchange.live = None
         self.desk.halt("router lost")
 
-    def lead(self, state: State, log: journal.Journal) -> Desk:
+    def lead(self, state: State, log: journal.Journal, *, deep: bool = False) -> Desk:
         """Lead from a state as epoch 2 and recover by the engine's own code."""
         committer, desk = self.primary(state, log, 2)
         desk.halt("recovering")
         self.exchange.epoch = 2
-        self.recover(committer, desk)
+        self.recover(committer, desk, deep=deep)
         return desk
 
-    def recover(self, committer: Committer, desk: Desk) -> None:
+    def recover(self, committer: Committer, desk: Desk, *, deep: bool = False) -> None:
         """Bind the router, take its replay up, recover."""
         log = self.exchange.log
         for number in range(desk.state.router_seq, len(log)):
             desk.inbound(wire.Inbound(number + 1, True, log[number]))
         self.exchange.live = desk.inbound
-        asyncio.run(self.recovery(committer, desk))
+        asyncio.run(self.recovery(committer, desk, deep=deep))
 
-    async def recovery(self, committer: Committer, desk: Desk) -> None:
+    async def recovery(self, committer: Committer, desk: Desk, *, deep: bool) -> None:
         """Run the recovery while everything else goes on in any order."""
 
         async def no_history() -> History:
@@ -302,11 +325,12 @@ class World:
             emit=lambda *_, **__: 0,
             history=no_history,
         )
-        work = asyncio.ensure_future(recovery.run(deep=False, thorough=True))
+        work = asyncio.ensure_future(recovery.run(deep=deep, thorough=True))
         while not work.done():
             self.step()
             await asyncio.sleep(0)
         work.result()
+        desk.resume()
         while self.step():
             pass
         committer.flush()
@@ -317,9 +341,12 @@ def judge(world: World, desk: Desk, *, epoch: int = 2) -> None:
     state, exchange = desk.state, world.exchange
     for client_order_id, outcome in world.told.items():
         if outcome.reason:
-            assert outcome.reason == "not trading: router lost"
+            assert outcome.reason in {"not trading: router lost", "not sent before failure"}
             continue
         assert state.by_client.get(client_order_id) == outcome.cl_ord_id, "an accepted order was lost"
+        assert state.orders[outcome.cl_ord_id].accepted, "an acknowledged order is not called accepted"
+    for order in state.orders.values():
+        assert order.accepted == (order.cl_ord_id in exchange.orders), "accepted is what the exchange took"
     assert {one.exec_id for one in state.executions} == {one.exec_id for one in exchange.executions}
     assert len(state.executions) == len(exchange.executions), "an execution was booked twice"
     assert set(exchange.orders) <= set(state.orders), "the exchange has an order that the firm forgot"
@@ -377,6 +404,31 @@ def test_restart_at_every_delivery(tmp_path: Path, seed: int) -> None:
             state.apply(record)
         log = journal.Journal(tmp_path / str(at) / "a", last_seq=state.seq)
         judge(world, world.lead(state, log))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_disks_lost_at_every_delivery(tmp_path: Path, seed: int) -> None:
+    """Both engines' and the router's disks lost: the exchange alone gives back what clients were told.
+
+    A client that asks again gets its first outcome, and no second order goes out.
+    """
+    for at in range(steps_of(tmp_path / "whole", seed)):
+        world = World(tmp_path / str(at), seed)
+        for _ in range(at):
+            world.step()
+        world.kill()
+        while world.queues["fix"]:
+            world.queues["fix"].popleft()()
+        world.exchange.forget()
+        desk = world.lead(State(), journal.Journal(tmp_path / str(at) / "cold", last_seq=0), deep=True)
+        judge(world, desk)
+        first, orders = dict(world.told), len(world.exchange.orders)
+        for name, outcome in first.items():
+            if not outcome.reason:
+                desk.place(NewOrder("ALFA", "buy", 1, PRICE, name), reply=partial(world.hear, again=outcome))
+        while world.step():
+            pass
+        assert len(world.exchange.orders) == orders
 
 
 @pytest.mark.parametrize("seed", range(4))

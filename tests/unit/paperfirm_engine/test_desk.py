@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from paperfirm import wire
+from paperfirm.engine import events as ev
 from paperfirm.engine.commit import Committer
 from paperfirm.engine.desk import Desk, NewOrder, Outcome
-from paperfirm.engine.journal import Journal
-from paperfirm.engine.state import State
+from paperfirm.engine.journal import Journal, read
+from paperfirm.engine.state import State, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,12 @@ class Bench:
         while self.todo:
             self.todo.pop(0)()
 
+    def acknowledge(self, cl_ord_id: str, status: str = "0", text: str = "") -> None:
+        """Be the exchange: say what has become of the order."""
+        names = (status, status, cl_ord_id, "", "" if status == "8" else "O1", "", "")
+        report = wire.Report("execution", *names, "ALFA", "buy", 10, 1_000_000, 0, 0, 0, 10, text)
+        self.desk.inbound(wire.Inbound(self.state.router_seq + 1, late=False, report=report))
+
     def place(self, order: NewOrder = ORDER) -> str:
         """Place with our ear open."""
         return self.desk.place(order, reply=self.told.append)
@@ -59,13 +66,64 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.mark.parametrize("risk_first", [True, False])
 def test_sent_when_durable_and_approved(bench: Bench, risk_first: bool) -> None:
-    """Neither approval nor durability alone sends an order or answers its client; both do, in any order."""
+    """Neither approval nor durability alone sends an order; both do, in any order.
+
+    The client is answered when the exchange has acknowledged the order, and that is durable.
+    """
     cl_ord_id = bench.place()
     steps = [lambda: bench.desk.approved(cl_ord_id), bench.turn]
     for step in steps if risk_first else reversed(steps):
         assert (bench.router, bench.told) == ([], [])
         step()
     assert bench.router == [wire.Send(cl_ord_id, "ALFA", "buy", 10, 1_000_000, "day")]
+    bench.acknowledge(cl_ord_id)
+    assert bench.told == []
+    assert cl_ord_id.endswith("-mine")
+    bench.turn()
+    assert bench.told == [Outcome("mine", cl_ord_id)]
+    assert bench.state.orders[cl_ord_id].accepted
+
+
+def test_what_the_exchange_rejects_is_rejected_for_good(bench: Bench) -> None:
+    """The exchange's reject is the client's answer, now and when it asks again; it never was accepted."""
+    cl_ord_id = bench.place()
+    bench.desk.approved(cl_ord_id)
+    bench.turn()
+    bench.acknowledge(cl_ord_id, "8", "market closed")
+    bench.turn()
+    bench.place()
+    bench.turn()
+    assert bench.told == [Outcome("mine", "", "market closed")] * 2
+    assert not bench.state.orders[cl_ord_id].accepted
+
+
+def test_accepted_is_never_taken_back(bench: Bench) -> None:
+    """An order rejected after it was acknowledged stays one that the client was promised, after replay too."""
+    cl_ord_id = bench.place()
+    bench.desk.approved(cl_ord_id)
+    bench.turn()
+    bench.acknowledge(cl_ord_id)
+    bench.acknowledge(cl_ord_id, "8")
+    bench.turn()
+    replayed = State()
+    for record, _ in read(bench.committer.journal.folder, after=0):
+        replayed.apply(record)
+    for order in (bench.state.orders[cl_ord_id], load(replayed.dump()).orders[cl_ord_id]):
+        assert (order.status, order.accepted) == ("rejected", True)
+
+
+def test_recovery_answers_what_was_unknown(bench: Bench) -> None:
+    """An order in flight when trading halts is answered only when its fate is known, to whoever asks last."""
+    cl_ord_id = bench.place()
+    bench.desk.approved(cl_ord_id)
+    bench.turn()
+    bench.desk.halt("router lost")
+    bench.place()
+    bench.turn()
+    assert bench.told == []
+    bench.committer.submit(ev.OrderUpdated(0, cl_ord_id, "O1", "new", ""))
+    bench.desk.resume()
+    bench.turn()
     assert bench.told == [Outcome("mine", cl_ord_id)]
 
 
@@ -79,6 +137,7 @@ def test_a_refusal_is_remembered(bench: Bench) -> None:
     assert bench.told == [Outcome("mine", "", "risk: too much")] * 2
     assert bench.router == []
     assert bench.state.orders[cl_ord_id].status == "rejected"
+    assert not bench.state.orders[cl_ord_id].accepted
     assert not bench.state.open_orders
 
 
@@ -90,6 +149,8 @@ def test_a_repetition_makes_no_second_order(bench: Bench) -> None:
     cl_ord_id = bench.place()
     assert bench.place() == ""
     bench.desk.approved(cl_ord_id)
+    bench.turn()
+    bench.acknowledge(cl_ord_id)
     bench.turn()
     bench.place()
     bench.turn()
