@@ -1,1 +1,1 @@
-"""A reference trading firm in real processes, built to recover: the system that Blackstart breaks by default."""
+"""A reference trading firm in real processes, built to recover: what Blackstart breaks by default."""

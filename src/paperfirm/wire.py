@@ -158,6 +158,16 @@ class Booked(Frame, frozen=True):
     price: int
 
 
+class Adopted(Frame, frozen=True):
+    """Engine to risk: this order is at the exchange, allowed or not; reserve it. Known ids are ignored."""
+
+    id: str
+    symbol: str
+    side: Side
+    quantity: int
+    price: int
+
+
 class Closed(Frame, frozen=True):
     """Engine to risk: what is left of this order no longer counts. Unknown ids are ignored."""
 
@@ -171,8 +181,14 @@ class Mark(Frame, frozen=True):
     price: int
 
 
+class AskUsage(Frame, frozen=True):
+    """Engine to risk: what is used of the limits now? The answer is a `Usage` with this `request`, from 1."""
+
+    request: int
+
+
 class Usage(Frame, frozen=True):
-    """Risk to engine: after `Snapshot` and then, if changed, at most 5/s.
+    """Risk to engine: after `Snapshot`, and at each `AskUsage`, with what risk knows at `mono_ns`.
 
     `position` holds |position incl. open orders|.
     """
@@ -181,6 +197,8 @@ class Usage(Frame, frozen=True):
     gross_notional: int
     concentration_pct: float
     breaches: list[str]
+    mono_ns: int
+    request: int = 0
 
 
 # --- engine <-> router ----------------------------------------------------------------------------
@@ -373,8 +391,10 @@ Message = (
     | Approve
     | Refuse
     | Booked
+    | Adopted
     | Closed
     | Mark
+    | AskUsage
     | Usage
     | Bind
     | BindRefused

@@ -143,7 +143,8 @@ class Desk:
     def place(self, order: NewOrder, *, origin: ev.Origin = "client", reply: Reply | None = None) -> str:
         """Take an order in; the outcome comes through `reply`, once, and only when it is durable.
 
-        To a client it is the exchange's answer, to the strategy that the order was sent. Returns the ClOrdID it will have if it is accepted, empty if it was answered otherwise.
+        To a client it is the exchange's answer, to the strategy that the order was sent.
+        Returns the ClOrdID it will have if it is accepted, empty if it was answered otherwise.
         """
         if order.client_order_id and self._repeated(order.client_order_id, reply):
             return ""
@@ -342,12 +343,22 @@ class Desk:
             return lambda: self._booked(event)
         if isinstance(event, ev.Busted):
             return lambda: self._bust(event)
-        if isinstance(event, ev.OrderUpdated | ev.OrderClosed | ev.OrderAdopted):
+        if isinstance(event, ev.OrderAdopted):
+            return lambda: self._adopted(event)
+        if isinstance(event, ev.OrderUpdated | ev.OrderClosed):
             return lambda: self._changed(event.cl_ord_id)
         return None
 
     def _booked(self, event: ev.Executed) -> None:
         self._to_risk(wire.Booked(event.cl_ord_id, event.symbol, event.side, event.quantity, event.price))
+        self._changed(event.cl_ord_id)
+
+    def _adopted(self, event: ev.OrderAdopted) -> None:
+        """Count an order against the limits that risk was never asked about."""
+        order = self.state.orders[event.cl_ord_id]
+        price = order.price if order.price is not None else self.reference.get(order.symbol, 0)
+        leaves = order.quantity if order.status != "rejected" else 0
+        self._to_risk(wire.Adopted(order.cl_ord_id, order.symbol, order.side, leaves, price))
         self._changed(event.cl_ord_id)
 
     def _bust(self, event: ev.Busted) -> None:

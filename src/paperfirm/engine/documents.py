@@ -28,13 +28,13 @@ def positions(state: State, mono_ns: int) -> dict[str, Any]:
         }
         for one in state.positions.values()
     ]
-    return {"mono_ns": mono_ns, "epoch": state.epoch, "positions": rows}
+    return {"mono_ns": mono_ns, "seq": state.seq, "epoch": state.epoch, "positions": rows}
 
 
 def orders(state: State, mono_ns: int, *, everything: bool) -> dict[str, Any]:
     """`/state/orders`: the open ones, or all."""
     chosen: Iterable[Order] = state.orders.values() if everything else state.open_orders.values()
-    return {"mono_ns": mono_ns, "orders": [_order(one) for one in chosen]}
+    return {"mono_ns": mono_ns, "seq": state.seq, "orders": [_order(one) for one in chosen]}
 
 
 def _order(one: Order) -> dict[str, Any]:

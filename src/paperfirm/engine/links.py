@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from paperfirm import wire
 from paperfirm.engine import events as ev
 from paperfirm.engine.errors import EngineError
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from paperfirm.engine.state import Order, State
 
     Emit = Callable[..., int]
+
+
+USAGE_LIMIT_S = 0.5
 
 
 class Peer:
@@ -185,6 +190,13 @@ class RouterPeer(Peer):
         return set(await question)
 
 
+class Used(msgspec.Struct, frozen=True):
+    """What risk says is used; `seq` is the journal record up to which it had been told of everything."""
+
+    usage: wire.Usage
+    seq: int
+
+
 class RiskPeer(Peer):
     """Gives risk a snapshot at each connection; `up` once risk has answered it."""
 
@@ -200,7 +212,8 @@ class RiskPeer(Peer):
         on_change: Callable[[], None],
     ) -> None:
         super().__init__("risk", port, emit=emit, clock=clock)
-        self.usage: wire.Usage | None = None
+        self._asked: dict[int, tuple[int, asyncio.Future[Used]]] = {}
+        self._request = 0
         self._engine = engine
         self._desk = desk
         self._committer = committer
@@ -225,14 +238,45 @@ class RiskPeer(Peer):
         elif isinstance(message, wire.Refuse):
             self._desk.refused(message.id, message.reason)
         elif isinstance(message, wire.Usage):
-            self.usage = message
+            self._answered(message)
             if not self.up:
                 self.mark(up=True)
                 self._on_change()
 
+    async def usage(self) -> Used:
+        """Ask risk what is used now, once it has been told of everything durable so far.
+
+        Raises EngineError when there is no risk or it does not answer in time.
+        """
+        if not self.up:
+            raise EngineError("risk is not there; it is being started")
+        answer: asyncio.Future[Used] = asyncio.get_running_loop().create_future()
+        self._request = request = self._request + 1
+        self._committer.then(lambda: self._put(request, answer))
+        try:
+            async with asyncio.timeout(USAGE_LIMIT_S):
+                return await answer
+        except TimeoutError as error:
+            raise EngineError(f"risk did not say within {USAGE_LIMIT_S} s what is used; ask again") from error
+        finally:
+            self._asked.pop(request, None)
+
+    def _put(self, request: int, answer: asyncio.Future[Used]) -> None:
+        self._asked[request] = (self._desk.state.seq, answer)
+        self.send(wire.AskUsage(request))
+
+    def _answered(self, usage: wire.Usage) -> None:
+        seq, answer = self._asked.pop(usage.request, (0, None))
+        if answer is not None and not answer.done():
+            answer.set_result(Used(usage, seq))
+
     def closed(self, reason: str) -> None:
         """No risk, no new orders."""
         super().closed(reason)
+        for _, answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(EngineError(f"risk lost: {reason}"))
+        self._asked.clear()
         self._on_change()
 
 

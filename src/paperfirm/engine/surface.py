@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from paperfirm.engine import documents
+from paperfirm.engine.errors import EngineError
 from paperfirm.http import Request, Response, Router, common_routes, json, problem, render_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from paperfirm.engine.engine import Engine
     from paperfirm.engine.lead import Lead
@@ -39,14 +41,17 @@ def not_ready(engine: Engine) -> str | None:
 
 def _when_primary(
     engine: Engine, document: Callable[[Engine, Lead, Request], Any]
-) -> Callable[[Request], Response]:
-    def answer(request: Request) -> Response:
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
         if engine.lead is None:
             return problem(
                 503, f"{engine.name} is not primary", "ask the supervisor: it forwards to the primary"
             )
         try:
-            return json(document(engine, engine.lead, request))
+            found = document(engine, engine.lead, request)
+            return json(await found if inspect.isawaitable(found) else found)
+        except EngineError as error:
+            return problem(503, str(error), "ask again")
         except ValueError as error:
             return problem(400, str(error), "query parameters are whole numbers")
 
@@ -100,25 +105,24 @@ def _executions(engine: Engine, _lead: Lead, request: Request) -> Any:
     )
 
 
-def _risk(engine: Engine, lead: Lead, _request: Request) -> Any:
-    usage = lead.risk.usage
-    document: dict[str, Any] = {
+async def _risk(engine: Engine, lead: Lead, _request: Request) -> Any:
+    used = await lead.risk.usage()
+    return {
+        "mono_ns": used.usage.mono_ns,
+        "seq": used.seq,
         "limits": msgspec.to_builtins(engine.firm.limits),
-        "usage": None,
-        "breaches": [],
+        "usage": {
+            "position": used.usage.position,
+            "gross_notional": used.usage.gross_notional,
+            "concentration_pct": used.usage.concentration_pct,
+        },
+        "breaches": used.usage.breaches,
     }
-    if usage is not None:
-        document["usage"] = {
-            "position": usage.position,
-            "gross_notional": usage.gross_notional,
-            "concentration_pct": usage.concentration_pct,
-        }
-        document["breaches"] = usage.breaches
-    return document
 
 
 def _pnl(engine: Engine, lead: Lead, _request: Request) -> Any:
-    return documents.profit(engine.store.state, lead.desk.reference)
+    stamp = {"mono_ns": engine.clock[0](), "seq": engine.store.state.seq}
+    return stamp | documents.profit(engine.store.state, lead.desk.reference)
 
 
 def _connectivity(engine: Engine, lead: Lead, _request: Request) -> Any:

@@ -9,7 +9,7 @@ from paperfirm.http import common_routes, json, render_metrics, serve
 from paperfirm.risk.service import RiskService
 from paperfirm.supervisor.component import Context, run_component
 
-PUBLISH_S = 0.2
+WATCH_S = 0.2
 
 
 async def main(context: Context) -> None:
@@ -22,9 +22,9 @@ async def main(context: Context) -> None:
     web = await serve(ports.http, routes)
     context.events.emit("ready")
     while not context.stop.is_set():
-        service.publish()
+        service.watch()
         try:
-            async with asyncio.timeout(PUBLISH_S):
+            async with asyncio.timeout(WATCH_S):
                 await context.stop.wait()
         except TimeoutError:
             continue

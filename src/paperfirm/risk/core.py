@@ -80,7 +80,10 @@ class RiskBook:
         return reason
 
     def booked(self, order_id: str, symbol: str, side: str, quantity: int, price: int) -> None:
-        """Move filled quantity from the order to the position; a negative quantity takes a fill back."""
+        """Move filled quantity from the order to the position; a negative quantity takes a fill back.
+
+        An order that is still open is open again by what was taken back.
+        """
         exposure = self._at(symbol)
         before = exposure.notional()
         exposure.quantity += quantity if side == "buy" else -quantity
@@ -92,7 +95,15 @@ class RiskBook:
             self._add(exposure, order.side, -filled)
             if order.leaves == 0:
                 del self._open[order_id]
+        elif order is not None:
+            order.leaves -= quantity
+            self._add(exposure, order.side, -quantity)
         self._gross += exposure.notional() - before
+
+    def adopt(self, order_id: str, symbol: str, side: str, quantity: int, price: int) -> None:
+        """Reserve room for an order that is at the exchange whatever the limits say."""
+        if order_id not in self._open and quantity > 0:
+            self._reserve(order_id, symbol, side, quantity, price)
 
     def close(self, order_id: str) -> None:
         """Give back what an order still reserves; unknown ids are ignored."""

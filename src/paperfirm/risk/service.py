@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from paperfirm.risk.core import RiskBook
-from paperfirm.wire import Approve, Booked, Check, Closed, Mark, Refuse, Snapshot, Usage
+from paperfirm.wire import Adopted, Approve, AskUsage, Booked, Check, Closed, Mark, Refuse, Snapshot, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,14 +31,14 @@ class Counters(msgspec.Struct):
 class RiskService:
     """Serves the engine with the highest epoch; `emit` writes to the event log."""
 
-    def __init__(self, limits: Limits, emit: Emit) -> None:
+    def __init__(self, limits: Limits, emit: Emit, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._limits = limits
         self._emit = emit
+        self._mono = clock
         self.book = RiskBook(limits)
         self.epoch = 0
         self.counters = Counters()
         self._served: Link | None = None
-        self._last_usage: Usage | None = None
         self._breaches: list[str] = []
 
     @property
@@ -58,6 +59,10 @@ class RiskService:
             self.book.booked(message.id, message.symbol, message.side, message.quantity, message.price)
         elif isinstance(message, Closed):
             self.book.close(message.id)
+        elif isinstance(message, Adopted):
+            self.book.adopt(message.id, message.symbol, message.side, message.quantity, message.price)
+        elif isinstance(message, AskUsage):
+            link.send(self._usage(message.request))
         elif isinstance(message, Mark):
             self.book.mark(message.symbol, message.price)
 
@@ -66,18 +71,15 @@ class RiskService:
         if link is self._served:
             self._served = None
 
-    def publish(self) -> None:
-        """Send the usage if it changed and report new breaches; called five times a second."""
+    def watch(self) -> None:
+        """Report new breaches; called five times a second."""
         if self._served is None:
             return
-        usage = self._usage()
-        if usage != self._last_usage:
-            self._last_usage = usage
-            self._served.send(usage)
-        for breach in usage.breaches:
+        breaches = self.book.breaches()
+        for breach in breaches:
             if breach.split(":")[0] not in {known.split(":")[0] for known in self._breaches}:
                 self._emit("limit_breached", breach=breach)
-        self._breaches = usage.breaches
+        self._breaches = breaches
 
     def _take_over(self, link: Link, snapshot: Snapshot) -> None:
         if snapshot.epoch < self.epoch:
@@ -89,8 +91,7 @@ class RiskService:
         self._served = link
         self.counters.snapshots += 1
         self.book.load(snapshot.holdings, snapshot.orders)
-        self._last_usage = self._usage()
-        link.send(self._last_usage)
+        link.send(self._usage(0))
 
     def _check(self, link: Link, check: Check) -> None:
         reason = self.book.check(check.id, check.symbol, check.side, check.quantity, check.price)
@@ -104,8 +105,9 @@ class RiskService:
         self.counters.refused += 1
         link.send(Refuse(order_id, reason))
 
-    def _usage(self) -> Usage:
+    def _usage(self, request: int) -> Usage:
         book = self.book
+        share = round(book.concentration_pct(), 6)
         return Usage(
-            book.position_usage(), book.gross_notional, round(book.concentration_pct(), 6), book.breaches()
+            book.position_usage(), book.gross_notional, share, book.breaches(), self._mono(), request
         )

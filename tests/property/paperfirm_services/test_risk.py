@@ -58,6 +58,14 @@ class Naive:
             order[2] -= min(quantity, order[2])
             if order[2] == 0:
                 del self.orders[order_id]
+        elif order:
+            order[2] -= quantity
+
+    def adopt(self, order_id: str, symbol: str, side: str, quantity: int, price: int) -> None:
+        """Take an order up without asking."""
+        if order_id not in self.orders:
+            self.orders[order_id] = [symbol, side, quantity]
+            self.price[symbol] = self.price[symbol] or price
 
     def close(self, order_id: str) -> None:
         """Forget an order."""
@@ -73,6 +81,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("check"), ids, symbols, sides, quantities, prices),
         st.tuples(st.just("booked"), ids, symbols, sides, st.integers(-20, 40).filter(bool), prices),
+        st.tuples(st.just("adopt"), ids, symbols, sides, quantities, prices),
         st.tuples(st.just("close"), ids, symbols, sides, quantities, prices),
         st.tuples(st.just("mark"), ids, symbols, sides, quantities, prices),
     ),
@@ -94,6 +103,9 @@ def test_incremental_limits_equal_recomputed_ones(steps: list[tuple[Any, ...]]) 
             symbol_, side_ = (known[0], known[1]) if known else (symbol, side)
             book.booked(order_id, symbol_, side_, quantity, price)
             naive.booked(order_id, symbol_, side_, quantity, price)
+        elif kind == "adopt":
+            book.adopt(order_id, symbol, side, quantity, price)
+            naive.adopt(order_id, symbol, side, quantity, price)
         elif kind == "close":
             book.close(order_id)
             naive.close(order_id)

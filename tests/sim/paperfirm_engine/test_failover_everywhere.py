@@ -4,19 +4,23 @@ import asyncio
 import random
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from paperfirm import wire
+from paperfirm.config import Limits
 from paperfirm.engine import decide, journal
 from paperfirm.engine import events as ev
 from paperfirm.engine.commit import Committer
 from paperfirm.engine.database import History
 from paperfirm.engine.desk import Desk, NewOrder, Outcome
+from paperfirm.engine.links import RiskPeer, snapshot
 from paperfirm.engine.member import ExchangePosition, ExecutionsPage
 from paperfirm.engine.recovery import Recovery, self_check
 from paperfirm.engine.state import State
+from paperfirm.risk.core import RiskBook
+from paperfirm.risk.service import RiskService
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
 ORDERS = 9
 PRICE = 1_000_000
+LIMITS = Limits(position={"*": 1_000_000}, gross_notional=10**15)
+REFUSALS = {"not trading: router lost", "not trading: risk lost", "not sent before failure"}
 
 
 class Exchange:
@@ -41,6 +47,7 @@ class Exchange:
         self.executions: list[decide.ExchangeExecution] = []
         self.live: Callable[[wire.Inbound], None] | None = None
         self.up = self.session_up = True
+        self.before_question: Callable[[], None] = lambda: None
 
     def take(self, epoch: int, message: wire.Message) -> None:
         """Take a frame of the engine of an epoch; frames of fenced engines are refused."""
@@ -117,7 +124,8 @@ class Exchange:
         self.take(self.epoch, message)
 
     async def known(self, cl_ord_ids: list[str]) -> set[str]:
-        """Say which ever reached us."""
+        """Say which ever reached us; the question comes after what was sent before it."""
+        self.before_question()
         return {one for one in cl_ord_ids if one in self.store}
 
     async def executions_page(self, since: int) -> ExecutionsPage:
@@ -177,13 +185,15 @@ class Member:
         return await (self.exchange.open_orders() if only_open else self.exchange.all_orders())
 
 
-class Risk:
-    """Approves everything."""
+class Wire:
+    """One end of a connection: what is sent is delivered later, in order."""
 
-    up = True
+    def __init__(self, deliver: Callable[[wire.Message], None]) -> None:
+        self.send = deliver
 
-    def refresh(self) -> None:
-        """Nothing to refresh."""
+    def close(self) -> None:
+        """Nobody listens any more."""
+        self.send = lambda _: None
 
 
 class World:
@@ -199,9 +209,22 @@ class World:
         self.told: dict[str, Outcome] = {}
         self.queues: dict[str, deque[Callable[[], None]]] = {
             name: deque()
-            for name in ("loop", "risk", "router", "replication", "appended", "inbound", "clients", "fix")
+            for name in (
+                "loop",
+                "risk",
+                "approvals",
+                "router",
+                "replication",
+                "appended",
+                "inbound",
+                "clients",
+                "fix",
+            )
         }
         self.state = State()
+        self.service = RiskService(LIMITS, lambda *_, **__: 0, clock=self.tick)
+        self.exchange.before_question = self.deliver_to_router
+        self.peer: RiskPeer
         self.committer, self.desk = self.primary(self.state, journal.Journal(folder / "a", last_seq=0), 1)
         self.committer.replicate = lambda first, last, data: self.put(
             "replication", lambda: self.append(first, last, data)
@@ -220,12 +243,22 @@ class World:
             state,
             committer,
             symbols=frozenset({"ALFA"}),
-            to_risk=lambda message: self.put("risk", lambda: self.risk(desk, message)),
+            to_risk=lambda message: peer.send(message),
             to_router=lambda message: self.put("router", lambda: self.exchange.take(epoch, message)),
             on_change=lambda _: None,
             clock=self.tick,
         )
+        peer = self.peer = RiskPeer(
+            0,
+            engine="x",
+            desk=desk,
+            committer=committer,
+            emit=lambda *_, **__: 0,
+            clock=self.tick,
+            on_change=lambda: None,
+        )
         committer.submit(ev.EpochStarted(epoch, "x"))
+        self.connect_risk(peer)
         desk.resume()
         desk.connected = True
         return committer, desk
@@ -239,10 +272,26 @@ class World:
         """Queue a delivery."""
         self.queues[queue].append(work)
 
-    def risk(self, desk: Desk, message: wire.Message) -> None:
-        """Approve."""
-        if isinstance(message, wire.Check):
-            self.put("risk", lambda: desk.approved(message.id))
+    def connect_risk(self, peer: RiskPeer) -> None:
+        """Join an engine and the risk manager, by the code of both."""
+        service = self.service
+        there: Any = Wire(lambda message: self.put("approvals", lambda: peer._message(here, message)))
+        here: Any = Wire(lambda message: self.put("risk", lambda: service.on_message(there, message)))
+        peer._opened(here)
+
+    def deliver_to_router(self) -> None:
+        """Deliver what is on its way to the router."""
+        while self.queues["router"]:
+            self.queues["router"].popleft()()
+
+    def lose_risk(self) -> None:
+        """End the risk manager; another one begins with nothing."""
+        for name in ("risk", "approvals", "clients"):
+            self.queues[name].clear()
+        self.peer.up = False
+        self.desk.halt("risk lost")
+        self.service = RiskService(LIMITS, lambda *_, **__: 0, clock=self.tick)
+        self.connect_risk(self.peer)
 
     def client(self, number: int) -> None:
         """Place an order, and sometimes cancel an earlier one."""
@@ -305,6 +354,8 @@ class World:
 
     def recover(self, committer: Committer, desk: Desk, *, deep: bool = False) -> None:
         """Bind the router, take its replay up, recover."""
+        while not self.peer.up:
+            assert self.step(), "risk never got its snapshot"
         log = self.exchange.log
         for number in range(desk.state.router_seq, len(log)):
             desk.inbound(wire.Inbound(number + 1, True, log[number]))
@@ -320,7 +371,7 @@ class World:
         recovery = Recovery(
             desk,
             self.exchange,  # type: ignore[arg-type]
-            Risk(),  # type: ignore[arg-type]
+            self.peer,
             Member(self.exchange),  # type: ignore[arg-type]
             emit=lambda *_, **__: 0,
             history=no_history,
@@ -341,7 +392,7 @@ def judge(world: World, desk: Desk, *, epoch: int = 2) -> None:
     state, exchange = desk.state, world.exchange
     for client_order_id, outcome in world.told.items():
         if outcome.reason:
-            assert outcome.reason in {"not trading: router lost", "not sent before failure"}
+            assert outcome.reason in REFUSALS
             continue
         assert state.by_client.get(client_order_id) == outcome.cl_ord_id, "an accepted order was lost"
         assert state.orders[outcome.cl_ord_id].accepted, "an acknowledged order is not called accepted"
@@ -358,6 +409,20 @@ def judge(world: World, desk: Desk, *, epoch: int = 2) -> None:
     assert not [order for order in state.open_orders.values() if order.status.startswith("pending")]
     assert self_check(state) == []
     assert state.epoch == epoch
+    assert used(world.service.book) == used(recomputed(state)), "risk counts something else"
+
+
+def used(book: RiskBook) -> tuple[dict[str, int], int]:
+    """Return what a risk book holds."""
+    return {symbol: n for symbol, n in book.position_usage().items() if n}, book.open_orders
+
+
+def recomputed(state: State) -> RiskBook:
+    """Build the risk book that an engine's state leads to."""
+    book = RiskBook(LIMITS)
+    whole = snapshot(state, "x", {})
+    book.load(whole.holdings, whole.orders)
+    return book
 
 
 def steps_of(folder: Path, seed: int) -> int:
@@ -442,6 +507,18 @@ def test_router_lost_at_every_delivery(tmp_path: Path, seed: int) -> None:
         for _ in range(at):
             world.step()
         world.lose_router()
+        world.recover(world.committer, world.desk)
+        judge(world, world.desk, epoch=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_risk_lost_at_every_delivery(tmp_path: Path, seed: int) -> None:
+    """The risk manager lost after any delivery: the next one counts exactly what the engine has open."""
+    for at in range(steps_of(tmp_path / "whole", seed)):
+        world = World(tmp_path / str(at), seed)
+        for _ in range(at):
+            world.step()
+        world.lose_risk()
         world.recover(world.committer, world.desk)
         judge(world, world.desk, epoch=1)
 

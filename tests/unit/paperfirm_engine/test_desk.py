@@ -98,7 +98,7 @@ def test_what_the_exchange_rejects_is_rejected_for_good(bench: Bench) -> None:
 
 
 def test_accepted_is_never_taken_back(bench: Bench) -> None:
-    """An order rejected after it was acknowledged stays one that the client was promised, after replay too."""
+    """An order rejected after it was acknowledged stays one that was promised, after replay too."""
     cl_ord_id = bench.place()
     bench.desk.approved(cl_ord_id)
     bench.turn()
