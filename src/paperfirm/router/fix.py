@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fixsession.clock import format_utc, parse_utc
+from fixsession.clock import format_utc
 from fixsession.message import Message
 from paperfirm.wire import TICK, Report
 
@@ -77,12 +77,6 @@ def cancel_request(cancel: Cancel, account: str, wall_ns: int) -> Message:
 def status_request(request: StatusRequest, account: str) -> Message:
     """Return the OrderStatusRequest (H)."""
     return Message.of("H", {11: request.cl_ord_id, 1: account, 55: request.symbol, 54: CODES[request.side]})
-
-
-def sending_time_ns(message: Message) -> int | None:
-    """Return when a message of ours was first sent (52), in Unix time; None where it does not say."""
-    text = message.get(52)
-    return parse_utc(text) if text else None
 
 
 def report(message: Message) -> Report | None:

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 SECOND_NS = 1_000_000_000
 LATE_NS = SECOND_NS
-"""An order older than this is not sent any more, neither for the first time nor again."""
+"""An order older than this is not sent any more."""
 PAUSE_NS = 800_000_000
 """A loop that stood still for longer cannot say how old the frames are that waited meanwhile."""
 BACKLOG_BYTES = 256 << 10
@@ -195,13 +195,11 @@ class Router:
         return paused
 
     def _may_resend(self, message: FixMessage) -> bool:
-        """Let only young orders be sent again.
+        """Let cancels be sent again, orders never: nothing may trade before the state is validated.
 
-        What is gap-filled instead the engine resolves by order status.
+        A resend would reach the exchange on logon, before that. The order's number is gap-filled instead, and the
+        engine learns by order status whether it had arrived the first time.
         """
-        if message.msg_type == "D":
-            sent_ns = fix.sending_time_ns(message)
-            return sent_ns is not None and self._now().wall_ns - sent_ns <= LATE_NS
         return message.msg_type == "F"
 
     def _carry_out(self, effects: list[Effect]) -> None:
