@@ -197,8 +197,8 @@ class Router:
     def _may_resend(self, message: FixMessage) -> bool:
         """Let cancels be sent again, orders never: nothing may trade before the state is validated.
 
-        A resend would reach the exchange on logon, before that. The order's number is gap-filled instead, and the
-        engine learns by order status whether it had arrived the first time.
+        A resend would reach the exchange on logon, before that. The order's number is gap-filled instead,
+        and the engine learns by order status whether it had arrived the first time.
         """
         return message.msg_type == "F"
 
