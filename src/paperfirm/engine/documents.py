@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from paperfirm.engine.links import FeedPeer
     from paperfirm.engine.state import Execution, Indicator, Order, State
@@ -136,6 +137,12 @@ def strategy(
                 {"symbol": symbol, "name": name, "value": value, "samples": one.samples if one else 0}
             )
     return {"initialised": initialised, "quoting": quoting, "indicators": rows}
+
+
+def last_written(folder: Path, mono: Callable[[], int], wall: Callable[[], int]) -> int | None:
+    """Return when any component last wrote to its event log (monotonic ns), by the files; None: never."""
+    newest = max((path.stat().st_mtime_ns for path in folder.glob("*.jsonl")), default=None)
+    return None if newest is None else mono() - max(wall() - newest, 0)
 
 
 def link(name: str, kind: str, *, connected: bool, since_mono_ns: int) -> dict[str, Any]:

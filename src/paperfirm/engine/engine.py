@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from typing import TYPE_CHECKING
 
 from paperfirm.engine.arbiter import Arbiter
@@ -245,6 +246,8 @@ class Engine:
         """Leave everything on the disk."""
         self.timers.stop()
         self.order_entry.close()
+        if self.lead is not None:
+            self.lead.committer.flush()  # clients were refused to the last
         self.store.checkpoint_now()
         self.store.close()
         if self._memory is not None:
@@ -262,5 +265,10 @@ def calm_memory() -> None:
 
 
 async def preload() -> None:
-    """Import the broker's client beside the rest of the start-up."""
+    """Import the broker's client beside the rest of the start-up.
+
+    It imports aiohttp, if that is there, for a websocket transport that nobody uses here: 0.2 s of every
+    recovery.
+    """
+    sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type]
     await load_client()

@@ -15,6 +15,7 @@ from paperfirm.engine.errors import EngineError
 from paperfirm.engine.links import RiskPeer, RouterPeer
 from paperfirm.engine.member import Member
 from paperfirm.engine.outbox import Outbox
+from paperfirm.engine.recorderwatch import RecorderWatch
 from paperfirm.engine.recovery import Recovery
 from paperfirm.engine.replication import Primary
 from paperfirm.engine.strategy import MarketMaker
@@ -88,6 +89,7 @@ class Lead:
             emit=self._emit,
             timeout_s=firm.engine.standby_timeout_ms / 1000,
         )
+        self.recorder = RecorderWatch(firm.ports["recorder"].http, store.state, emit=self._emit, clock=mono)
         self.outbox = Outbox(self.committer, firm.nats, emit=self._emit, clock=mono)
 
     # --- the term ---
@@ -105,7 +107,8 @@ class Lead:
             self.maker.on_top(top)
         await self.replication.open(engine.ports.replication)
         self._start_timers()
-        self._tasks = [asyncio.ensure_future(one) for one in (self._keep_trading(), self.outbox.run())]
+        work = (self._keep_trading(), self.outbox.run(), self.recorder.run())
+        self._tasks = [asyncio.ensure_future(one) for one in work]
         stop = asyncio.ensure_future(engine.stop.wait())
         ends: list[asyncio.Future[Any]] = [stop, self._over, *self._tasks]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

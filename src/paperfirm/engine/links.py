@@ -309,18 +309,22 @@ class FeedPeer(Peer):
     ) -> None:
         super().__init__("feed", port, emit=emit, clock=clock)
         self.tops: dict[str, wire.Top] = {}
+        self.renewed: set[str] = set()
+        """Symbols heard of on the present connection."""
         self.status = wire.FeedStatus(up=False, seq=0, mono_ns=0)
         self._engine = engine
         self._on_top = on_top
 
     def opened(self, link: Link) -> None:
         """Subscribe."""
+        self.renewed.clear()
         link.send(wire.Subscribe(self._engine))
 
     def message(self, message: wire.Message) -> None:
         """Take one frame of the feed."""
         if isinstance(message, wire.Top):
             self.tops[message.symbol] = message
+            self.renewed.add(message.symbol)
             self._on_top(message)
         elif isinstance(message, wire.FeedStatus):
             self.status = message

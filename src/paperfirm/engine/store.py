@@ -143,8 +143,15 @@ class Store:
     # --- checkpoints ---
 
     def checkpoint_now(self) -> None:
-        """Write a checkpoint in this process (clean stop)."""
+        """Write a checkpoint in this process (clean stop).
+
+        Raises EngineError when the journal would end before it: what is appended later would leave a hole.
+        """
         self.drop_child()
+        if self.journal.written != self.state.seq:
+            raise EngineError(
+                f"{self.folder}: journal ends at {self.journal.written}, not at {self.state.seq}: flush first"
+            )
         self.journal.sync()
         self._emit("checkpoint_started", seq=self.state.seq)
         self._write()

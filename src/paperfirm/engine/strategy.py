@@ -75,6 +75,10 @@ def quote(indicator: Indicator, top: Top, position: int, settings: StrategySetti
     )
 
 
+def _uncrossed(top: Top) -> bool:
+    return not (top.bid and top.ask) or top.bid < top.ask
+
+
 class MarketMaker:
     """Re-quotes each symbol in turn while its price is fresh; pulls everything when the feed is lost."""
 
@@ -99,6 +103,7 @@ class MarketMaker:
         self._journalled: dict[str, int] = {}
         self._next = 0
         self.quoting = False
+        self._interrupted = False
         self.indicators: dict[str, Indicator] = dict(desk.state.indicators)
 
     @property
@@ -139,7 +144,7 @@ class MarketMaker:
         fresh = self._fresh()
         if fresh != self.quoting:
             self._switch(fresh=fresh)
-        if not self._symbols or not self._desk.trading or not fresh:
+        if not self._symbols or not self._desk.trading or not self.quoting:
             return
         symbol = self._symbols[self._next % len(self._symbols)]
         self._next += 1
@@ -157,11 +162,32 @@ class MarketMaker:
         )
 
     def _switch(self, *, fresh: bool) -> None:
-        self.quoting = fresh
-        if fresh:
-            self._emit("quotes_resumed")
-        else:
+        """Pull the quotes, or quote again; after a loss of the feed alone only on what is valid again."""
+        if not fresh:
+            self.quoting = False
+            self._interrupted = self._desk.trading
             self._emit("quotes_pulled", pulled=self.pull())
+            return
+        if self._interrupted and not self.valid:
+            return
+        self.quoting = True
+        if self._interrupted:
+            self._emit("state_validated", what="market data", symbols=len(self._symbols))
+        self._interrupted = False
+        self._emit("quotes_resumed")
+
+    @property
+    def valid(self) -> bool:
+        """Whether each symbol was heard of on this connection, uncrossed, and its indicators are numbers."""
+        return all(
+            symbol in self._feed.renewed
+            and _uncrossed(self._feed.tops[symbol])
+            and (one := self.indicators.get(symbol)) is not None
+            and one.ema_mid > 0
+            and math.isfinite(one.volatility)
+            and abs(one.imbalance) <= 1
+            for symbol in self._symbols
+        )
 
     def pull(self) -> int:
         """Cancel all quotes; returns how many cancels went out."""

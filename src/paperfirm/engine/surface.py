@@ -135,6 +135,14 @@ def _connectivity(engine: Engine, lead: Lead, _request: Request) -> Any:
             "nats", "queue", connected=lead.outbox.connected, since_mono_ns=lead.outbox.since_mono_ns
         ),
     ]
+    rows.append(
+        documents.link(
+            "postgres",
+            "database",
+            connected=lead.recorder.connected,
+            since_mono_ns=lead.recorder.since_mono_ns,
+        )
+    )
     rows += [
         documents.link(peer.name, "internal", connected=peer.up, since_mono_ns=peer.since_mono_ns)
         for peer in (router, lead.risk, engine.feed)
@@ -165,7 +173,7 @@ def _strategy(engine: Engine, lead: Lead, _request: Request) -> Any:
 
 
 def _infrastructure(engine: Engine, _lead: Lead, _request: Request) -> Any:
-    firm = engine.firm
+    firm, folder = engine.firm, engine.events.path.parent
     return {
         "configuration": {"path": firm.configuration, "sha256": firm.sha256, "loaded": True},
         "timers": engine.timers.documents(),
@@ -173,8 +181,8 @@ def _infrastructure(engine: Engine, _lead: Lead, _request: Request) -> Any:
             {"component": engine.name, "name": "event loop", "heartbeat_mono_ns": engine.heartbeat_mono_ns}
         ],
         "logging": {
-            "path": str(engine.events.path),
-            "last_written_mono_ns": engine.events.last_written_mono_ns,
+            "path": str(folder),
+            "last_written_mono_ns": documents.last_written(folder, *engine.clock),
         },
         "metrics": {
             "url": f"http://127.0.0.1:{engine.ports.http}/metrics",

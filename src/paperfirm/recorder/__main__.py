@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 # at every restart.
 sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type]
 
+import asyncpg  # noqa: E402
 import msgspec  # noqa: E402
 
-from paperfirm.http import common_routes, json, render_metrics, serve  # noqa: E402
-from paperfirm.recorder.database import Database  # noqa: E402
+from paperfirm.http import common_routes, json, problem, render_metrics, serve  # noqa: E402
+from paperfirm.recorder.database import LOST, Database  # noqa: E402
 from paperfirm.recorder.stream import Stream  # noqa: E402
-from paperfirm.recorder.tables import decode  # noqa: E402
+from paperfirm.recorder.tables import decode, lookup  # noqa: E402
 from paperfirm.supervisor.component import Context, run_component  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from paperfirm.http import Request, Response
 
 
 class Progress(msgspec.Struct):
@@ -39,7 +43,9 @@ class Recorder:
 
     def __init__(self, stream: Stream, database: Database, emit: Callable[..., int]) -> None:
         self.stream, self.database = stream, database
+        database.on_connected = self.verify
         self._emit = emit
+        self._last: tuple[str, bytes] | None = None
         self.progress = Progress()
 
     async def run(self) -> None:
@@ -57,6 +63,7 @@ class Recorder:
             self._emit("message_refused", reason=reason)
         await self.database.store(batch)
         await self.stream.acknowledge(messages)
+        self._last = (messages[-1].subject, messages[-1].data)
         progress = self.progress
         progress.executions += len(batch.executions)
         progress.orders += len(batch.orders)
@@ -64,6 +71,21 @@ class Recorder:
         progress.batches += 1
         progress.lag -= len(messages)
         progress.stored_mono_ns = time.monotonic_ns()
+
+    async def verify(self, connection: Any) -> None:
+        """Before anything is written: what was acknowledged to the stream last must be in the tables.
+
+        If it is not (an older copy of the database, say), everything in the stream is stored once more.
+        """
+        last = self._last or await self.stream.last_acknowledged()
+        if last is None:
+            return
+        query, key = lookup(*last)
+        if await connection.fetchval(query, key):
+            self._emit("state_validated", what="database", upto=key)
+            return
+        self._emit("validation_failed", findings=[f"{key} was acknowledged and is not in the database"])
+        await self.stream.rewind()
 
     def trouble(self) -> str | None:
         """Return why nothing can be recorded now, or None."""
@@ -78,6 +100,7 @@ async def main(context: Context) -> None:
     recorder = Recorder(Stream(firm.nats, emit), Database(firm.postgres, emit), emit)
     routes = common_routes(recorder.trouble, lambda: metrics(recorder), component="recorder")
     routes.add("GET", "/state", lambda _: json(state(recorder)))
+    routes.add("GET", "/stored", lambda request: stored(recorder, request))
     web = await serve(firm.ports["recorder"].http, routes)
     emit("ready")
     work = asyncio.create_task(recorder.run())
@@ -125,7 +148,17 @@ def state(recorder: Recorder) -> dict[str, object]:
         "database": {"connected": database.connected, "since_mono_ns": database.since_ns},
         "queue": {"connected": queue.connected, "since_mono_ns": queue.since_ns},
         "progress": recorder.progress,
+        "pid": os.getpid(),
     }
+
+
+async def stored(recorder: Recorder, request: Request) -> Response:
+    """Return how many rows the tables hold, and whether the execution `exec_id` is among them."""
+    try:
+        found = await recorder.database.stored(request.query.get("exec_id", ""))
+    except (*LOST, asyncpg.PostgresError) as error:
+        return problem(503, f"{type(error).__name__}: {error}", "ask again when the database is back")
+    return json(found)
 
 
 if __name__ == "__main__":

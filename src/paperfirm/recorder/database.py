@@ -11,7 +11,7 @@ from paperfirm.recorder import tables
 from paperfirm.supervisor.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from paperfirm.recorder.tables import Batch
 
@@ -38,6 +38,8 @@ class Database:
         self._backoff = Backoff(first_s=0.02, longest_s=1.0, stable_s=1.0)
         self._was_connected = False
         self.since_ns = 0
+        self.on_connected: Callable[[Any], Awaitable[None]] | None = None
+        """Called with each new connection before anything is written through it."""
 
     @property
     def connected(self) -> bool:
@@ -58,6 +60,15 @@ class Database:
                 await self._lost(error)
             else:
                 return
+
+    async def stored(self, exec_id: str) -> dict[str, Any]:
+        """Count the rows on a connection of its own, beside the writing. Raises asyncpg's and OS errors."""
+        connection = await asyncpg.connect(self._url, timeout=2)
+        try:
+            row = await connection.fetchrow(tables.COUNT, exec_id, timeout=2)
+        finally:
+            connection.terminate()
+        return dict(row)
 
     async def connection(self) -> Any:
         """Return a live connection with the tables in place, however long that takes."""
@@ -84,12 +95,13 @@ class Database:
             async with connection.transaction():
                 await connection.execute(tables.SCHEMA_LOCK)
                 await connection.execute(tables.SCHEMA)
+            self.since_ns = self._emit("database_restored" if self._was_connected else "database_connected")
+            if self.on_connected is not None:
+                await self.on_connected(connection)
         except BaseException:
             connection.terminate()
             raise
         connection.add_termination_listener(self._terminated)
-        event = "database_restored" if self._was_connected else "database_connected"
-        self.since_ns = self._emit(event)
         self._was_connected = True
         self._backoff.reset()
         return connection

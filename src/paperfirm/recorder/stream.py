@@ -76,6 +76,32 @@ class Stream:
                 "acknowledgement_lost", reason=f"{type(error).__name__}: {error}", messages=len(messages)
             )
 
+    async def last_acknowledged(self) -> tuple[str, bytes] | None:
+        """Return subject and payload of the last message up to which all are acknowledged.
+
+        None if there is none or the broker does not say.
+        """
+        try:
+            async with asyncio.timeout(WAIT_S):
+                subscription = self._subscription or await self._subscribe()
+                sequence = (await subscription.consumer_info()).ack_floor.stream_seq
+                if not sequence or self._client is None:
+                    return None
+                message = await self._client.jetstream().get_msg(STREAM, sequence)
+        except BROKEN as error:
+            self._emit("queue_trouble", reason=f"{type(error).__name__}: {error}")
+            return None
+        return str(message.subject), message.data or b""
+
+    async def rewind(self) -> None:
+        """Have everything in the stream delivered again, from its beginning."""
+        try:
+            if self._client is not None:
+                await self._client.jetstream().delete_consumer(STREAM, DURABLE)
+        except BROKEN as error:
+            self._emit("queue_trouble", reason=f"{type(error).__name__}: {error}")
+        self._subscription = None
+
     async def close(self) -> None:
         """Close the connection; that is no loss."""
         self.link = Link()

@@ -42,8 +42,20 @@ select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
 on conflict do nothing
 """
 
+COUNT = """
+select (select count(*) from executions) as executions, (select count(*) from orders) as orders,
+       exists (select from executions where exec_id = $1) as has
+"""
+
 _execution = msgspec.msgpack.Decoder(ExecutionRow).decode
 _order = msgspec.msgpack.Decoder(OrderRow).decode
+
+
+def lookup(subject: str, payload: bytes) -> tuple[str, str]:
+    """Return the query that says whether a message is stored, and its argument."""
+    if subject == SUBJECT_ORDERS:
+        return "select exists (select from orders where cl_ord_id = $1)", _order(payload).cl_ord_id
+    return "select exists (select from executions where exec_id = $1)", _execution(payload).exec_id
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -42,6 +42,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """One of our own components, which calls `die_with_supervisor` itself."""
 
 
+def _environment() -> dict[str, str]:
+    """Return our own without what would have every restart compile all modules again."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, PARENT_VARIABLE: str(os.getpid())}
+
+
 class Child:
     """A component or server under the supervisor. `emit` writes events."""
 
@@ -95,7 +101,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+                env=_environment(),
                 process_group=0,  # Ctrl-C in a terminal is for the supervisor, which then stops in order
                 preexec_fn=self._before_exec(),  # noqa: PLW1509 - no threads here
             )

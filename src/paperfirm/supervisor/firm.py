@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from paperfirm.config import ENGINES
+from paperfirm.config import COMPONENTS, ENGINES
 from paperfirm.http import HttpError, fetch
 from paperfirm.supervisor.arbiter import Arbiter
 from paperfirm.supervisor.child import Child
@@ -40,6 +41,7 @@ class Supervised:
         self.arbiter = Arbiter(state / "epoch.json", self._holder_lives)
         self._holder_pid: int | None = None
         self._changed = asyncio.Event()
+        self.scrapes, self.scrape_failures = Counter[str](), Counter[str]()
 
     @property
     def primary(self) -> str | None:
@@ -94,6 +96,19 @@ class Supervised:
     async def beat(self) -> None:
         """Update every child's heartbeat."""
         await asyncio.gather(*(child.beat() for child in self.children.values()))
+
+    async def scrape(self) -> None:
+        """Fetch the metrics of every component of ours that runs, and count it."""
+        names = [name for name in COMPONENTS if self.children[name].state == "running"]
+        for name, fetched in zip(names, await asyncio.gather(*map(self._scraped, names)), strict=True):
+            (self.scrapes if fetched else self.scrape_failures)[name] += 1
+
+    async def _scraped(self, name: str) -> bool:
+        try:
+            status, _ = await fetch(f"{self.url(name)}/metrics", limit_s=1.0)
+        except HttpError:
+            return False
+        return status == HTTPStatus.OK
 
     async def stop(self) -> None:
         """End everything in order: the standby before the primary, so that it does not take over.

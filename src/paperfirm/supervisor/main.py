@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 REFUSED = 1
 STARTING_POLL_S = 0.02
 POLL_S = 0.5
+SCRAPE_EVERY = 2
 
 
 def run(options: UpOptions) -> int:
@@ -157,9 +158,12 @@ async def _watch(supervised: Supervised, events: EventLog, stop: asyncio.Event) 
 
 
 async def _beat(supervised: Supervised) -> None:
+    """Look after every child's heartbeat, and fetch the metrics at every second look."""
     while True:
-        await asyncio.sleep(POLL_S)
-        await supervised.beat()
+        for _ in range(SCRAPE_EVERY):
+            await asyncio.sleep(POLL_S)
+            await supervised.beat()
+        await supervised.scrape()
 
 
 def _unfailing(events: EventLog) -> Callable[..., int]:

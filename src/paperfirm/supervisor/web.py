@@ -91,5 +91,7 @@ def metrics(supervised: Supervised) -> str:
     values: dict[str, float] = {"epoch": supervised.arbiter.tenure.epoch}
     for name, child in supervised.children.items():
         values[f'restarts_total{{component="{name}"}}'] = child.restarts
+        values[f'scrapes_total{{component="{name}"}}'] = supervised.scrapes[name]
+        values[f'scrape_failures_total{{component="{name}"}}'] = supervised.scrape_failures[name]
         values[f'up{{component="{name}"}}'] = float(child.state == "running")
     return render_metrics(values, prefix="paperfirm_supervisor")

@@ -243,7 +243,7 @@ class World:
             state,
             committer,
             symbols=frozenset({"ALFA"}),
-            to_risk=lambda message: peer.send(message),
+            to_risk=lambda message: peer.send(message),  # noqa: PLW0108 - made below
             to_router=lambda message: self.put("router", lambda: self.exchange.take(epoch, message)),
             on_change=lambda _: None,
             clock=self.tick,

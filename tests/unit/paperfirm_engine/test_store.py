@@ -191,3 +191,12 @@ def test_shared_memory_follows_and_heals(tmp_path: Path) -> None:
     memory.touch(set(), {healed[0]})
     assert healed[0].encode() not in path.read_bytes()
     memory.close()
+
+
+def test_no_checkpoint_ahead_of_the_journal(tmp_path: Path) -> None:
+    """A checkpoint that knows more than the journal is refused: the next record would leave a hole."""
+    store = open_store(tmp_path, Log())
+    write(store, 3)
+    store.state.apply(ev.Record(4, 1, 2, ev.ClientRefused("late", "stopping")))
+    with pytest.raises(EngineError, match="flush first"):
+        store.checkpoint_now()
