@@ -15,8 +15,8 @@ import sys
 import time
 
 from blackstart.engine.clocks import SystemClock
-from blackstart.faults import procs
 from blackstart.faults.death import Deathbed
+from blackstart.host import procs
 from blackstart.model.fault import ProcessRef
 
 LIMIT_MS = 0.3

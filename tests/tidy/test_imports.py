@@ -28,6 +28,7 @@ LAYERS = (
     {"errors", "model"},
     {"contracts"},
     {"history"},
+    {"host"},
     {"scenario", "check", "stats"},
     {"target", "faults"},
     {"engine"},

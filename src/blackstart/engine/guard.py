@@ -16,7 +16,7 @@ import msgspec
 import blackstart
 from blackstart.engine import journal
 from blackstart.errors import FaultError
-from blackstart.faults import procs
+from blackstart.host import procs
 from blackstart.model.record import Reverted
 
 if TYPE_CHECKING:

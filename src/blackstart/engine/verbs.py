@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from blackstart.faults import procs
+from blackstart.host import procs
 
 Outcome = tuple[bool | None, dict[str, Any]]
 """Was it verified (None: could not be compared), and the evidence."""

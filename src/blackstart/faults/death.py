@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
+import functools
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from blackstart.contracts import Clock, FaultContext, HasProcesses, Restartable
 from blackstart.errors import FaultError
-from blackstart.faults import procs
+from blackstart.host import refs
+from blackstart.host.death import DeathNotice
 from blackstart.model.fault import ProcessRef, Witness
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterable, Mapping
 
     from blackstart.model.manifest import Manifest
@@ -26,27 +28,24 @@ class Deathbed:
         self.noticed: dict[str, int] = {}
         self._clock = clock
         self._all = asyncio.Event()
-        self._handles: dict[str, int] = {}
-        try:
-            for name, process in processes.items():
-                self._handles[name] = _open(name, process)
-        except BaseException:
-            self.close()
-            raise
-        for name, handle in self._handles.items():
-            asyncio.get_running_loop().add_reader(handle, self._died, name)
+        self._notices: dict[str, DeathNotice] = {}
+        for name, process in processes.items():
+            try:
+                self._notices[name] = DeathNotice(process, clock, functools.partial(self._died, name))
+            except ProcessLookupError:
+                self.close()
+                where = f"{name} (pid {process.pid})"
+                raise FaultError("has ended before the fault", where=where) from None
 
-    def strike(self, number: signal.Signals) -> tuple[int, int]:
-        """Signal all of them, as close together as can be.
+    def strike(self, *numbers: signal.Signals) -> tuple[int, int]:
+        """Signal all of them, as close together as can be: one signal for all, or one for each in order.
 
         Returns the instants just before and just after.
         """
+        aimed = list(zip(self._notices.values(), itertools.cycle(numbers), strict=False))
         before = self._clock.now().mono_ns
-        for handle in self._handles.values():
-            try:
-                signal.pidfd_send_signal(handle, number)
-            except ProcessLookupError:
-                continue  # it ended by itself meanwhile; the witness will tell
+        for notice, number in aimed:
+            notice.signal(number)  # one that ended by itself meanwhile is the witness's to tell
         return before, self._clock.now().mono_ns
 
     async def gone(self, limit_s: float) -> bool:
@@ -60,30 +59,13 @@ class Deathbed:
 
     def close(self) -> None:
         """Let go of the handles; idempotent."""
-        for name in list(self._handles):
-            self._release(name)
+        for notice in self._notices.values():
+            notice.close()
 
-    def _died(self, name: str) -> None:
-        self.noticed[name] = self._clock.now().mono_ns
-        self._release(name)
+    def _died(self, name: str, mono_ns: int) -> None:
+        self.noticed[name] = mono_ns
         if len(self.noticed) == len(self.processes):
             self._all.set()
-
-    def _release(self, name: str) -> None:
-        handle = self._handles.pop(name)
-        asyncio.get_running_loop().remove_reader(handle)
-        os.close(handle)
-
-
-def _open(name: str, process: ProcessRef) -> int:
-    try:
-        handle = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        raise FaultError("has ended before the fault", where=f"{name} (pid {process.pid})") from None
-    if not procs.is_alive(process.pid, process.start_ticks):
-        os.close(handle)
-        raise FaultError("has ended before the fault", where=f"{name} (pid {process.pid})")
-    return handle
 
 
 async def find(ctx: FaultContext) -> dict[str, ProcessRef]:
@@ -122,7 +104,7 @@ def _evidence(bed: Deathbed, name: str, process: ProcessRef, t0_mono_ns: int) ->
         "pid": process.pid,
         "start_ticks": process.start_ticks,
         "noticed_after_ms": None if noticed is None else (noticed - t0_mono_ns) / 1e6,
-        "gone_from_proc": not procs.is_alive(process.pid, process.start_ticks),
+        "gone_from_proc": not refs.alive(process),
     }
 
 

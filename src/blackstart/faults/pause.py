@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.faults import death, procs
+from blackstart.faults import death
+from blackstart.host import procs
 from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
 
 if TYPE_CHECKING:

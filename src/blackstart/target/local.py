@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import functools
 import random
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import TargetError
+from blackstart.host import refs
+from blackstart.host.death import DeathNotice
 from blackstart.model.record import ProcessSeen
-from blackstart.target import http, ports, proc, reshape, streams
+from blackstart.target import http, ports, reshape, streams
 from blackstart.target.operator import Operator
 from blackstart.target.variables import expand, expand_all
 
@@ -49,7 +51,7 @@ class LocalTarget:
         self.operator = Operator(
             manifest, run_dir=self.run_dir, values=self.values, clock=clock, sink=sink, protect=protect
         )
-        self._deaths: dict[ProcessRef, tuple[int, asyncio.Event]] = {}
+        self._deaths: dict[ProcessRef, tuple[DeathNotice, asyncio.Event]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._connections: dict[str, http.Connection] = {}
 
@@ -73,9 +75,8 @@ class LocalTarget:
 
         Raises TargetError naming survivors.
         """
-        for descriptor, _ in self._deaths.values():
-            asyncio.get_running_loop().remove_reader(descriptor)
-            os.close(descriptor)
+        for notice, _ in self._deaths.values():
+            notice.close()
         self._deaths.clear()
         for connection in self._connections.values():
             connection.close()
@@ -90,7 +91,7 @@ class LocalTarget:
         if spec.process is not None:
             return self.operator.child(spec.process).ref
         pid = self._pid_of_file(component, spec) if spec.pid_file else await self._pid_of_url(component, spec)
-        found = proc.reference(pid)
+        found = refs.reference(pid)
         if found is None:
             raise TargetError(f"pid {pid} is not running", where=f"components.{component}")
         return found
@@ -98,19 +99,18 @@ class LocalTarget:
     async def watch(self, component: str) -> ProcessRef:
         """Have the kernel tell the death of the component's present process (pidfd).
 
-        Rrecorded as ProcessSeen exited.
+        Recorded as ProcessSeen exited.
 
         Processes started here are watched anyway. Raises TargetError when there is no process.
         """
         ref = await self.process(component)
         if ref in self._deaths or self.operator.owns(ref):
             return ref
-        descriptor = os.pidfd_open(ref.pid)
-        if not proc.alive(ref):  # the pid changed hands meanwhile
-            os.close(descriptor)
-            raise TargetError(f"pid {ref.pid} ended", where=f"components.{component}")
-        self._deaths[ref] = (descriptor, asyncio.Event())
-        asyncio.get_running_loop().add_reader(descriptor, self._gone, component, ref)
+        try:
+            notice = DeathNotice(ref, self.clock, functools.partial(self._gone, component, ref))
+        except ProcessLookupError:
+            raise TargetError(f"pid {ref.pid} ended", where=f"components.{component}") from None
+        self._deaths[ref] = (notice, asyncio.Event())
         return ref
 
     async def death(self, ref: ProcessRef) -> None:
@@ -154,7 +154,7 @@ class LocalTarget:
     def settings(self) -> dict[str, Any]:
         """Return what the glue is told: the run folder.
 
-        Aand the workload's settings with their variables expanded.
+        And the workload's settings with their variables expanded.
         """
         workload = self.manifest.workload
         settings: dict[str, Any] = expand_all(
@@ -190,10 +190,7 @@ class LocalTarget:
             raise TargetError(f"`{spec.select}` yields {pid!r}, not a pid", where=where)
         return pid
 
-    def _gone(self, component: str, ref: ProcessRef) -> None:
-        now = self.clock.now().mono_ns
-        descriptor, ended = self._deaths.pop(ref)
-        asyncio.get_running_loop().remove_reader(descriptor)
-        os.close(descriptor)
+    def _gone(self, component: str, ref: ProcessRef, mono_ns: int) -> None:
+        _, ended = self._deaths.pop(ref)
         ended.set()
-        self.sink(ProcessSeen(component=component, what="exited", pid=ref.pid, mono_ns=now))
+        self.sink(ProcessSeen(component=component, what="exited", pid=ref.pid, mono_ns=mono_ns))

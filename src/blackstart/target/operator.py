@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from blackstart.errors import TargetError
+from blackstart.host.listeners import listeners
 from blackstart.model.record import ProcessSeen
-from blackstart.target import proc, readiness, spawn
+from blackstart.target import readiness, spawn
 from blackstart.target.spawn import Child, Launch
 from blackstart.target.variables import expand, expand_all, names
 
@@ -162,7 +163,7 @@ class Operator:
         address = ready.tcp or (urlsplit(ready.url).netloc if ready.url else None)
         if address is None or ":" not in address or not await readiness.tcp_accepts(address):
             return
-        who = ", ".join(proc.listeners(int(address.rpartition(":")[2]))) or "somebody else"
+        who = ", ".join(listeners(int(address.rpartition(":")[2]))) or "somebody else"
         hint = 'end it, or let Blackstart choose a free port: `ports = ["…"]` and `{port.…}`'
         raise TargetError(f"port {address} is taken by {who}", where=name, hint=hint)
 

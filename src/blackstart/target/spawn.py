@@ -1,6 +1,6 @@
 """Processes that Blackstart starts: each in a session of its own, bound to our life.
 
-Pprotected before it exists.
+Protected before it exists.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from blackstart.errors import TargetError
-from blackstart.faults import procs
+from blackstart.host import procs
+from blackstart.host.death import DeathNotice
 from blackstart.model.fault import ProcessRef, Undo
 from blackstart.target import launcher
 
@@ -58,7 +59,6 @@ class Child:
 
     def __init__(self, launch: Launch, clock: Clock) -> None:
         self.launch = launch
-        self._clock = clock
         self.exited_mono_ns: int | None = None
         # One for each start: what an earlier one left behind is cleared without touching the spare that
         # waits.
@@ -69,8 +69,7 @@ class Child:
         self.ref = ProcessRef(found.pid, found.start_ticks)
         self.exited = asyncio.Event()
         self.on_exit: Callable[[Child], None] | None = None
-        self._pidfd = os.pidfd_open(self.ref.pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
+        DeathNotice(self.ref, clock, self._gone, unwaited=True)
 
     @property
     def undo(self) -> Undo:
@@ -122,10 +121,8 @@ class Child:
                 procs.send(member, signal.SIGKILL)
             await asyncio.sleep(0.002)
 
-    def _gone(self) -> None:
-        self.exited_mono_ns = self._clock.now().mono_ns
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
+    def _gone(self, mono_ns: int) -> None:
+        self.exited_mono_ns = mono_ns
         self.popen.wait()  # it has ended: this only collects its status
         self.exited.set()
         if self.on_exit is not None:

@@ -18,7 +18,7 @@ import pytest
 
 from blackstart.engine import guard, journal, leftovers
 from blackstart.errors import FaultError
-from blackstart.faults import procs
+from blackstart.host import procs
 from blackstart.model.fault import Undo
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ OWNER = textwrap.dedent(
     import asyncio, subprocess, sys
     from pathlib import Path
     from blackstart.engine import guard, journal
-    from blackstart.faults import procs
+    from blackstart.host import procs
     from blackstart.model.fault import Undo
 
     async def main(run):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blackstart.engine import journal, leftovers
-from blackstart.faults import procs
 from blackstart.history.view import History, load
+from blackstart.host import procs
 from blackstart.model.record import Injected, LedgerFile, Problem, ProcessSeen, StageReached, Witnessed
 
 if TYPE_CHECKING:

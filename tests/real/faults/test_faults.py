@@ -13,7 +13,8 @@ import pytest
 
 from blackstart.engine.clocks import SystemClock
 from blackstart.errors import FaultError
-from blackstart.faults import procs, registry
+from blackstart.faults import registry
+from blackstart.host import procs
 from blackstart.model.fault import ProcessRef, Undo, Witness
 from blackstart.model.manifest import Component, Manifest, Process
 from blackstart.model.scenario import FaultStep, Objectives, Plan, Scenario

@@ -17,7 +17,7 @@ import pytest
 from target_kit import Clock, Notes, manifest, rig, until
 
 from blackstart.errors import ManifestError, TargetError
-from blackstart.faults import procs
+from blackstart.host import procs
 from blackstart.model.manifest import Component, Manifest, Process, Ready
 from blackstart.target import ports
 from blackstart.target.rig import build

@@ -1,31 +1,14 @@
-"""References to processes that cannot be mistaken, and who listens on a port."""
+"""Who listens on a port of this host."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blackstart.faults import procs
-from blackstart.model.fault import ProcessRef
+from blackstart.host import procs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MARKER = procs.MARKER
-
-
-def reference(pid: int) -> ProcessRef | None:
-    """Return a reference to the live process with this pid.
-
-    None when there is none (a zombie counts as none).
-    """
-    found = procs.stat(pid)
-    return None if found is None or found.dead else ProcessRef(found.pid, found.start_ticks)
-
-
-def alive(ref: ProcessRef) -> bool:
-    """Say whether exactly this process still runs."""
-    return procs.is_alive(ref.pid, ref.start_ticks)
 
 
 def listeners(port: int) -> Iterator[str]:
