@@ -214,6 +214,7 @@ class RiskPeer(Peer):
         super().__init__("risk", port, emit=emit, clock=clock)
         self._asked: dict[int, tuple[int, asyncio.Future[Used]]] = {}
         self._request = 0
+        self._due = False
         self._engine = engine
         self._desk = desk
         self._committer = committer
@@ -221,10 +222,18 @@ class RiskPeer(Peer):
 
     def opened(self, link: Link) -> None:
         """Send the snapshot as soon as no consequence of an event is on its way that it would count twice."""
+        del link  # whichever is there when it can be sent
+        if not self._due:
+            self._due = True
+            self._snapshot()
+
+    def _snapshot(self) -> None:
+        """Send one snapshot for however many were asked for: two would wait for each other."""
         if self._committer.waiting:
-            self._committer.then(lambda: self.opened(link))
-        elif link is self._link:
-            link.send(snapshot(self._desk.state, self._engine, self._desk.reference))
+            self._committer.then(self._snapshot)
+            return
+        self._due = False
+        self.send(snapshot(self._desk.state, self._engine, self._desk.reference))
 
     def refresh(self) -> None:
         """Send a new snapshot (after events were booked in bulk, without telling risk one by one)."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from paperfirm.engine import events as ev
 from paperfirm.engine.commit import Committer
 from paperfirm.engine.desk import Desk, NewOrder, Outcome
 from paperfirm.engine.journal import Journal, read
+from paperfirm.engine.links import RiskPeer
 from paperfirm.engine.state import State, load
 
 if TYPE_CHECKING:
@@ -214,6 +216,22 @@ def test_unsent_orders_end(bench: Bench) -> None:
     bench.desk.unsent(wire.Unsent(cl_ord_id, "the FIX session is down"))
     order = bench.state.orders[cl_ord_id]
     assert (order.status, order.reason) == ("rejected", "not sent: the FIX session is down")
+
+
+def test_two_snapshots_are_one(bench: Bench) -> None:
+    """Refreshes asked for while effects wait end in one snapshot after them, and the loop goes on."""
+    sent: list[wire.Message] = []
+    quiet: dict[str, Any] = {"emit": lambda *_, **__: 0, "clock": lambda: 5, "on_change": lambda: None}
+    peer = RiskPeer(0, engine="x", desk=bench.desk, committer=bench.committer, **quiet)
+    bench.place()
+    peer._opened(SimpleNamespace(send=sent.append))  # type: ignore[arg-type]
+    peer.refresh()
+    bench.place(NewOrder("ALFA", "sell", 3, 1_000_000, "other"))
+    peer.refresh()
+    bench.turn()
+    assert [len(one.orders) for one in sent if isinstance(one, wire.Snapshot)] == [2]
+    peer.refresh()
+    assert len(sent) == 2
 
 
 def test_a_held_committer_releases_nothing(bench: Bench) -> None:
