@@ -68,7 +68,7 @@ class Bench:
         rng = random.Random(seed)
         assert self.rig.workload is not None
         await self.rig.workload.start()
-        watching = asyncio.create_task(self.rig.watch(SERVICE, []))
+        watching = asyncio.create_task(self.rig.watch([SERVICE], []))
         await asyncio.sleep(WARM_UP_S)
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port())
         moments = []

@@ -23,7 +23,6 @@ import psutil
 
 import blackstart
 from blackstart.engine import after, before, guard, journal
-from blackstart.engine import rig as local_rig
 from blackstart.engine.after import Breakage
 from blackstart.engine.clocks import SystemClock
 from blackstart.engine.recorder import BATCH_NS, Recorder
@@ -35,6 +34,7 @@ from blackstart.history.view import History, load
 from blackstart.history.writer import HistoryWriter
 from blackstart.model.outcome import Trial
 from blackstart.model.record import Ended, Header, Problem
+from blackstart.target import rig as local_rig
 
 if TYPE_CHECKING:
     from blackstart.contracts import Clock, Fault, Progress, RigFactory

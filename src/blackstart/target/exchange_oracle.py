@@ -1,6 +1,6 @@
 """The paper exchange as the oracle (docs/reference/exchange-interface.md): it knows what was acknowledged.
 
-Aand it can be the fault.
+And it can be the fault.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from blackstart.errors import TargetError
+from blackstart.model.fault import Undo
 from blackstart.target import canonical, http, ledger
 from blackstart.target.ledger import Row
 
@@ -36,7 +37,7 @@ _KEYS_OF_THE_WHOLE = ("count", "expires_s", "session")
 
 
 class ExchangeOracle:
-    """Implements Oracle and Misbehaving of `blackstart.contracts`.
+    """Implements Oracle, Misbehaving, Quiets and ScriptsFills of `blackstart.contracts`.
 
     `url` is asked for at each use: the exchange may have moved.
     """
@@ -94,6 +95,15 @@ class ExchangeOracle:
     async def behave(self) -> None:
         """Disarm everything; idempotent. Raises TargetError."""
         await http.call(f"{self._url()}/control/misbehave", method="DELETE")
+
+    def disarm(self) -> Undo:
+        """Tell the guardian how to do the same without us."""
+        arguments = {"method": "DELETE", "url": f"{self._url()}/control/misbehave"}
+        return Undo(id="exchange:disarm", action="http", arguments=arguments)
+
+    async def quiet(self) -> None:
+        """Let nothing new happen from now on: the exchange goes to its `close` phase. Raises TargetError."""
+        await self._post("/control/phase", {"phase": "close"})
 
     async def script_fills(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have the account's next large order filled in the given slices (R33). Raises TargetError."""
@@ -155,7 +165,7 @@ class ExchangeOracle:
 def received(event: Mapping[str, Any]) -> tuple[int, int]:
     """Return when an event reached the exchange and how late that stamp may be.
 
-    Tthe kernel's receive stamp where there is one.
+    The kernel's receive stamp where there is one.
     """
     moment = event.get("received_mono_ns")
     if moment is None:

@@ -1,6 +1,6 @@
-"""The glue file beside a manifest: a few lines of Python that know how to write to, and read from.
+"""The glue file beside a manifest: a few lines of Python that know how to write to the target.
 
-Tthe target.
+And how to read from it.
 """
 
 from __future__ import annotations

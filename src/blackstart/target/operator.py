@@ -1,6 +1,6 @@
 """Blackstart as the operator of the target's processes: starts them, waits until they are ready.
 
-Sstarts them again, ends them.
+Starts them again, ends them.
 """
 
 from __future__ import annotations

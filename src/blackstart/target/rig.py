@@ -1,6 +1,6 @@
 """All that stands around one target for one trial: the target, its oracle, its load.
 
-Aand everybody who watches.
+And everybody who watches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import BlackstartError, ManifestError, TargetError
 from blackstart.model.record import Problem
-from blackstart.target import probes, services, signals, streams
+from blackstart.target import probes, signals, streams
+from blackstart.target import services as sources
 from blackstart.target.exchange_oracle import ExchangeOracle
 from blackstart.target.local import LocalTarget
 from blackstart.target.suggest import did_you_mean
@@ -58,15 +59,16 @@ class LocalRig:
             )
             target.on_restart.append(self.workload.refresh)
 
-    async def watch(self, service: str, interest: Sequence[Match]) -> None:
-        """Watch signals, probes, deaths, the service stream and interesting oracle events, until cancelled.
+    async def watch(self, services: Sequence[str], interest: Sequence[Match]) -> None:
+        """Watch signals, probes, deaths, the service streams and interesting oracle events, until cancelled.
 
         Raises ManifestError when there is no such service. A watcher that fails leaves a Problem and does not
         stop the others.
         """
-        jobs = [self._service(service), *self._signals(), *self._deaths(), *self._probes(service)]
+        watching = [self._service(name) for name in services]
+        jobs = [*watching, *self._signals(), *self._deaths(), *self._probes(services)]
         if self.oracle is not None:
-            jobs.append(services.oracle_events(self.oracle, interest, sink=self.target.sink))
+            jobs.append(sources.oracle_events(self.oracle, interest, sink=self.target.sink))
         async with asyncio.TaskGroup() as group:
             for job in jobs:
                 group.create_task(self._guarded(job))
@@ -74,7 +76,7 @@ class LocalRig:
     async def acknowledged(self, stream: str, folder: Path) -> LedgerFile:
         """Write what was acknowledged of a stream, by the oracle or by the workload's ledger.
 
-        Wwhichever the manifest names.
+        Whichever the manifest names.
         """
         source = self.target.manifest.streams[stream].acknowledged
         keeper = self.workload if source == "workload" else self.oracle
@@ -100,15 +102,15 @@ class LocalRig:
             raise ManifestError(f"no service `{name}`{did_you_mean(name, known)}", where=target.name)
         spec, clock, sink = known[name], target.clock, target.sink
         if spec.source == "oracle" and self.oracle is not None:
-            return services.from_oracle(name, spec, self.oracle, sink=sink)
+            return sources.from_oracle(name, spec, self.oracle, sink=sink)
         if spec.source == "workload" and self.workload is not None:
-            return services.from_workload(name, spec, self.workload, clock=clock, sink=sink)
+            return sources.from_workload(name, spec, self.workload, clock=clock, sink=sink)
         if spec.source == "sql":
             dsn = target.expand(spec.dsn or "", where=f"services.{name}.dsn")
-            return services.from_sql(name, spec, dsn, clock=clock, sink=sink)
+            return sources.from_sql(name, spec, dsn, clock=clock, sink=sink)
         if spec.source.startswith("probe:"):
             probe = self._probe(spec.source.removeprefix("probe:"))
-            return services.from_probe(name, probe, clock=clock, sink=sink)
+            return sources.from_probe(name, probe, clock=clock, sink=sink)
         raise ManifestError(f"source `{spec.source}` is not there", where=f"services.{name}")
 
     def _signals(self) -> list[Coroutine[Any, Any, None]]:
@@ -119,10 +121,10 @@ class LocalRig:
         ]
         return [signals.run(source, clock=target.clock, sink=target.sink) for source in sources]
 
-    def _probes(self, service: str) -> list[Coroutine[Any, Any, None]]:
+    def _probes(self, services: Sequence[str]) -> list[Coroutine[Any, Any, None]]:
         target = self.target
-        busy = target.manifest.services[service].source.removeprefix("probe:")
-        names = [name for name in target.manifest.probes if name != busy]
+        busy = {target.manifest.services[name].source.removeprefix("probe:") for name in services}
+        names = [name for name in target.manifest.probes if name not in busy]
         return [probes.run(self._probe(name), clock=target.clock, sink=target.sink) for name in names]
 
     def _probe(self, name: str) -> Probe:

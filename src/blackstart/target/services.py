@@ -1,6 +1,6 @@
 """Service streams: the events that show from outside that the target serves.
 
-Wwatched without a break or with the break told.
+Watched without a break or with the break told.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Watched:
     def end(self, error: str | None = None) -> None:
         """Record what was watched so far.
 
-        Wwhat follows begins where this ended only if nothing can have been missed.
+        What follows begins where this ended only if nothing can have been missed.
         """
         if self._since is not None:
             watched = ServiceWatched(

@@ -78,7 +78,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(name: str, tmp_path: Path) -
         async with rig(load(name), tmp_path) as (made, notes):
             assert made.workload is not None
             await made.workload.start()
-            watching = asyncio.create_task(made.watch("orders", []))
+            watching = asyncio.create_task(made.watch(["orders"], []))
             await until(lambda: len(notes.events()) > 200)
             for _ in range(2):
                 await kill_and_restart(made, notes)
@@ -116,7 +116,7 @@ def test_the_ledger_survives_the_death_of_the_workload(tmp_path: Path) -> None:
         async with rig(load("redis"), tmp_path) as (made, notes):
             assert made.workload is not None
             await made.workload.start()
-            watching = asyncio.create_task(made.watch("orders", []))
+            watching = asyncio.create_task(made.watch(["orders"], []))
             await until(lambda: len(notes.events()) > 100)
             assert made.workload._child is not None
             os.kill(made.workload._child.ref.pid, signal.SIGKILL)
@@ -148,7 +148,7 @@ def test_a_special_write_goes_through_the_same_client(tmp_path: Path) -> None:
         async with rig(quiet, tmp_path) as (made, notes):
             assert made.workload is not None
             await made.workload.start()
-            watching = asyncio.create_task(made.watch("orders", []))
+            watching = asyncio.create_task(made.watch(["orders"], []))
             await made.workload.submit({"id": "LARGE", "value": 1})
             await until(lambda: "LARGE" in [key for _, key, _ in notes.events()])
             await made.workload.stop()
@@ -169,7 +169,7 @@ def test_an_outage_is_not_made_up_for_in_a_burst(tmp_path: Path) -> None:
         async with rig(load("redis"), tmp_path) as (made, notes):
             assert made.workload is not None
             await made.workload.start()
-            watching = asyncio.create_task(made.watch("orders", []))
+            watching = asyncio.create_task(made.watch(["orders"], []))
             await until(lambda: len(notes.events()) > 100)
             ref = await made.target.process("server")
             os.kill(ref.pid, signal.SIGSTOP)
@@ -218,7 +218,7 @@ def test_rows_in_a_database_are_a_service(tmp_path: Path) -> None:
         async with rig(described, tmp_path) as (made, notes):
             assert made.workload is not None
             await made.workload.start()
-            watching = asyncio.create_task(made.watch("orders", []))
+            watching = asyncio.create_task(made.watch(["orders"], []))
             await until(lambda: len(notes.events()) > 100)
             await kill_and_restart(made, notes)
             await made.workload.stop()

@@ -178,7 +178,7 @@ def test_service_events_are_chosen_stamped_and_watched_without_a_break(tmp_path:
 
     async def run() -> None:
         async with around(tmp_path) as (exchange, rig, notes):
-            task = asyncio.create_task(rig.watch("orders", []))
+            task = asyncio.create_task(rig.watch(["orders"], []))
             await until(lambda: sum(path.startswith("/events") for path in exchange.asked) == 2)
             exchange.happen("order_accepted", cl_ord_id="1-1", received_mono_ns=5, received_stamp="kernel")
             exchange.happen("order_accepted", cl_ord_id="2-1", received_mono_ns=6, received_stamp="kernel")
@@ -198,7 +198,7 @@ def test_a_broken_stream_is_told_and_what_was_missed_is_fetched(tmp_path: Path) 
 
     async def run() -> None:
         async with around(tmp_path) as (exchange, rig, notes):
-            task = asyncio.create_task(rig.watch("orders", []))
+            task = asyncio.create_task(rig.watch(["orders"], []))
             await until(lambda: sum(path.startswith("/events") for path in exchange.asked) == 2)
             exchange.happen("order_accepted", cl_ord_id="1-1")
             await until(lambda: len(notes.events()) == 1)
@@ -219,7 +219,7 @@ def test_interesting_oracle_events_are_recorded_and_others_are_not(tmp_path: Pat
 
     async def run() -> None:
         async with around(tmp_path) as (exchange, rig, notes):
-            task = asyncio.create_task(rig.watch("orders", [Match(event="fill", where={"cum": 500})]))
+            task = asyncio.create_task(rig.watch(["orders"], [Match(event="fill", where={"cum": 500})]))
             await until(lambda: sum(path.startswith("/events") for path in exchange.asked) == 2)
             exchange.happen("fill", cum=400)
             exchange.happen("fill", cum=500)
@@ -237,7 +237,7 @@ def test_signals_keep_their_own_stamp_and_other_lines_are_passed_over(tmp_path: 
 
     async def run() -> None:
         async with around(tmp_path) as (_, rig, notes):
-            task = asyncio.create_task(rig.watch("orders", []))
+            task = asyncio.create_task(rig.watch(["orders"], []))
             await until(lambda: notes.of(ProbeChange))
             with (tmp_path / "app.jsonl").open("a") as log:
                 log.write(
@@ -262,7 +262,7 @@ def test_a_change_of_a_probe_lies_within_its_uncertainty(tmp_path: Path) -> None
 
     async def run() -> None:
         async with around(tmp_path) as (exchange, rig, notes):
-            task = asyncio.create_task(rig.watch("ping", []))
+            task = asyncio.create_task(rig.watch(["ping"], []))
             await until(lambda: notes.of(ProbeChange))  # the first answer is the first change
             for healthy in (False, True) * 5:
                 before = len(notes.of(ProbeChange))
@@ -284,7 +284,7 @@ def test_a_failing_watcher_leaves_a_problem_and_the_others_go_on(tmp_path: Path)
 
     async def run() -> None:
         async with around(tmp_path) as (exchange, rig, notes):
-            task = asyncio.create_task(rig.watch("orders", []))
+            task = asyncio.create_task(rig.watch(["orders"], []))
             await until(lambda: sum(path.startswith("/events") for path in exchange.asked) == 2)
             exchange.happen("order_accepted", cl_ord_id="1-1", mono_ns=None)  # not as the interface promises
             await until(lambda: notes.of(Problem))
@@ -302,7 +302,7 @@ def test_an_unknown_service_is_refused(tmp_path: Path) -> None:
     async def run() -> None:
         async with around(tmp_path) as (_, rig, _notes):
             with pytest.raises(ManifestError, match="did you mean `orders`"):
-                await rig.watch("order", [])
+                await rig.watch(["order"], [])
 
     asyncio.run(run())
 
