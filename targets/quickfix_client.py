@@ -1,6 +1,6 @@
 """The system under test of quickfix.toml: trades with QuickFIX, books each fill durably, once.
 
-Aand survives kill -9.
+And survives kill -9.
 
 Usage: quickfix_client.py FOLDER EXCHANGE_HOST EXCHANGE_PORT PORT. On PORT it takes orders as lines `ID SYMBOL
 SIDE PRICE` (side 1 buy, 2 sell; price in ticks, 0: at market) and answers `ID yes` once the exchange has
@@ -83,7 +83,9 @@ class Client(fix.Application):
         with (self._folder / "events.jsonl").open("a") as events:
             events.write(json.dumps({"mono_ns": time.monotonic_ns(), "event": event}) + "\n")
 
-    def toAdmin(self, message, session): ...
+    def toAdmin(self, message, session):
+        if message.getHeader().getField(35) == "A":
+            self._tell("logging_on")
 
     def fromAdmin(self, message, session): ...
 

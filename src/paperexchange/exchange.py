@@ -339,7 +339,11 @@ class Exchange:
 
 
 def _disconnect(host: SessionHost, armed: Misbehaviour) -> int:
-    return host.cut(f"misbehaviour {armed.id}", refuse_ms=armed.number("refuse_ms", 0))
+    conn = host.conn
+    cut_ns = host.cut(f"misbehaviour {armed.id}", refuse_ms=armed.number("refuse_ms", 0))
+    if conn is not None:
+        armed.took_ns = conn.closed_mono_ns - conn.closing_mono_ns
+    return cut_ns
 
 
 def _refuse_logon(host: SessionHost, armed: Misbehaviour) -> int:

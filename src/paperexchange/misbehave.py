@@ -42,7 +42,10 @@ _FIRST_ON: Final = {
 
 
 class Misbehaviour(msgspec.Struct, kw_only=True):
-    """One armed misbehaviour; `on` None means at once, `count` how often it happens."""
+    """One armed misbehaviour; `on` None means at once, `count` how often it happens.
+
+    `took_ns` is how long the last deed took: it took effect within that before its stamp.
+    """
 
     id: str
     action: str
@@ -54,6 +57,7 @@ class Misbehaviour(msgspec.Struct, kw_only=True):
     armed_mono_ns: int
     fired: int = 0
     fired_mono_ns: list[int] = msgspec.field(default_factory=list)
+    took_ns: int = 0
     ready: int = 0
     on_seq: int = 0
 

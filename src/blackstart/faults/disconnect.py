@@ -49,6 +49,7 @@ class Disconnect:
             mechanism="the exchange closed the session's socket",
             t0_mono_ns=int(answer["mono_ns"]),
             t0_source="the exchange's stamp",
+            uncertainty_ns=int(answer.get("uncertainty_ns", 0)),
             undo=(undo,),
             data={"answer": dict(answer), "asked_mono_ns": before},
         )

@@ -1,4 +1,4 @@
-"""Clean shutdown: SIGTERM, the end awaited, then a start by the operator (R24). Nothing may be lost."""
+"""Clean shutdown: the stop signal, the end, then a start by the operator (R24). Nothing may be lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _END_LIMIT_S = 60.0
 
 
 class Terminate:
-    """SIGTERM through pidfds; t0 is the call, because from there on the system goes down."""
+    """Each process's own stop signal (SIGTERM, unless its manifest names another) through pidfds.
+
+    T0 is the call, because from there on the system goes down.
+    """
 
     name = "terminate"
 
@@ -41,10 +44,12 @@ class Terminate:
         """Ask the plan's components to end."""
         del step
         self._bed = bed = await death.aimed(self._bed, ctx)
-        before, after = bed.strike(signal.SIGTERM)
+        numbers = [stop_signal(ctx.target.manifest, name) for name in bed.processes]
+        before, after = bed.strike(*numbers)
+        names = " and ".join(sorted({number.name for number in numbers}))
         return Receipt(
             fault=self.name,
-            mechanism="SIGTERM by pidfd_send_signal",
+            mechanism=f"{names} by pidfd_send_signal",
             t0_mono_ns=after,
             t0_source="the call that asked for the stop",
             uncertainty_ns=after - before,
@@ -53,7 +58,7 @@ class Terminate:
         )
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
-        """Prove the ends: a system that ignores SIGTERM was not shut down."""
+        """Prove the ends: a system that ignores the signal was not shut down."""
         del ctx
         assert self._bed is not None
         return await death.witness(self._bed, receipt.t0_mono_ns, limit_s=_END_LIMIT_S)
@@ -63,7 +68,7 @@ class Terminate:
         assert self._bed is not None
         if not await self._bed.gone(_END_LIMIT_S):
             left = [name for name in self._bed.processes if name not in self._bed.noticed]
-            raise FaultError(f"still running {_END_LIMIT_S:g} s after SIGTERM", where=", ".join(left))
+            raise FaultError(f"still running {_END_LIMIT_S:g} s after the stop signal", where=", ".join(left))
         await death.start_again(ctx, receipt.data["restart"])
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
@@ -71,3 +76,10 @@ class Terminate:
         del ctx, receipt
         if self._bed is not None:
             self._bed.close()
+
+
+def stop_signal(manifest: Manifest, component: str) -> signal.Signals:
+    """Return what asks the component's process to end: `stop_signal` of the process that it is."""
+    spec = manifest.components.get(component)
+    process = manifest.processes.get(spec.process) if spec and spec.process else None
+    return signal.Signals[f"SIG{process.stop_signal}"] if process else signal.SIGTERM

@@ -163,7 +163,9 @@ async def misbehave(request: web.Request) -> web.Response:
             mono_ns=now.mono_ns, wall_ns=now.wall_ns, id=armed.id, action=armed.action, session=host.name
         )
     )
-    done = {"mono_ns": armed.fired_mono_ns[-1]} if armed.fired_mono_ns else {}
+    done = (
+        {"mono_ns": armed.fired_mono_ns[-1], "uncertainty_ns": armed.took_ns} if armed.fired_mono_ns else {}
+    )
     return answer({"id": armed.id, **done})
 
 

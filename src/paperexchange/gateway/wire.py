@@ -41,6 +41,7 @@ class Connection:
         self.number = number
         self.on_data = on_data
         self.on_closed = on_closed
+        self.closing_mono_ns = 0  # the close took place between this and `closed_mono_ns`
         self.closed_mono_ns = 0
         self.bytes_per_s = 0.0
         self._loop = asyncio.get_running_loop()
@@ -142,6 +143,7 @@ class Connection:
             # Unread bytes would turn the close into a reset, which can destroy what was sent before it.
             while self.sock.recv(_READ):
                 pass
+        self.closing_mono_ns = time.monotonic_ns()
         self.sock.close()
         self.closed_mono_ns = time.monotonic_ns()
         self.on_closed(self, reason)

@@ -172,6 +172,32 @@ def test_who_ended_before_cannot_be_killed(sleepers: dict[str, subprocess.Popen[
     assert sleepers["a"].poll() is None
 
 
+def test_each_process_gets_its_own_stop_signal() -> None:
+    """A process whose manifest names SIGINT is asked to end by that, one that names none by SIGTERM."""
+    words = "import time\ntry: print(1, flush=True); time.sleep(600)\nexcept KeyboardInterrupt: raise SystemExit(42)"
+    found = {
+        name: subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE)
+        for name in ("int", "term")
+    }
+    for one in found.values():
+        assert one.stdout is not None
+        one.stdout.readline()
+    ctx = Context(found)
+    ctx.manifest.processes["int"] = Process(command=("x",), stop_signal="INT")
+    try:
+        receipt, witness = asyncio.run(carry_out("terminate", ctx))
+        assert witness.bit
+        assert receipt.mechanism == "SIGINT and SIGTERM by pidfd_send_signal"
+        assert found["int"].wait() == 42
+        assert found["term"].wait() == -signal.SIGTERM
+    finally:
+        for one in found.values():
+            one.kill()
+            one.wait()
+            assert one.stdout is not None
+            one.stdout.close()
+
+
 def test_a_process_deaf_to_sigterm_was_not_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """The witness says no, and the operator says who is still there, instead of killing it."""
     monkeypatch.setattr("blackstart.faults.terminate._END_LIMIT_S", 0.3)
