@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blackstart.check.service import ResumeWatch
-from blackstart.check.stamps import candidates
+from blackstart.check.stamps import candidates, last_notice
 from blackstart.model.instant import Stamp, StampName
 from blackstart.model.outcome import PHASES, Rto
 from blackstart.model.record import ServiceWatched
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from blackstart.model.fault import Receipt
 
 NS_PER_MS = 1_000_000
+RARE = 0.01
 STATE = ("positions", "orders", "risk", "pnl", "connectivity", "market_data", "strategy")
 
 
@@ -68,46 +69,51 @@ def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
         uncertainty_ns=receipt.uncertainty_ns,
     )
     until, unwatched = _sight(facts, t0.mono_ns)
-    t5, resent = _resumption(watch, facts, until)
+    t5 = _resumption(watch, facts, t0, until)
     stamps, remarks = _chain(facts, t0, t5)
     rto = _rto(watch, stamps, until, unwatched)
-    return rto, [*unwatched, *resent, *remarks, *_about_service(watch, rto)]
+    return rto, [*unwatched, *remarks, *_about_service(watch, rto)]
 
 
-def _resumption(watch: ResumeWatch, facts: Facts, until_ns: int) -> tuple[Stamp | None, list[Finding]]:
-    """Return t5, and a remark where an early burst was not taken for it."""
+def _resumption(watch: ResumeWatch, facts: Facts, t0: Stamp, until_ns: int) -> Stamp | None:
+    """Return t5: the event that ended the outage, where there was one and it ended."""
     event = watch.final(until_ns)
-    resent = 0
-    if event is not None and not watch.by_epoch:
-        event, resent = _after_resent(facts, watch, event)
+    if event is None and watch.interrupted(until_ns) is False and not watch.by_epoch:
+        event = _bounded(watch, facts, t0)
     if event is None or event[0] > until_ns:
-        return None, []
+        return None
     spec = facts.manifest.services.get(watch.service)
     who = spec.source if spec else "service"
-    source = f"{who}: {event[1]}"
-    stamp = Stamp(name=StampName.RESUMED, mono_ns=event[0], source=source, uncertainty_ns=event[2])
-    text = f"{resent} event(s) in one burst before the validation, then silence: resent, not new"
-    return stamp, [Finding(verdict=Verdict.PASS, code="resent-before-validated", text=text)] if resent else []
+    return Stamp(
+        name=StampName.RESUMED, mono_ns=event[0], source=f"{who}: {event[1]}", uncertainty_ns=event[2]
+    )
 
 
-def _after_resent(facts: Facts, watch: ResumeWatch, first: Event) -> tuple[Event, int]:
-    """Pass over what a session layer sends again as soon as it is back: orders that were in flight at t0.
+def _bounded(watch: ResumeWatch, facts: Facts, t0: Stamp) -> Event | None:
+    """Return the first event after a recovery that was silent, though no longer than gaps may be.
 
-    They come in one burst before the target has validated its state, and then there is silence until
-    it has: longer than the burst lasted, and longer than the usual 99th percentile. Trading that goes
-    on is no such burst. Returns the first event after the validation, and how many were passed over.
+    The stretch is the target's own: from the response, and the last part's notice, to the recovery.
     """
-    assert watch.t0_ns is not None
-    validated = [s.mono_ns for s in candidates(facts, "validated", not_before_ns=watch.t0_ns)]
-    if not validated or validated[0] <= first[0] or watch.usual is None:
-        return first, 0
-    events = sorted(e for e in facts.service_events() if e[0] >= first[0])
-    burst = [e for e in events if e[0] < validated[0]]
-    rest = events[len(burst) :]
-    if not rest:
-        return first, 0
-    silence, span = rest[0][0] - burst[-1][0], burst[-1][0] - first[0]
-    return (rest[0], len(burst)) if silence > max(span, watch.usual.p99_ns) else (first, 0)
+    stretch = _recovery(facts, t0)
+    if stretch is None or watch.usual is None:
+        return None
+    begin, end = stretch
+    later = sorted(event for event in facts.service_events() if event[0] >= begin)
+    if not later or later[0][0] <= end or watch.usual.empty_share(end - begin) > RARE:
+        return None
+    return later[0]
+
+
+def _recovery(facts: Facts, t0: Stamp) -> tuple[int, int] | None:
+    """From the response to the recovery, as the target (or its operator) reported them."""
+    earliest = t0.mono_ns - t0.uncertainty_ns
+    begin = _first(candidates(facts, "responded", not_before_ns=earliest), None)
+    end = _first(candidates(facts, "recovered", not_before_ns=begin.mono_ns), None) if begin else None
+    if begin is None or end is None or begin.inferred or end.inferred:
+        return None
+    sure = end.mono_ns - end.uncertainty_ns
+    begun = max(begin.mono_ns, last_notice(facts, earliest, end.mono_ns))
+    return (begun, sure) if begun < sure else None
 
 
 def _sight(facts: Facts, t0_ns: int) -> tuple[int, list[Finding]]:
@@ -131,18 +137,34 @@ def _chain(facts: Facts, t0: Stamp, t5: Stamp | None) -> tuple[dict[StampName, S
     """Choose t1 to t4 between t0 and t5 by the rules of this module."""
     earliest = t0.mono_ns - t0.uncertainty_ns
     latest = t5.mono_ns if t5 else None
-    stamps = {StampName.FAILURE: t0}
     first = _first(candidates(facts, "detected", not_before_ns=earliest), latest)
     base = first.mono_ns - first.uncertainty_ns if first else earliest
     second = _first(candidates(facts, "responded", not_before_ns=base), latest)
     base = second.mono_ns if second else base
     fourth = _last(candidates(facts, "validated", not_before_ns=base), latest)
     third = _last(candidates(facts, "recovered", not_before_ns=base), _earlier(fourth, latest))
-    findings: list[Finding] = []
+    t0, findings = _narrowed(t0, first)
+    stamps = {StampName.FAILURE: t0}
     for stamp in (first, second, third, fourth, t5):
         if stamp is not None:
             _append(stamps, stamp, findings)
     return stamps, findings
+
+
+def _narrowed(t0: Stamp, first: Stamp | None) -> tuple[Stamp, list[Finding]]:
+    """Move t0 back to a detection inside its uncertainty: no effect comes before its cause.
+
+    The kill call may have been suspended behind the kill; its return is the latest that t0 can be.
+    """
+    if first is None or first.inferred or first.mono_ns >= t0.mono_ns:
+        return t0, []
+    apart_ns = t0.mono_ns - first.mono_ns
+    if first.uncertainty_ns or apart_ns > t0.uncertainty_ns:
+        return t0, []
+    rest_ns, source = t0.uncertainty_ns - apart_ns, f"{t0.source}, at latest"
+    moved = msgspec.structs.replace(t0, mono_ns=first.mono_ns, uncertainty_ns=rest_ns, source=source)
+    text = f"{first.source} came {apart_ns / NS_PER_MS:,.3f} ms before the end of {t0.source}"
+    return moved, [Finding(verdict=Verdict.PASS, code="t0-narrowed", text=text, data={"by_ns": apart_ns})]
 
 
 def _earlier(stamp: Stamp | None, limit_ns: int | None) -> int | None:

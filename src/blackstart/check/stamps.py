@@ -7,6 +7,12 @@ For each stamp the best kind of source that says anything is taken, never a mixt
 2. what Blackstart deduced from outside: a death that it noticed though somebody else restarts, the
    readiness probe. These are marked *inferred*. There is no inferred t4: nothing seen from outside shows
    when a target had verified its own state.
+
+A signal may say which part of the target it is about: `detail.component`, `detail.link` or `detail.peer`.
+As soon as one of a phase is about what the trial broke, those about other parts are left out: a recorder
+that happens to reconnect did not detect the death of the router. Signals that name no part always count.
+What was broken is known by the trial's components and by every name under which the target reported the
+pid that the fault ended.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
 Phase = Literal["detected", "responded", "recovered", "validated"]
 
+PARTS = ("component", "link", "peer")
 NAMES: dict[Phase, StampName] = {
     "detected": StampName.DETECTED,
     "responded": StampName.RESPONDED,
@@ -55,6 +62,15 @@ def candidates(facts: Facts, phase: Phase, *, not_before_ns: int) -> list[Stamp]
     return []
 
 
+def last_notice(facts: Facts, since_ns: int, until_ns: int) -> int:
+    """Return when the last part of the target noticed the failure before `until_ns`; without any, `since_ns`.
+
+    Every part acts on its own notice: until then it goes on as before.
+    """
+    notices = (stamp.mono_ns for stamp in candidates(facts, "detected", not_before_ns=since_ns))
+    return max((ns for ns in notices if ns < until_ns), default=since_ns)
+
+
 def _reported(facts: Facts, phase: Phase) -> Iterable[Stamp]:
     yield from _signals(facts, phase)
     yield from _deeds(facts, phase, lambda component: operated(facts.manifest, component), inferred=False)
@@ -67,9 +83,46 @@ def _deduced(facts: Facts, phase: Phase) -> Iterable[Stamp]:
 
 def _signals(facts: Facts, phase: Phase) -> Iterable[Stamp]:
     tests = [(match.event, matches(match.where)) for match in facts.manifest.phases.get(phase, ())]
-    for signal in facts.all(SignalSeen):
-        if any(signal.event == event and test(signal.fields) for event, test in tests):
-            yield Stamp(name=NAMES[phase], mono_ns=signal.mono_ns, source=f"{signal.source}: {signal.event}")
+    found = [
+        signal
+        for signal in facts.all(SignalSeen)
+        if any(signal.event == event and test(signal.fields) for event, test in tests)
+    ]
+    for signal in _about(found, broken(facts)):
+        yield Stamp(name=NAMES[phase], mono_ns=signal.mono_ns, source=_source(signal))
+
+
+def _source(signal: SignalSeen) -> str:
+    part = _part(signal)
+    return f"{signal.source}: {signal.event}{f' ({part})' if part else ''}"
+
+
+def _part(signal: SignalSeen) -> str | None:
+    """Return the part of the target that a signal is about, where it names one."""
+    detail = signal.fields.get("detail")
+    if not isinstance(detail, dict):
+        return None
+    return next((str(detail[key]) for key in PARTS if detail.get(key)), None)
+
+
+def _about(found: list[SignalSeen], names: set[str]) -> list[SignalSeen]:
+    if not any(_part(signal) in names for signal in found):
+        return found
+    return [signal for signal in found if (part := _part(signal)) is None or part in names]
+
+
+def broken(facts: Facts) -> set[str]:
+    """Return every name of what the fault broke: the trial's own and those the target gives its pids."""
+    receipt = facts.receipt
+    pids = {process.pid for process in receipt.processes.values()} if receipt else set()
+    names = set(facts.plan.components)
+    for signal in facts.all(SignalSeen) if pids else ():
+        fields = signal.fields
+        detail = fields.get("detail")
+        for said in (fields, detail if isinstance(detail, dict) else {}):
+            if said.get("pid") in pids and isinstance(said.get("component"), str):
+                names.add(said["component"])
+    return names
 
 
 def _deeds(facts: Facts, phase: Phase, mine: Callable[[str], bool], *, inferred: bool) -> Iterable[Stamp]:

@@ -193,25 +193,78 @@ def test_too_few_events_before_are_no_baseline(world: Any) -> None:
     assert measure(world).total_ns is None
 
 
-def test_stamp_within_uncertainty_is_moved_with_a_remark(world: Any) -> None:
-    """A death noticed before the kill call returned counts as noticed at t0, and that is said."""
+def test_a_detection_inside_the_kill_call_narrows_t0(world: Any) -> None:
+    """No effect before its cause: a death noticed before the kill call returned bounds t0."""
+    before = measure(world)
     world.signals[0] = signal("peer_lost", T0 - 1500)
     found = measure(world)
-    assert found.detection_ns == 0
-    assert found.stamps["t1_detected"].uncertainty_ns == 1500
-    assert "stamps-touch" in codes(world)
+    assert (found.detection_ns, found.stamps["t0_failure"].mono_ns) == (0, T0 - 1500)
+    assert found.stamps["t0_failure"].uncertainty_ns == before.stamps["t0_failure"].uncertainty_ns - 1500
+    assert "t0-narrowed" in codes(world)
 
 
-def test_resent_orders_before_validation_are_no_resumption(world: Any) -> None:
-    """A burst that a session sends again, silent until validation, is passed over; trading on is not."""
-    world.signals[3] = signal("state_validated", T0 + 50 * MS)
-    burst = [(T0 + 49 * MS + n, "1-C", 0) for n in range(7)]
-    world.service = sorted(service(54 * MS) + burst)
-    assert measure(world).total_ns == 54 * MS
-    assert "resent-before-validated" in codes(world)
-    world.service = service(40 * MS)
-    assert measure(world).total_ns == 40 * MS
-    assert measure(world).validation_ns is None
+def named(event: str, after_ms: int, part: str) -> SignalSeen:
+    """Make an event that names the part of the target it is about."""
+    fields = {"detail": {"component": part}}
+    seen = signal(event, T0 + after_ms * MS)
+    return msgspec.structs.replace(seen, fields=fields)
+
+
+def test_what_befell_another_part_is_no_detection(world: Any) -> None:
+    """Where a signal names the broken part, those about other parts are left out; else all count."""
+    world.signals[0] = named("peer_lost", 2, "engine")
+    world.signals.append(named("peer_lost", 1, "recorder"))
+    assert measure(world).detection_ns == 2 * MS
+    world.signals[0] = named("peer_lost", 2, "elsewhere")
+    assert measure(world).detection_ns == MS
+
+
+def rhythm(period_ns: int, silence: tuple[int, int], *, epoch: int = 1) -> list[tuple[int, str, int]]:
+    """Make events at a rhythm from long before t0 to long after it, with none in `silence` (from t0)."""
+    moments = range(T0 - 4000 * MS, T0 + 1400 * MS, period_ns)
+    begin, end = (T0 + edge for edge in silence)
+    return [(m, f"{epoch if m > end else 1}-C", 0) for m in moments if not begin <= m <= end]
+
+
+@given(period=st.integers(4, 60), outage=st.integers(1, 400))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_new_epoch_is_an_interruption_however_short(world: Any, period: int, outage: int) -> None:
+    """Somebody else took over: the outage ended with the first event of the later epoch."""
+    world.service = rhythm(period * MS, (1, outage * MS), epoch=2)
+    found = measure(world)
+    first = next(mono for mono, key, _ in world.service if key.startswith("2-"))
+    assert (found.interrupted, found.total_ns) == (True, first - T0)
+
+
+@given(period=st.integers(4, 60), flows=st.booleans())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_silence_between_response_and_recovery_is_an_interruption(
+    world: Any, period: int, flows: bool
+) -> None:
+    """A stretch that usually holds an event and held none was an outage; one that held any was not."""
+    response, recovery = 10, 10 + 2 * period
+    world.signals[1] = signal("promotion_started", T0 + response * MS)
+    world.signals[2] = signal("engine_ready", T0 + recovery * MS)
+    world.signals[3] = signal("state_validated", T0 + recovery * MS + 1)
+    silence = (-1, -1) if flows else (response * MS, recovery * MS)
+    world.service = rhythm(period * MS, silence)
+    found = measure(world)
+    assert found.interrupted is not flows
+    if not flows:
+        assert found.total_ns is not None
+        assert found.total_ns > recovery * MS
+
+
+@given(period=st.integers(20, 200), recovery=st.integers(1, 15))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_stretch_shorter_than_the_rhythm_proves_no_interruption(
+    world: Any, period: int, recovery: int
+) -> None:
+    """Between two ticks of a slow rhythm nothing can be seen to stop."""
+    world.signals[1] = signal("promotion_started", T0 + MS)
+    world.signals[2] = signal("engine_ready", T0 + MS + recovery * MS)
+    world.service = rhythm(period * MS, (-1, -1))
+    assert measure(world).interrupted is False
 
 
 def test_validation_after_resumption_is_not_a_phase(world: Any) -> None:
