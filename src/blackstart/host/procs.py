@@ -53,20 +53,39 @@ def is_alive(pid: int, start_ticks: int) -> bool:
     return found is not None and found.start_ticks == start_ticks and not found.dead
 
 
-def everybody() -> Iterator[Stat]:
-    """Yield all processes that we may see."""
-    for name in os.listdir("/proc"):  # noqa: PTH208 - see above
-        if name.isdigit() and (found := stat(int(name))) is not None:
+def everybody(since: int | None = None) -> Iterator[Stat]:
+    """Yield all processes that we may see; with `since`, that process and those that were born after it.
+
+    The kernel hands pids out in a circle, so these lie between it and the newest one. That does not hold for
+    a process that is as old as the circle is long: ask without `since` when completeness matters most.
+    """
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - see above
+    if since is not None:
+        newest = _newest()
+        circle = newest < since
+        pids = [pid for pid in pids if (pid >= since or pid <= newest if circle else since <= pid <= newest)]
+    for pid in pids:
+        if (found := stat(pid)) is not None:
             yield found
 
 
-def family(pid: int, start_ticks: int, marker: str | None = None) -> list[Stat]:
-    """Find the live process, its descendants, the session it leads or led, and whoever carries its marker."""
-    table = [one for one in everybody() if not one.dead]
+def _newest() -> int:
+    with open("/proc/loadavg", "rb") as file:  # noqa: PTH123 - see above
+        return int(file.read().split()[-1])
+
+
+def family(pid: int, start_ticks: int, marker: str | None = None, *, young: bool = False) -> list[Stat]:
+    """Find the live process, its descendants, the session it leads or led, and whoever carries its marker.
+
+    `young` looks only at those born after it, which takes a fraction of the time: see `everybody`.
+    """
+    table = [one for one in everybody(pid if young else None) if not one.dead]
     leader = next((one for one in table if one.pid == pid), None)
     ours = leader is None or leader.start_ticks == start_ticks
     members = {one.pid for one in table if ours and pid in (one.pid, one.sid)}
-    members |= {one.pid for one in table if marker and _carries(one.pid, marker)}
+    members |= {
+        one.pid for one in table if marker and one.start_ticks >= start_ticks and _carries(one.pid, marker)
+    }
     while more := {one.pid for one in table if one.ppid in members} - members:
         members |= more
     return [one for one in table if one.pid in members and one.pid != os.getpid()]

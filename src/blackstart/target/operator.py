@@ -60,7 +60,7 @@ class Operator:
             return
         self._seen(name, "starting", before.ref.pid if before else 0)
         if before is not None:
-            await before.clear()
+            await before.clear(quickly=True)
         await self._prepare(name, process)
         child = await self._waiting_child(name, process)
         await self._run(name, process, child)

@@ -106,14 +106,15 @@ class Child:
         if self.popen.stdin:
             self.popen.stdin.close()
 
-    async def clear(self) -> None:
+    async def clear(self, *, quickly: bool = False) -> None:
         """Kill everything that still belongs to this process, and see it gone.
 
-        Raises TargetError naming survivors.
+        `quickly` looks at the processes born after it only: the time counts in a recovery. Raises TargetError
+        naming survivors.
         """
         loop = asyncio.get_running_loop()
         limit = loop.time() + KILL_LIMIT_S
-        while members := procs.family(self.ref.pid, self.ref.start_ticks, self.marker):
+        while members := procs.family(self.ref.pid, self.ref.start_ticks, self.marker, young=quickly):
             if loop.time() > limit:
                 pids = ", ".join(str(member.pid) for member in members)
                 raise TargetError(f"processes survive SIGKILL: {pids}", where=self.launch.name)
