@@ -1,6 +1,6 @@
 """The workload's own ledger: what it sent and what it heard, one JSON line each.
 
-Wwritten before and after every write.
+Written before and after every write.
 
 An attempt stands in the file before it is sent; so after a crash of anybody an attempt without outcome is
 `info` (sent, answer never seen), and nothing that was acknowledged is missing.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One line: an attempt (`n`, `record`), its outcome (`n`, `outcome`, `data` from the glue).
 
-    Oor a new connection (`connected`).
+    Or a new connection (`connected`).
     """
 
     mono_ns: int

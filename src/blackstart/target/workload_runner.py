@@ -165,6 +165,9 @@ class Runner:
             self._note(Line(mono_ns=time.monotonic_ns(), connected=connections))
             await self._broken.wait()
             self._connection = None
+            # A client library may connect anew by itself and send what still waited in it, beside the new
+            # connection: the order of two connections promises nothing. Such writes have no answer.
+            self._cancel_all()
             await _close(connection)
 
     async def _connect(self) -> Any:
