@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from blackstart.contracts import Aimed, Fault, Operated, Quiets
 from blackstart.engine import settle
 from blackstart.engine.trial import RunningTrial, Stop
@@ -35,7 +37,8 @@ class Breakage:
         self._trial = trial
         self._fault = fault
         self.receipt: Receipt | None = None
-        self._reverted = False
+        self._limit: asyncio.Task[None] | None = None
+        self._taking_back: asyncio.Task[None] | None = None
         self._witness: asyncio.Task[None] | None = None
         self._operator: asyncio.Task[None] | None = None
 
@@ -51,6 +54,8 @@ class Breakage:
         receipt = await _or_stop("fault-failed", self._fault.inject(trial, step))
         self.receipt = receipt
         trial.record(Injected(receipt=receipt))
+        if receipt.undo:
+            self._limit = asyncio.ensure_future(self._at_limit(receipt))
         if isinstance(self._fault, Operated):
             self._operator = asyncio.ensure_future(self._operate(self._fault, receipt))
         detail = {"mechanism": receipt.mechanism}
@@ -74,21 +79,31 @@ class Breakage:
 
     async def revert(self) -> None:
         """Take everything back, and have the guardian prove it; idempotent."""
-        if self._reverted:
-            return
-        self._reverted = True
-        for task in (self._operator, self._witness):
+        for task in (self._limit, self._operator, self._witness):
             if task is not None:
                 task.cancel()
         if self.receipt is None:
             return
+        if self._taking_back is None:
+            self._taking_back = asyncio.ensure_future(self._take_back(self.receipt, {}))
+        await asyncio.shield(self._taking_back)
+
+    async def _at_limit(self, receipt: Receipt) -> None:
+        """No fault lasts longer than the manifest allows, whatever its scenario says."""
+        limit_s = self._trial.manifest.limits.fault_limit_s
+        await self._trial.clock.sleep_until(receipt.t0_mono_ns + round(limit_s * 1e9))
+        if self._operator is not None:
+            self._operator.cancel()
+        self._taking_back = asyncio.ensure_future(self._take_back(receipt, {"fault_limit_s": limit_s}))
+
+    async def _take_back(self, receipt: Receipt, why: dict[str, Any]) -> None:
         try:
-            await self._fault.revert(self._trial, self.receipt)
+            await self._fault.revert(self._trial, receipt)
         except BlackstartError as error:
             self._trial.problem("revert-failed", error.render(), verdict="FAIL")
-        if self.receipt.undo:
-            for outcome in await self._trial.guard.undo([undo.id for undo in self.receipt.undo]):
-                self._trial.record(outcome)
+        if receipt.undo:
+            for outcome in await self._trial.guard.undo([undo.id for undo in receipt.undo]):
+                self._trial.record(msgspec.structs.replace(outcome, evidence={**outcome.evidence, **why}))
 
     async def _testify(self, receipt: Receipt) -> None:
         trial = self._trial

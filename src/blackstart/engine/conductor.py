@@ -168,7 +168,7 @@ class Conductor:
             seed=self._plan.seed,
             clock=self._kit.clock,
             sink=trial.record,
-            protect=trial.protect,
+            protect=trial.guard.protect,
         )
 
     def _sampler(self, trial: RunningTrial) -> Sampler:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import msgspec
+
 from blackstart.engine.live import Live
 from blackstart.model.record import Problem, Record, Reverted, Stage, StageReached
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from blackstart.model.fault import Undo
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import Plan
+
+GRACE_NS = 1_000_000_000
+"""How much longer than the trial the guardian waits before it takes a fault back at its limit."""
 
 LOOK_NS = 5_000_000
 """How often conditions are looked at: none of the stamps depend on it, they are taken where things happen."""
@@ -78,8 +83,14 @@ class RunningTrial:
         return None if self.rig is None else self.rig.oracle
 
     async def protect(self, undos: Iterable[Undo]) -> None:
-        """Hand undos to the guardian before the fault."""
-        await self.guard.protect(undos)
+        """Hand a fault's undos to the guardian before the fault, which may last `limits.fault_limit_s`.
+
+        The trial itself takes it back then; the guardian does a little later, should the trial hang.
+        """
+        end_ns = self.now_ns() + round(self.manifest.limits.fault_limit_s * 1e9) + GRACE_NS
+        await self.guard.protect(
+            [msgspec.structs.replace(one, expires_mono_ns=one.expires_mono_ns or end_ns) for one in undos]
+        )
 
     def record(self, record: Record) -> None:
         """Put a record into the history."""

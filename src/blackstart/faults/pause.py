@@ -35,8 +35,7 @@ class Pause:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Stop them; the undo is in the guardian's hands first."""
         processes = await death.find(ctx)
-        limit_ns = round(ctx.target.manifest.limits.fault_limit_s * 1e9)
-        undos = tuple(_undo(name, one, ctx.clock.now().mono_ns + limit_ns) for name, one in processes.items())
+        undos = tuple(_undo(name, one) for name, one in processes.items())
         await ctx.protect(undos)
         bed = death.Deathbed(processes, ctx.clock)
         before, after = bed.strike(signal.SIGSTOP)
@@ -76,13 +75,9 @@ class Pause:
         await asyncio.sleep(0)
 
 
-def _undo(name: str, process: ProcessRef, expires_mono_ns: int) -> Undo:
-    return Undo(
-        id=f"pause:{name}:{process.pid}",
-        action="continue",
-        arguments=msgspec.to_builtins(process),
-        expires_mono_ns=expires_mono_ns,
-    )
+def _undo(name: str, process: ProcessRef) -> Undo:
+    arguments = msgspec.to_builtins(process)
+    return Undo(id=f"pause:{name}:{process.pid}", action="continue", arguments=arguments)
 
 
 def _states(receipt: Receipt) -> dict[str, str]:

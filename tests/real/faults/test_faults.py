@@ -151,12 +151,11 @@ def test_cold_wipes_files_and_folders_before_the_start(
 def test_a_pause_is_protected_first_seen_by_the_kernel_and_ends(
     sleepers: dict[str, subprocess.Popen[bytes]],
 ) -> None:
-    """Stopped, witnessed as stopped, continued; the undo was handed over and has a lifetime."""
+    """Stopped, witnessed as stopped, continued; the undo was handed over."""
     ctx = Context(sleepers)
     _, witness = asyncio.run(carry_out("pause", ctx, duration_s=0.2))
     assert witness.bit is True
     assert {one.action for one in ctx.protected} == {"continue"}
-    assert all(one.expires_mono_ns is not None for one in ctx.protected)
     for one in sleepers.values():
         found = procs.stat(one.pid)
         assert found is not None
@@ -174,7 +173,7 @@ def test_who_ended_before_cannot_be_killed(sleepers: dict[str, subprocess.Popen[
 
 def test_each_process_gets_its_own_stop_signal() -> None:
     """A process whose manifest names SIGINT is asked to end by that, one that names none by SIGTERM."""
-    words = "import time\ntry: print(1, flush=True); time.sleep(600)\nexcept KeyboardInterrupt: raise SystemExit(42)"
+    words = "import time\ntry: print(1, flush=True); time.sleep(9)\nexcept KeyboardInterrupt: exit(42)"
     found = {
         name: subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE)
         for name in ("int", "term")

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit, conduct
 from blackstart.history.view import History, load
+from blackstart.model.manifest import Limits
 from blackstart.model.record import (
     Ended,
     Injected,
@@ -75,11 +77,12 @@ class Stage:
 
         return Kit(clock=clock, rig=rig, guard=guard, fault=fault, progress=progress)
 
-    def run(self, **scenario: Any) -> History:
+    def run(self, limits: Limits | None = None, **scenario: Any) -> History:
         """Conduct the trial in simulated time."""
+        manifest = msgspec.structs.replace(fakes.manifest(), limits=limits or Limits())
 
         async def main() -> History:
-            return await conduct(fakes.plan(**scenario), fakes.manifest(), self.folder, self.kit())
+            return await conduct(fakes.plan(**scenario), manifest, self.folder, self.kit())
 
         return simulate(main())
 
@@ -204,6 +207,24 @@ def test_the_undo_is_held_before_the_fault_and_carried_out_after(tmp_path: Path)
     assert stage.guard.owed == {}
     assert stage.world.log == ["open", "inject", "revert", "close"]
     assert [one.undo_id for one in history.all(Reverted)] == ["fake"]
+
+
+def test_no_fault_outlives_the_limit_of_the_manifest(tmp_path: Path) -> None:
+    """A fault that lasts is taken back at the limit, in the middle of watching, and on record with the limit.
+
+    The guardian holds an undo that ends by itself a little later, should the trial hang.
+    """
+    stage = Stage(tmp_path, outage_ms=None)
+    held: list[Any] = []
+    stage.on["injected"] = lambda: held.extend(stage.guard.owed.values())
+    history = stage.run(limits=Limits(fault_limit_s=0.5), observe=Observe(limit_s=3.0))
+    injected, reverted = history.all(Injected)[0], history.all(Reverted)
+    assert [one.evidence for one in reverted] == [{"fault_limit_s": 0.5}]
+    t0 = injected.receipt.t0_mono_ns
+    assert [one.expires_mono_ns - t0 for one in held] == [1_500_000_000]
+    order = [type(one) if not isinstance(one, StageReached) else one.stage for one in history.records()]
+    assert order.index("injected") < order.index(Reverted) < order.index("observed")
+    assert stage.world.log.count("revert") == 1
 
 
 def test_events_before_the_fault_stand_before_it_in_the_history(tmp_path: Path) -> None:
