@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING
 
 import msgspec
+import uvloop
 from rich.table import Table
 
 from blackstart.calibration.bench import opened
@@ -28,7 +28,7 @@ def calibrate(*, outages: int, kills: int, seed: int, out: Path, as_json: bool) 
     leftovers.clear(out)
     folder = out / f"calibration-{os.urandom(2).hex()}"
     folder.mkdir(parents=True)
-    found = asyncio.run(_measure(folder, outages, kills, seed))
+    found = uvloop.run(_measure(folder, outages, kills, seed))
     (folder / "calibration.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")

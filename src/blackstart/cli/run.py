@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import uvloop
 
 from blackstart.cli import host, status
 from blackstart.cli.main import DEFAULT_TARGET
@@ -74,7 +74,7 @@ def _fitting(manifest: Manifest, console: Console) -> list[tuple[Scenario, str |
 def _run(manifest: Manifest, plans: Sequence[Plan], console: Console, *, out: Path, seed: int) -> Run:
     with LiveView(console) as view:
         options = RunOptions(runs=out, seed=seed, kit=Kit(progress=view))
-        run = asyncio.run(run_suite(manifest, plans, options))
+        run = uvloop.run(run_suite(manifest, plans, options))
     return msgspec.structs.replace(run, environment=host.facts(Path(run.folder)))
 
 
