@@ -171,7 +171,7 @@ def test_disconnect_after_send_delivers_the_report_first(exchange: Running) -> N
 
 
 def test_disconnect_now_says_when_and_refuses_logons(exchange: Running) -> None:
-    """The answer has the instant of the cut and how sure it is; logons are refused for the stated time, then work."""
+    """The answer has the instant of the cut and how sure it is; logons are refused for a while, then work."""
     member = exchange.member().connect()
     asked_ns = time.monotonic_ns()
     answer = arm(exchange, "disconnect", on=None, parameters={"refuse_ms": 400})
