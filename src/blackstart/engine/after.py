@@ -13,7 +13,7 @@ import msgspec
 from blackstart.contracts import Aimed, Fault, Operated, Quiets
 from blackstart.engine import settle
 from blackstart.engine.trial import RunningTrial, Stop
-from blackstart.errors import BlackstartError
+from blackstart.errors import BlackstartError, FaultError
 from blackstart.model.fault import Receipt, Witness
 from blackstart.model.record import Injected, Witnessed
 
@@ -101,9 +101,14 @@ class Breakage:
             await self._fault.revert(self._trial, receipt)
         except BlackstartError as error:
             self._trial.problem("revert-failed", error.render(), verdict="FAIL")
-        if receipt.undo:
-            for outcome in await self._trial.guard.undo([undo.id for undo in receipt.undo]):
-                self._trial.record(msgspec.structs.replace(outcome, evidence={**outcome.evidence, **why}))
+        try:
+            outcomes = (
+                await self._trial.guard.undo([undo.id for undo in receipt.undo]) if receipt.undo else []
+            )
+        except FaultError:
+            return  # the guardian has gone (`halt`): the conductor tells what it did, and does the rest
+        for outcome in outcomes:
+            self._trial.record(msgspec.structs.replace(outcome, evidence={**outcome.evidence, **why}))
 
     async def _testify(self, receipt: Receipt) -> None:
         trial = self._trial

@@ -33,7 +33,7 @@ from blackstart.faults import registry
 from blackstart.history.view import History, load
 from blackstart.history.writer import HistoryWriter
 from blackstart.model.outcome import Trial
-from blackstart.model.record import Ended, Header, Problem
+from blackstart.model.record import Ended, Header, Problem, Reverted
 from blackstart.target import rig as local_rig
 
 if TYPE_CHECKING:
@@ -270,9 +270,20 @@ class Conductor:
             for outcome in await trial.guard.undo():
                 trial.record(outcome)
         except BlackstartError:
-            for entry in journal.pay(str(self._folder), journal.owed(str(self._folder)), by="conductor"):
-                trial.record(guard.reverted(entry))
+            for outcome in self._without_guardian():
+                trial.record(outcome)
         await trial.guard.close()
+
+    def _without_guardian(self) -> list[Reverted]:
+        """Tell what the guardian took back before it went (`halt`), and take back the rest."""
+        folder, known = (
+            str(self._folder),
+            {one.undo_id for one in self._recorder.records() if isinstance(one, Reverted)},
+        )
+        told = [entry for entry in journal.read(folder, journal.PAID) if entry["id"] not in known]
+        return [
+            guard.reverted(one) for one in [*told, *journal.pay(folder, journal.owed(folder), by="conductor")]
+        ]
 
     async def _unless_hurried(self, code: str, work: Coroutine[Any, Any, object]) -> None:
         """Do one closing step.

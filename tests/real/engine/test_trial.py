@@ -16,7 +16,15 @@ import pytest
 from blackstart.engine import journal, leftovers
 from blackstart.history.view import History, load
 from blackstart.host import procs
-from blackstart.model.record import Injected, LedgerFile, Problem, ProcessSeen, StageReached, Witnessed
+from blackstart.model.record import (
+    Injected,
+    LedgerFile,
+    Problem,
+    ProcessSeen,
+    Reverted,
+    StageReached,
+    Witnessed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -250,4 +258,25 @@ def test_a_disk_that_fills_up_is_a_verdict_and_not_a_crash(tmp_path: Path, size_
     assert len(verdicts) == 2, run.stdout
     assert all("disk-full" in line and "PASS" not in line for line in verdicts)
     assert "engine-error" not in run.stdout
+    assert strays(tmp_path) == []
+
+
+def test_the_kill_switch_lets_a_paused_process_run_on_and_ends_the_trial(tmp_path: Path) -> None:
+    """`halt` in the middle of a pause of 100 s: continued by the guardian at once, on record."""
+    run = Running(tmp_path / "runs", "R77")
+    run.until("stage witnessed")
+    (folder,) = run.trials()
+    server = next(pid for pid in strays(tmp_path) if is_server(pid))
+    stopped = procs.stat(server)
+    assert stopped is not None
+    assert stopped.state == "T"
+    assert leftovers.halt(tmp_path / "runs") == [(folder, [])]
+    run.end(limit_s=30)
+    paid = {entry["id"]: entry for entry in journal.read(str(folder), journal.PAID)}
+    entry = paid[f"pause:server:{server}"]
+    assert (entry["action"], entry["verified"], entry["by"]) == ("continue", True, "halt")
+    history = load(folder)
+    assert problems(history) == ["halted"]
+    assert history.all(Witnessed)[0].witness.bit is True
+    assert (entry["id"], True) in [(one.undo_id, one.verified) for one in history.all(Reverted)]
     assert strays(tmp_path) == []
