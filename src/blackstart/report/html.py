@@ -109,7 +109,7 @@ def _phase_line(phase: str, value: int | None, stamp: Stamp | None, rto: Rto) ->
         share=share,
         until="" if at is None else precise(at),
         source="no stamp" if stamp is None else stamp.source,
-        uncertainty=uncertainty(stamp.uncertainty_ns if stamp else None),
+        uncertainty=uncertainty(stamp.uncertainty_ns) if stamp and stamp.uncertainty_ns else "",
         inferred=stamp is not None and stamp.inferred,
     )
 

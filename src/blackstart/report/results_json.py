@@ -73,6 +73,7 @@ class StreamDocument(msgspec.Struct, frozen=True, kw_only=True):
     late: tuple[str, ...]
     gap_events: int | None
     lost_notional: float | None
+    not_checked: tuple[str, ...]
     error: str | None
 
 
@@ -208,6 +209,7 @@ def _stream(loss: StreamLoss) -> StreamDocument:
         late=loss.late,
         gap_events=loss.gap_events,
         lost_notional=None if loss.lost_notional is None else loss.lost_notional / 10_000,
+        not_checked=loss.not_checked,
         error=loss.error,
     )
 

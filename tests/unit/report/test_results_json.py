@@ -28,7 +28,17 @@ TRIAL = [
     "checklist",
 ]
 RTO = [*(f"{phase}_ms" for phase in PHASES), "total_ms", "uncertainty_ms", "censored", "stamps"]
-STREAM = ["acknowledged", "lost", "duplicated", "phantom", "corrupted", "reordered", "indeterminate", "late"]
+STREAM = [
+    "acknowledged",
+    "lost",
+    "duplicated",
+    "phantom",
+    "corrupted",
+    "reordered",
+    "indeterminate",
+    "late",
+    "not_checked",
+]
 VALIDATORS = [
     "positions",
     "orders",
