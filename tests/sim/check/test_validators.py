@@ -11,7 +11,7 @@ import pytest
 from blackstart.check.facts import Facts
 from blackstart.check.validators import VALIDATORS
 from blackstart.history.view import History
-from blackstart.model.record import StateRead
+from blackstart.model.record import Problem, StateRead
 from blackstart.model.verdict import Verdict
 
 MS = 1_000_000
@@ -238,3 +238,12 @@ def test_busy_host_is_a_remark(world: Any) -> None:
     """High CPU and memory warn, as in the source document."""
     samples(8, cpu_percent=99.0, memory_percent=95.0)(world)
     assert outcome(world, "infrastructure") == (Verdict.PASS, {"cpu-high", "memory-high"})
+
+
+def test_a_disk_full_of_our_own_history_is_no_failure_of_the_target(world: Any) -> None:
+    """Blackstart could not write: that is UNKNOWN for the trial, and the full disk is only a remark."""
+    samples(8, disk_percent=99.0)(world)
+    world.extra = [Problem(code="disk-full", text="no space left on device", mono_ns=READ)]
+    result = VALIDATORS["infrastructure"](Facts(world.history()))
+    assert result.verdict is Verdict.PASS
+    assert "disk-high" in {finding.code for finding in result.findings}

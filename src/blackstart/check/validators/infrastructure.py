@@ -21,7 +21,7 @@ from blackstart.check.validators.documents import (
     validator,
 )
 from blackstart.check.validators.shapes import Infrastructure
-from blackstart.model.record import ResourceSample
+from blackstart.model.record import Problem, ResourceSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ def check(facts: Facts) -> Iterable[Finding]:
     if not samples:
         yield unknown("not-measured", "the resources of the host were not measured")
     else:
-        yield from _host(samples[-RECENT:])
+        yield from _host(samples[-RECENT:], ours=any(p.code == "disk-full" for p in facts.all(Problem)))
         yield from _components(samples)
     if "infrastructure" in facts.manifest.state:
         yield from _own(facts)
@@ -62,8 +62,9 @@ def _while_up(facts: Facts) -> list[ResourceSample]:
     return [s for s in facts.all(ResourceSample) if read is None or s.mono_ns <= read.mono_ns]
 
 
-def _host(recent: list[ResourceSample]) -> Iterable[Finding]:
-    for what, say in (("cpu", remark), ("memory", remark), ("disk", fail)):
+def _host(recent: list[ResourceSample], *, ours: bool) -> Iterable[Finding]:
+    """Judge the host. A disk too full for our own history (`ours`) is no failure of the target: UNKNOWN."""
+    for what, say in (("cpu", remark), ("memory", remark), ("disk", remark if ours else fail)):
         percent = median(getattr(sample, f"{what}_percent") for sample in recent)
         if percent > HIGH_PERCENT:
             yield say(f"{what}-high", f"{what} use {percent:.0f} %")
