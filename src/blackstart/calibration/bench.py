@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import time
@@ -20,6 +19,7 @@ from blackstart.check import rto
 from blackstart.check.facts import Facts
 from blackstart.engine import guard
 from blackstart.engine.clocks import SystemClock
+from blackstart.faults.death import Deathbed
 from blackstart.history.view import History
 from blackstart.model.fault import Receipt
 from blackstart.model.instant import StampName
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 SHORTEST_NS, LONGEST_NS = 5_000_000, 500_000_000
 WARM_UP_S = 1.0
 STEADY_S, AFTER_S = 0.1, 0.03
+DEATH_LIMIT_S = 10.0
 SERVICE = "orders"
 
 
@@ -146,25 +147,30 @@ class Bench:
         ]
 
     async def deaths(self, count: int, tell: Callable[[int], None]) -> list[int]:
-        """Kill a process `count` times; return how long each death took to be noticed, in nanoseconds."""
+        """Kill a process `count` times; return how long each death took to be noticed, in nanoseconds.
+
+        Struck and noticed by what a trial strikes and notices with.
+        """
         target = self.rig.target
         found = []
         for number in range(count):
             reference = await target.process("victim")
-            descriptor = os.pidfd_open(reference.pid)
-            killed = time.monotonic_ns()
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            os.close(descriptor)
-            found.append(await self._noticed(reference.pid) - killed)
+            bed = Deathbed({"victim": reference}, SystemClock())
+            killed, _ = bed.strike(signal.SIGKILL)
+            await bed.gone(DEATH_LIMIT_S)
+            found.append(bed.noticed["victim"] - killed)
+            bed.close()
+            await self._ended(reference.pid)
             await target.start("victim")
             tell(number + 1)
         return found
 
-    async def _noticed(self, pid: int) -> int:
-        while True:
-            for record in reversed(self.records[-8:]):
-                if isinstance(record, ProcessSeen) and record.what == "exited" and record.pid == pid:
-                    return record.mono_ns
+    async def _ended(self, pid: int) -> None:
+        """Wait until the rig has seen it too: only then can it start another."""
+        while not any(
+            isinstance(record, ProcessSeen) and record.what == "exited" and record.pid == pid
+            for record in self.records[-8:]
+        ):
             await asyncio.sleep(0.001)
 
 

@@ -1,7 +1,9 @@
 """The calibration target: a service with programmed outages that writes down when everything happened.
 
 `python -m blackstart.calibration.program PORT FOLDER`. Lines over TCP: `W ID` is a write, answered by
-`A EPOCH ID` or, when it came in during an outage, by `N ID` after it; `D NS F1 F2 F3 F4` asks for an outage
+`A EPOCH ID` or, when it comes in during an outage, by `N ID`; both at once, because hundreds of refusals
+held back until the end would stand before the first acceptance in the client's queue, and what was then
+measured would be that queue. `D NS F1 F2 F3 F4` asks for an outage
 of NS nanoseconds whose phases end at those fractions, answered by `T` at once and by `R` when the first new
 write was accepted. `events.jsonl` is what a target reports (detected, responded, recovered, validated),
 `truth.jsonl` what only the calibration reads.
@@ -28,12 +30,11 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Program:
-    """The service. Writes that come while it is `down` are held, and refused afterwards."""
+    """The service. Writes that come while it is `down` are refused."""
 
     def __init__(self, folder: Path) -> None:
         self.epoch = 1
         self.down = False
-        self.held: list[tuple[asyncio.StreamWriter, bytes]] = []
         self.first: asyncio.Future[int] | None = None
         self._events = (folder / "events.jsonl").open("wb", buffering=0)
         self._truth = (folder / "truth.jsonl").open("wb", buffering=0)
@@ -51,7 +52,7 @@ class Program:
 
     def _write(self, writer: asyncio.StreamWriter, name: bytes) -> None:
         if self.down:
-            self.held.append((writer, name))
+            writer.write(b"N %b\n" % name)
             return
         if self.first is not None and not self.first.done():
             self.first.set_result(time.monotonic_ns())
@@ -73,13 +74,10 @@ class Program:
         writer.write(b"R\n")
 
     async def _resume(self) -> int:
-        """Come back as a new epoch, refuse what was held; return when the first new write was accepted."""
+        """Come back as a new epoch; return when the first new write was accepted."""
         self.epoch += 1
         self.first = asyncio.get_running_loop().create_future()
         self.down = False
-        held, self.held = self.held, []
-        for writer, name in held:
-            writer.write(b"N %b\n" % name)
         try:
             return await self.first
         finally:
