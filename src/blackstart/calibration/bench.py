@@ -167,10 +167,10 @@ class Bench:
 
     async def _ended(self, pid: int) -> None:
         """Wait until the rig has seen it too: only then can it start another."""
-        while not any(
-            isinstance(record, ProcessSeen) and record.what == "exited" and record.pid == pid
-            for record in self.records[-8:]
-        ):
+        while True:
+            for record in self.records[-8:]:
+                if isinstance(record, ProcessSeen) and record.what == "exited" and record.pid == pid:
+                    return
             await asyncio.sleep(0.001)
 
 
