@@ -29,8 +29,8 @@ Totals = dict[str, tuple[int | None, int | None]]
 async def quiesce(rig: Rig, clock: Clock, limit_s: float) -> dict[str, Any]:
     """Wait until both sides of every stream have come to rest; returns how it ended, for the history.
 
-    At rest: the counts are the same on both sides and unchanged for 300 ms; where they cannot be counted
-    cheaply, for 0.6 s; where they differ, for 2 s. Never longer than `limit_s`: what is missing then is
+    At rest: the counts are the same on both sides and unchanged for 300 ms; where some cannot be counted
+    cheaply, for 0.6 s; where any differ, for 2 s. Never longer than `limit_s`: what is missing then is
     missing.
     """
     start = changed = clock.now().mono_ns
@@ -58,9 +58,9 @@ async def _totals(rig: Rig) -> Totals:
 
 
 def _patience_ns(totals: Totals) -> int:
-    if any(None in pair for pair in totals.values()):
-        return _UNCOUNTED_NS
-    return _EQUAL_NS if all(one == other for one, other in totals.values()) else _DIFFERING_NS
+    if any(None not in pair and pair[0] != pair[1] for pair in totals.values()):
+        return _DIFFERING_NS
+    return _UNCOUNTED_NS if any(None in pair for pair in totals.values()) else _EQUAL_NS
 
 
 class _Reading(msgspec.Struct, frozen=True):

@@ -1,0 +1,54 @@
+"""Letting the books settle, in simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from blackstart.engine import settle
+from blackstart.engine.clocks import SimClock, simulate
+
+
+class Books:
+    """A rig whose database catches up `late_s` after the beginning; `uncounted` adds a stream nobody counts."""
+
+    def __init__(self, clock: SimClock, late_s: float, *, uncounted: bool) -> None:
+        self._clock, self._late_ns = clock, round(late_s * 1e9)
+        self._start = clock.now().mono_ns
+        streams = {"database": None, **({"orders": None} if uncounted else {})}
+        self.target = SimpleNamespace(manifest=SimpleNamespace(streams=streams))
+
+    async def totals(self, stream: str) -> tuple[int | None, int | None]:
+        """Count as the moment is."""
+        if stream == "orders":
+            return 7, None
+        return 10, 10 if self._clock.now().mono_ns - self._start >= self._late_ns else 8
+
+
+@pytest.mark.parametrize(
+    ("late_s", "uncounted", "totals", "waited_ms"),
+    [
+        (0.0, False, (10, 10), 300),
+        (0.0, True, (10, 10), 600),
+        (1.5, False, (10, 10), 1800),
+        (1.5, True, (10, 10), 2100),
+        (60.0, True, (10, 8), 2000),
+    ],
+)
+def test_a_difference_is_given_time_even_beside_a_stream_that_cannot_be_counted(
+    late_s: float, uncounted: bool, totals: Any, waited_ms: float
+) -> None:
+    """Equal books rest for 300 ms, uncounted ones for 0.6 s, differing ones for 2 s before they are read."""
+
+    async def main() -> dict[str, Any]:
+        clock = SimClock(asyncio.get_running_loop())
+        rig: Any = Books(clock, late_s, uncounted=uncounted)
+        return await settle.quiesce(rig, clock, 10.0)
+
+    found = simulate(main())
+    assert found["settled"] is True
+    assert found["totals"]["database"] == totals
+    assert waited_ms <= found["waited_ms"] <= waited_ms + 60
