@@ -13,7 +13,7 @@ from blackstart.engine.clocks import SimClock, simulate
 
 
 class Books:
-    """A rig whose database catches up `late_s` after the beginning; `uncounted` adds a stream nobody counts."""
+    """A rig whose database catches up after `late_s`; `uncounted` adds a stream that none counts."""
 
     def __init__(self, clock: SimClock, late_s: float, *, uncounted: bool) -> None:
         self._clock, self._late_ns = clock, round(late_s * 1e9)
