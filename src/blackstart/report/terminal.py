@@ -97,4 +97,7 @@ def print_run(run: Run, out: Console, *, report: Path | None = None) -> None:
         out.print(table(run, width=out.width))
     for line in repeated(run):
         out.print(Text(line), soft_wrap=True)
-    out.print(closing(run, report), soft_wrap=True)
+    end = closing(run, report)
+    narrow = out.is_terminal and end.cell_len > out.width  # no word in two: reports and commands are copied
+    for part in end.split(" · ") if narrow else [end]:
+        out.print(part, soft_wrap=True)
