@@ -153,11 +153,11 @@ def written(page: str, chosen: list[Figure]) -> str:
     """Put figures into the `measured` column of the rows that begin with their names."""
     lines = page.splitlines()
     for number, line in enumerate(lines):
-        cells = line.split(" | ")
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
         fit = next((one for one in chosen if line.startswith(f"| {one.row}")), None)
         if fit is not None and len(cells) == COLUMNS:
             mark = "" if fit.good else " (missed)"
-            lines[number] = " | ".join([*cells[:2], f"{fit.text}{mark}", cells[3]])
+            lines[number] = f"| {' | '.join([*cells[:2], fit.text + mark, cells[3]])} |"
     return "\n".join(lines) + "\n"
 
 
