@@ -1,30 +1,31 @@
 """One text for one value, whoever wrote it down.
 
-Sso that the two sides of a stream can be compared byte by byte.
+So that the two sides of a stream can be compared byte by byte.
 """
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blackstart.errors import TargetError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_DECIMAL = re.compile(r"-?\d+\.\d+")
 _SIDES = {True: "true", False: "false"}
 
 
 def text(value: Any) -> str:  # noqa: PLR0911 - one line a type
     """Return the canonical text of a value.
 
-    `7`, `7.0`, `Decimal("7.00")` and `"7.00"` are one, as are bytes and their text.
+    A text stays as it is: `"3.10"` and `"3.1"` are two. A number has one shortest decimal text, whatever its
+    type: `7`, `7.0` and `Decimal("7.00")` are the text `"7"`. Bytes are their text.
     """
     if isinstance(value, str):
-        return _number(Decimal(value)) if _DECIMAL.fullmatch(value) else value
+        return value
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -36,15 +37,37 @@ def text(value: Any) -> str:  # noqa: PLR0911 - one line a type
     if isinstance(value, Decimal):
         return _number(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return text(bytes(value).decode("utf-8", "backslashreplace"))
+        return bytes(value).decode("utf-8", "backslashreplace")
     return msgspec.json.encode(value, order="sorted", enc_hook=str).decode()
 
 
-def content(record: Mapping[str, Any], fields: Iterable[str], rename: Mapping[str, str] | None = None) -> str:
-    """Return the canonical text of several fields. `rename` says what a field is called in this record."""
-    names = rename or {}
-    values = [text(record.get(names.get(field, field))) for field in fields]
+def content(
+    record: Mapping[str, Any],
+    fields: Iterable[str],
+    rename: Mapping[str, str] | None = None,
+    *,
+    stream: str = "",
+) -> str:
+    """Return the canonical text of several fields. `rename` says what a field is called in this record.
+
+    Raises TargetError when the record has not one of them: nothing could be said about its content.
+    """
+    values = [text(field(record, name, rename, stream=stream)) for name in fields]
     return msgspec.json.encode(values).decode()
+
+
+def field(
+    record: Mapping[str, Any], name: str, rename: Mapping[str, str] | None = None, *, stream: str = ""
+) -> Any:
+    """Return the field of an event that the manifest names. Raises TargetError naming field and stream."""
+    called = (rename or {}).get(name, name)
+    if called not in record:
+        raise TargetError(
+            f"an event without the field `{called}`: it has {sorted(map(str, record))}",
+            where=f"streams.{stream}" if stream else "",
+            hint="what is not there cannot be compared: name the right field, or say its name in `rename`",
+        )
+    return record[called]
 
 
 def _number(value: Decimal) -> str:

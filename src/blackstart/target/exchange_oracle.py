@@ -53,7 +53,7 @@ class ExchangeOracle:
         """Write everything acknowledged of a manifest's stream; a failure is told in the record's `error`."""
         spec = self._manifest.streams[stream]
         kind = spec.acknowledged.removeprefix("oracle:")
-        return await ledger.write(stream, "acknowledged", folder, self._rows(kind, spec))
+        return await ledger.write(stream, "acknowledged", folder, self._rows(kind, stream, spec))
 
     async def positions(self) -> Mapping[str, Any]:
         """Return positions and cash by symbol. Raises TargetError."""
@@ -136,14 +136,14 @@ class ExchangeOracle:
             with contextlib.suppress(RuntimeError):
                 await lines.aclose()  # type: ignore[attr-defined]
 
-    async def _rows(self, kind: str, stream: Stream) -> AsyncIterator[Row]:
+    async def _rows(self, kind: str, name: str, stream: Stream) -> AsyncIterator[Row]:
         async for event in self._acknowledged(kind):
             yield Row(
-                key=canonical.text(event[stream.key]),
+                key=canonical.text(canonical.field(event, stream.key, stream=name)),
                 seq=event.get(_SEQUENCE[kind]),
-                content=canonical.content(event, stream.content) if stream.content else None,
+                content=canonical.content(event, stream.content, stream=name) if stream.content else None,
                 mono_ns=event.get(_MOMENT[kind]),
-                notional=ledger.product(event, stream.notional),
+                notional=ledger.product(event, stream.notional, stream=name),
             )
 
     async def _acknowledged(self, kind: str) -> AsyncIterator[dict[str, Any]]:

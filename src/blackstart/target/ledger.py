@@ -1,6 +1,6 @@
 """Writing ledger files (docs/reference/ledger-format.md): one JSON line an event.
 
-Wwith the digest of the whole.
+With the digest of the whole.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from blackstart.model.record import LedgerFile
+from blackstart.target import canonical
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
@@ -89,12 +90,12 @@ async def write(
     return writer.close()
 
 
-def product(record: dict[str, Any], fields: tuple[str, ...]) -> int | None:
+def product(record: dict[str, Any], fields: tuple[str, ...], *, stream: str = "") -> int | None:
     """Return the product of integer fields (quantity · price in ticks).
 
-    None when there are none or one is missing.
+    None when there are none or one is no integer. Raises TargetError when one is not there at all.
     """
-    values = [record.get(field) for field in fields]
+    values = [canonical.field(record, name, stream=stream) for name in fields]
     if not values or any(not isinstance(value, int) for value in values):
         return None
     result = 1

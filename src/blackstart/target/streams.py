@@ -1,6 +1,6 @@
 """What the target holds of a stream after recovery: read from an URL, from SQL, or by the glue.
 
-Wwritten as a ledger file.
+Written as a ledger file.
 """
 
 from __future__ import annotations
@@ -46,18 +46,20 @@ async def total(target: LocalTarget, name: str) -> int | None:
 
 async def _rows(target: LocalTarget, name: str, stream: Stream) -> AsyncIterator[Row]:
     async for record in _records(target, name, stream):
-        yield _row(record, stream)
+        yield _row(record, stream, name)
 
 
-def _row(record: dict[str, Any], stream: Stream) -> Row:
-    key = record.get(stream.rename.get(stream.key, stream.key))
+def _row(record: dict[str, Any], stream: Stream, name: str) -> Row:
+    key = canonical.field(record, stream.key, stream.rename, stream=name)
     if key is None:
-        raise TargetError(f"an event without `{stream.key}`: {sorted(record)}")
-    seq = record.get(stream.ordered) if stream.ordered else None
+        raise TargetError(f"an event whose `{stream.key}` is null", where=f"streams.{name}")
+    seq = canonical.field(record, stream.ordered, stream=name) if stream.ordered else None
     return Row(
         key=canonical.text(key),
         seq=seq if isinstance(seq, int) else None,
-        content=canonical.content(record, stream.content, stream.rename) if stream.content else None,
+        content=(
+            canonical.content(record, stream.content, stream.rename, stream=name) if stream.content else None
+        ),
         late=bool(record.get(stream.rename.get("late", "late"), False)),
     )
 

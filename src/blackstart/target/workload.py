@@ -113,7 +113,7 @@ class WorkloadProcess:
     async def _rows(self, stream: str) -> AsyncIterator[Row]:
         spec = self._manifest.streams[stream]
         for write in workload_ledger.read(self.ledger):
-            yield workload_ledger.row(write, spec)
+            yield workload_ledger.row(write, spec, stream)
 
     def _config(self) -> Path:
         spec = self._manifest.workload

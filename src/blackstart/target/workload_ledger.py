@@ -110,13 +110,20 @@ def read(path: Path) -> Iterator[Write]:
     yield from pairing.unanswered()
 
 
-def row(write: Write, stream: Stream) -> Row:
-    """Return a write as a row of a stream's ledger; `seq` is the order of acknowledgement."""
+def row(write: Write, stream: Stream, name: str = "") -> Row:
+    """Return a write as a row of a stream's ledger; `seq` is the order of acknowledgement.
+
+    Raises TargetError when an acknowledged write lacks a field; one without an answer may lack what the
+    glue adds on acknowledgement, and then only its key can be compared.
+    """
+    whole = write.outcome == "ok" or all(one in write.record for one in (*stream.content, *stream.notional))
     return Row(
-        key=canonical.text(write.record[stream.key]),
+        key=canonical.text(canonical.field(write.record, stream.key, stream=name)),
         seq=write.position,
-        content=canonical.content(write.record, stream.content) if stream.content else None,
+        content=(
+            canonical.content(write.record, stream.content, stream=name) if stream.content and whole else None
+        ),
         mono_ns=write.mono_ns if write.mono_ns is not None else write.sent_mono_ns,
         outcome=write.outcome,
-        notional=ledger.product(write.record, stream.notional),
+        notional=ledger.product(write.record, stream.notional, stream=name) if whole else None,
     )

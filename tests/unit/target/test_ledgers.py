@@ -3,14 +3,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
-from blackstart.errors import LedgerError
-from blackstart.model.manifest import Stream
-from blackstart.target import canonical, ledger, workload_ledger
+from blackstart.errors import LedgerError, TargetError
+from blackstart.model.manifest import Manifest, Stream
+from blackstart.target import canonical, glue, ledger, streams, workload_ledger
 from blackstart.target.ledger import Row
 from blackstart.target.workload_ledger import Line
 
@@ -18,17 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from blackstart.model.record import LedgerFile
+
 
 @pytest.mark.parametrize(
     ("left", "right"),
     [
         (7, 7.0),
         (7, "7"),
-        (Decimal("7.00"), "7.00"),
-        (100.05, "100.0500"),
+        (100, "100"),
+        (Decimal("7.00"), 7),
+        (Decimal("7.00"), "7"),
+        (100.05, Decimal("100.0500")),
+        (100.05, "100.05"),
         (-0.0, 0),
         (b"ALFA", "ALFA"),
-        (b"1.50", Decimal("1.5")),
+        (b"1.5", Decimal("1.50")),
         (True, "true"),
         (None, ""),
         ({"b": 1, "a": 2}, {"a": 2, "b": 1}),
@@ -40,7 +46,19 @@ def test_equal_values_have_one_text(left: object, right: object) -> None:
     assert canonical.text(left) == canonical.text(right)
 
 
-@pytest.mark.parametrize(("left", "right"), [(7, 8), ("a", "b"), ("1.05", "1.5"), (None, 0), (True, 1)])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (7, 8),
+        ("a", "b"),
+        ("1.05", "1.5"),
+        ("3.10", "3.1"),
+        (b"3.10", b"3.1"),
+        ("-0.0", "0"),
+        (None, 0),
+        (True, 1),
+    ],
+)
 def test_different_values_have_different_texts(left: object, right: object) -> None:
     """No difference is smoothed away."""
     assert canonical.text(left) != canonical.text(right)
@@ -56,6 +74,43 @@ def test_content_cannot_be_confused_by_separators() -> None:
 def test_renamed_fields_are_found() -> None:
     """`rename` says what the target calls a field."""
     assert canonical.content({"id": 1}, ["exec_id"], {"exec_id": "id"}) == '["1"]'
+
+
+STREAM = Stream(acknowledged="workload", key="id", content=("v",), notional=("q",), ordered="at", glue="read")
+
+
+@pytest.mark.parametrize("missing", ["id", "v", "at"])
+def test_a_held_event_without_a_named_field_makes_its_stream_unknown(tmp_path: Path, missing: str) -> None:
+    """Nothing is not compared with nothing: the record names the field and the stream."""
+
+    async def held(_settings: object) -> list[dict[str, object]]:
+        whole = {"id": "a", "v": "", "at": 1}
+        return [whole, {name: value for name, value in whole.items() if name != missing}]
+
+    record = asyncio.run(_export(held, tmp_path))
+    assert record.rows == 1
+    assert f"without the field `{missing}`" in (record.error or "")
+    assert "streams.s" in (record.error or "")
+
+
+async def _export(held: object, folder: Path) -> LedgerFile:
+    glue_file = folder / "held_glue.py"
+    glue_file.write_text("read = None\n", encoding="utf-8")
+    manifest = Manifest(schema=1, name="t", glue=glue_file.name, folder=str(folder), streams={"s": STREAM})
+    target = SimpleNamespace(manifest=manifest, name="t", settings=dict)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(glue, "load", lambda _file: SimpleNamespace(read=held, __file__=str(glue_file)))
+        return await streams.export_recovered(target, "s", folder)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("missing", ["id", "v", "q"])
+def test_an_acknowledged_write_without_a_named_field_is_refused(missing: str) -> None:
+    """What was acknowledged must have everything that it is compared by."""
+    record = {name: value for name, value in {"id": "a", "v": "x", "q": 2}.items() if name != missing}
+    write = workload_ledger.Write(n=1, record=record, sent_mono_ns=1, outcome="ok")
+    with pytest.raises(TargetError, match=f"without the field `{missing}`") as caught:
+        workload_ledger.row(write, STREAM, "s")
+    assert caught.value.where == "streams.s"
 
 
 def test_a_ledger_file_is_described_truly(tmp_path: Path) -> None:
@@ -109,7 +164,8 @@ def test_outcomes_find_their_attempts(tmp_path: Path) -> None:
     stream = Stream(acknowledged="workload", key="id", content=("order", "v"), notional=("v",))
     row = workload_ledger.row(writes[0], stream)
     assert row == Row(key="b", seq=1, content='["X","4"]', mono_ns=5, notional=4)
-    assert workload_ledger.row(writes[2], stream).seq is None
+    unanswered = workload_ledger.row(writes[2], stream)
+    assert (unanswered.seq, unanswered.content, unanswered.notional) == (None, None, None)
 
 
 def test_a_ledger_cut_anywhere_never_invents_and_never_forgets(tmp_path: Path) -> None:
