@@ -22,8 +22,17 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import msgspec
 
-from blackstart.check.ledgers import FORM, INTEGERS, OUTCOMES, Ledger, attach, damage_located, quote
-from blackstart.errors import BlackstartError, LedgerError
+from blackstart.check.ledgers import (
+    FORM,
+    INTEGERS,
+    OUTCOMES,
+    DamagedLedgerError,
+    Ledger,
+    attach,
+    damage_located,
+    quote,
+)
+from blackstart.errors import BlackstartError
 from blackstart.model.outcome import LOSS_KINDS
 
 if TYPE_CHECKING:
@@ -32,10 +41,11 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-# Bits of the flags: which sides have it (0 both, 1 ledger only, 2 held only), outcome, content, late.
+# Bits of the flags: which sides have it (0 both, 1 ledger only, 2 held only), outcome, content, late,
+# content stated by one side only.
 LEDGER_ONLY, HELD_ONLY = 1, 2
 INFO, FAILED, UNDEFINED = 4, 8, 12
-DIFFERS, COMPARED, LATE = 16, 32, 64
+DIFFERS, COMPARED, LATE, HALF = 16, 32, 64, 128
 
 BOTH = "(f & 3) = 0"
 KNOWN = f"(f & 12) <= {INFO}"
@@ -57,7 +67,9 @@ class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `acknowledged` counts `ok` events, `recovered` held rows. `counts` are exact; `lists` hold the
     first keys of each kind; `files` the whole lists as JSON lines. `lost_notional` is None when the
-    ledger states no money. `not_checked` says which comparisons the files did not allow.
+    ledger states no money. `not_checked` says which comparisons the files did not allow; `one_sided`
+    those of them where one file stated what to compare and the other did not. `acknowledged_again`
+    counts keys that stand as `ok` in the ledger more than once.
     """
 
     acknowledged: int
@@ -69,6 +81,8 @@ class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
     lost_notional: int | None = None
     gap_events: int | None = None
     not_checked: tuple[str, ...] = ()
+    one_sided: tuple[str, ...] = ()
+    acknowledged_again: int = 0
 
 
 def audit(
@@ -95,10 +109,19 @@ def audit(
         settings: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": spill}
         if threads:
             settings["threads"] = threads
-        with duckdb.connect(config=settings) as con, _cancellable(con, cancelled):
+        with _connected(settings) as con, _cancellable(con, cancelled):
             # No network, ever; row order is not needed and costs memory.
             con.execute("SET autoinstall_known_extensions = false; SET preserve_insertion_order = false")
             return _Audit(con, acknowledged, recovered).result(out, listed, t0_mono_ns)
+
+
+def _connected(settings: dict[str, Any]) -> DuckDBPyConnection:
+    """Open a connection; what DuckDB does not take as a setting is the caller's to mend."""
+    try:
+        return duckdb.connect(config=settings)
+    except duckdb.Error as error:
+        what = f"`{settings['memory_limit']}` is no amount of memory: {str(error).splitlines()[0]}"
+        raise BlackstartError(what, where="memory limit", hint="a number and a unit: 500MB, 2GB") from error
 
 
 @contextmanager
@@ -138,7 +161,9 @@ class _Audit:
         """Run everything."""
         self._first_join()
         self._refuse_bad_rows()
+        again = 0
         if self._ledger_repeats():
+            again = self._acknowledged_again()
             self._merge_ledger()
             self._join()
         self._lists()
@@ -154,6 +179,8 @@ class _Audit:
             lost_notional=self._notional(counts["lost"], lost[1], lost[2]),
             gap_events=None if t0_mono_ns is None else self._gap(t0_mono_ns),
             not_checked=self._not_checked(),
+            one_sided=self._one_sided(),
+            acknowledged_again=again,
         )
 
     def _views(self) -> None:
@@ -190,11 +217,12 @@ class _Audit:
             WITH p AS (SELECT l.key AS lk, r.key AS rk, l.seq AS ls, r.seq AS rs,
                 (CASE WHEN r.key IS NULL THEN {LEDGER_ONLY} WHEN l.key IS NULL THEN {HELD_ONLY} ELSE 0 END
                  + 4 * coalesce(l.o, 0)
-                 + CASE WHEN l.c <> r.c THEN {DIFFERS + COMPARED} WHEN l.c = r.c THEN {COMPARED} ELSE 0 END
+                 + CASE WHEN l.c <> r.c THEN {DIFFERS + COMPARED} WHEN l.c = r.c THEN {COMPARED}
+                     WHEN l.c IS NOT NULL OR r.c IS NOT NULL THEN {HALF} ELSE 0 END
                  + CASE WHEN r.late THEN {LATE} ELSE 0 END)::UTINYINT AS f
               FROM (SELECT key, seq, c, o FROM ledger) l FULL OUTER JOIN held r ON l.key = r.key)
             SELECT ls, rs, f,
-              CASE WHEN (f & ~{COMPARED}::UTINYINT) <> 0 THEN coalesce(lk, rk) END AS k FROM p""")
+              CASE WHEN (f & ~{COMPARED + HALF}::UTINYINT) <> 0 THEN coalesce(lk, rk) END AS k FROM p""")
 
     def _refuse_bad_rows(self) -> None:
         """Refuse rows without identity, and outcomes that are none."""
@@ -202,12 +230,14 @@ class _Audit:
         for ledger in (self._ledger, self._held) if nameless else ():
             missing = self._number(f"SELECT count(*) FROM {ledger.name} WHERE key IS NULL")
             if missing:
-                raise LedgerError(f"{missing} row(s) have no key", where=str(ledger.path), hint=f"see {FORM}")
+                raise DamagedLedgerError(
+                    f"{missing} row(s) have no key", where=str(ledger.path), hint=f"see {FORM}"
+                )
         if self._number(f"SELECT count(*) FROM j WHERE (f & 12) = {UNDEFINED}"):
             column = self._ledger.column("outcome", "VARCHAR")
             row = self._row(f"SELECT key, {column} FROM ledger_file WHERE {column} NOT IN {OUTCOMES} LIMIT 1")
             what = f"outcome {row[1]!r} of key {row[0]!r} is none of {', '.join(OUTCOMES)}"
-            raise LedgerError(what, where=str(self._ledger.path), hint=f"see {FORM}")
+            raise DamagedLedgerError(what, where=str(self._ledger.path), hint=f"see {FORM}")
 
     def _ledger_repeats(self) -> bool:
         """Tell whether a key repeats in the ledger: then held rows appear more than once in the join."""
@@ -223,6 +253,10 @@ class _Audit:
     def _repeats(self, where: str) -> bool:
         row = self._row(f"SELECT count(k), count(DISTINCT k) FROM j WHERE {where}")
         return bool(row[0] > row[1])
+
+    def _acknowledged_again(self) -> int:
+        again = "SELECT key FROM ledger WHERE o = 0 GROUP BY key HAVING count(*) > 1"
+        return self._number(f"SELECT count(*) FROM ({again})")
 
     def _merge_ledger(self) -> None:
         """Let each key of the ledger stand once, with its strongest outcome."""
@@ -309,6 +343,15 @@ class _Audit:
         pairs = {"content": row[1], "order": row[2]}
         return tuple(
             f"{what} of {row[0] - done} of {row[0]} events" for what, done in pairs.items() if done < row[0]
+        )
+
+    def _one_sided(self) -> tuple[str, ...]:
+        """Say what one file states and the other does not: a comparison somebody meant and nobody made."""
+        row = self._row(f"""SELECT count(*) FILTER ((f & {HALF}) <> 0),
+            count(*) FILTER ((ls IS NULL) <> (rs IS NULL)) FROM j WHERE {BOTH} AND {KNOWN}""")
+        pairs = {"content": row[0], "seq": row[1]}
+        return tuple(
+            f"{what} of {count} events stands on one side only" for what, count in pairs.items() if count
         )
 
     def _write(self, out: Path, counts: dict[str, int]) -> dict[str, str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +37,12 @@ COLUMNS = {
     "notional": "BIGINT",
     "late": "BOOLEAN",
 }
+
+
+class DamagedLedgerError(LedgerError):
+    """A ledger that is there and cannot be read to its end: nobody could look, so the status is UNKNOWN's."""
+
+    exit_status = 2
 
 
 class LedgerRow(msgspec.Struct):
@@ -77,6 +84,8 @@ def attach(con: DuckDBPyConnection, path: Path, name: str) -> Ledger:
     if not path.is_file():
         raise LedgerError("there is no such file", where=str(path), hint="name a ledger file")
     text = path.name.lower()
+    if text.endswith(".gz"):
+        _verify_packed(path)
     with damage_located(path):
         if text.endswith(PARQUET):
             con.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet({quote(path)})")
@@ -91,6 +100,19 @@ def attach(con: DuckDBPyConnection, path: Path, name: str) -> Ledger:
     raise LedgerError(
         "is of no known form", where=str(path), hint=f"use a file that ends in one of: {endings}"
     )
+
+
+def _verify_packed(path: Path) -> None:
+    """Unpack to the end: DuckDB does not compare the checksum at the end of gzip data."""
+    done = 0
+    try:
+        with gzip.open(path) as stream:
+            while chunk := stream.read(1 << 20):
+                done += len(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        place = first_damage(path)  # a bad line, if there is one, is the more telling place
+        what = place or f"compressed data is damaged behind byte {done} of the text: {error}"
+        raise DamagedLedgerError(what, where=str(path), hint="pack or copy the file again") from error
 
 
 def _strict(column: str, kind: str) -> str:
@@ -134,7 +156,7 @@ def damage_located(path: Path) -> Iterator[None]:
     except duckdb.Error as error:
         place = "" if path.name.endswith(PARQUET) else first_damage(path)
         what = place or f"cannot be read as a ledger: {str(error).splitlines()[0]}"
-        raise LedgerError(
+        raise DamagedLedgerError(
             what, where=str(path), hint=f"the file is truncated or damaged; its form: {FORM}"
         ) from error
 
@@ -150,7 +172,7 @@ def first_damage(path: Path) -> str:
                 if problem:
                     return f"line {number}, byte {start}: {problem}"
                 start += len(line)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         return f"compressed data breaks off behind byte {start} of the text: {error}"
     return ""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blackstart.check.audit import audit as compare
+from blackstart.cli.folder import made
 from blackstart.model.outcome import LOSS_KINDS
 
 if TYPE_CHECKING:
@@ -21,15 +22,21 @@ BAD = ("lost", "duplicated", "phantom", "corrupted", "reordered")
 def audit(
     ledger: Path, recovered: Path, *, lists: Path | None, listed: int, memory: str, as_json: bool
 ) -> int:
-    """Print what became of every acknowledged event; status 1 when anything is wrong with any."""
+    """Print what became of every acknowledged event.
+
+    Status 1 when anything is wrong with any; else 2 when there was nothing to compare, or one file states
+    what the other does not.
+    """
     if lists is not None:
-        lists.mkdir(parents=True, exist_ok=True)
+        made(lists, "--lists")
     result = compare(ledger, recovered, out=lists, listed=listed, memory_limit=memory)
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
     else:
         print("\n".join(_lines(result)))
-    return 1 if any(result.counts.get(kind) for kind in BAD) else 0
+    if any(result.counts.get(kind) for kind in BAD):
+        return 1
+    return 0 if result.acknowledged and not result.one_sided else 2
 
 
 def _lines(result: AuditResult) -> list[str]:
@@ -42,6 +49,13 @@ def _lines(result: AuditResult) -> list[str]:
     if result.gap_events is not None:
         lines.append(f"sequence gap  {result.gap_events:,}")
     lines += [f"not checked: {reason}" for reason in result.not_checked]
+    lines += [f"unknown: {reason}" for reason in result.one_sided]
+    if result.acknowledged_again:
+        lines.append(
+            f"remark: {result.acknowledged_again:,} keys are acknowledged more than once, and count once"
+        )
+    if not result.acknowledged:
+        lines.append("unknown: nothing was acknowledged: nothing was compared")
     return lines + [f"whole list: {path}" for path in result.files.values()]
 
 

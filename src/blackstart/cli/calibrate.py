@@ -12,6 +12,7 @@ from rich.table import Table
 
 from blackstart.calibration.bench import opened
 from blackstart.calibration.result import Calibration, summarise
+from blackstart.cli.folder import made
 from blackstart.engine import leftovers
 from blackstart.report.terminal import console
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def calibrate(*, outages: int, kills: int, seed: int, out: Path, as_json: bool) -> int:
     """Calibrate and print; status 1 when it misses what it must reach, 2 when it could not measure."""
-    leftovers.clear(out)
+    leftovers.clear(made(out))
     folder = out / f"calibration-{os.urandom(2).hex()}"
     folder.mkdir(parents=True)
     found = uvloop.run(_measure(folder, outages, kills, seed))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blackstart.cli.folder import made
 from blackstart.cli.keeper import FAILED, UP, Up
 from blackstart.engine import leftovers, permit
 from blackstart.errors import TargetError
@@ -32,7 +33,7 @@ def up(target: str, *, out: Path, seed: int) -> int:
     """Start a keeper for the target; return once it is up. Raises TargetError with what kept it down."""
     manifest = manifests.load(target)
     permit.check(manifest)
-    leftovers.clear(out)
+    leftovers.clear(made(out))
     folder = out / f"up-{manifest.name}-{secrets.token_hex(2)}"
     folder.mkdir(parents=True)
     keeper = _spawn(folder, str(manifests.find(target)), seed)

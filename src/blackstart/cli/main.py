@@ -173,7 +173,8 @@ def audit(
 ) -> int:
     """Compare two event files, event by event.
 
-    Exit status 1 when anything is lost, duplicated, invented, corrupted or reordered.
+    Exit status 1 when anything is lost, duplicated, invented, corrupted or reordered; 2 when nothing was
+    acknowledged, a file is damaged, or only one file states content or order.
     """
     from blackstart.cli import audit as command  # noqa: PLC0415
 

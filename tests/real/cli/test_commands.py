@@ -154,7 +154,7 @@ def test_validate_says_what_fits_and_why_not(little: Path) -> None:
 
 
 def test_audit_finds_what_is_wrong_and_exits_by_it(tmp_path: Path) -> None:
-    """A lost event is named and status 1, equal ledgers are 0, damage names file and line and is 64."""
+    """A lost event is named and status 1, equal ledgers are 0, damage names file and line and is 2."""
     rows = [{"key": f"k{n}", "seq": n} for n in range(10)]
     full = "".join(json.dumps(row) + "\n" for row in rows)
     less = "".join(json.dumps(row) + "\n" for row in rows if row["key"] != "k7")
@@ -165,7 +165,7 @@ def test_audit_finds_what_is_wrong_and_exits_by_it(tmp_path: Path) -> None:
     assert lost.returncode == 1
     assert json.loads(lost.stdout)["lists"]["lost"] == ["k7"]
     torn = blackstart(tmp_path, "audit", "torn.jsonl", "a.jsonl")
-    assert torn.returncode == 64
+    assert torn.returncode == 2
     assert "torn.jsonl" in torn.stderr
     assert "10" in torn.stderr
 
