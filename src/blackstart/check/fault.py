@@ -1,9 +1,10 @@
-"""Did the fault bite, and was it taken back? A fault that did not bite proves nothing (DESIGN section 4)."""
+"""Did the fault bite, was it taken back, and is there again what it ended? (DESIGN section 4)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blackstart.check import presence
 from blackstart.model.outcome import FaultRecord
 from blackstart.model.record import Reverted, Witnessed
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check(facts: Facts) -> CheckResult:
-    """Look at the witness and at the undos."""
+    """Look at the witness, at the undos, and at the processes that live at the end."""
     return conclude("fault", _findings(facts))
 
 
@@ -42,6 +43,7 @@ def _findings(facts: Facts) -> Iterable[Finding]:
         yield _unknown("fault-did-not-bite", f"{facts.receipt.fault} {how}")
     if _reverted(facts) is not True:
         yield _unknown("not-reverted", "it is not proven that the fault was taken back")
+    yield from presence.check(facts)
 
 
 def _reverted(facts: Facts) -> bool | None:

@@ -24,7 +24,11 @@ _RESOLVE_EVERY = 4
 
 
 class Sampler:
-    """Samples until cancelled. Processes are looked up anew once a second, because faults change them."""
+    """Samples until cancelled.
+
+    Processes are looked up anew once a second, because faults change them; those that are gone before
+    every sample, so that their return is seen when it happens.
+    """
 
     def __init__(
         self, target: Target, components: Iterable[str], folder: Path, clock: Clock, sink: Sink
@@ -41,12 +45,14 @@ class Sampler:
         psutil.cpu_percent()
         due_ns = self._clock.now().mono_ns
         turn = 0
+        missing: tuple[str, ...] = ()
         while True:
-            if turn % _RESOLVE_EVERY == 0:
-                await self._resolve()
+            await self._resolve(self._components if turn % _RESOLVE_EVERY == 0 else missing)
             due_ns += PERIOD_NS
             await self._clock.sleep_until(due_ns)
-            self._sink(self.sample())
+            sample = self.sample()
+            self._sink(sample)
+            missing = _missing(self._components, sample)
             turn += 1
 
     def sample(self) -> ResourceSample:
@@ -60,16 +66,20 @@ class Sampler:
             components={name: one for name, one in found if one is not None},
         )
 
-    async def _resolve(self) -> None:
+    async def _resolve(self, names: Iterable[str]) -> None:
         target = self._target
         if not isinstance(target, HasProcesses):
             return
-        for name in self._components:
+        for name in names:
             known = self._processes.get(name)
             with contextlib.suppress(BlackstartError, psutil.Error):
                 pid = (await target.process(name)).pid
                 if known is None or known.pid != pid:
                     self._processes[name] = psutil.Process(pid)
+
+
+def _missing(names: Iterable[str], sample: ResourceSample) -> tuple[str, ...]:
+    return tuple(n for n in names if sample.components.get(n, {}).get("state", "zombie") == "zombie")
 
 
 def _component(process: psutil.Process) -> dict[str, Any] | None:

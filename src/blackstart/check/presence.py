@@ -1,0 +1,70 @@
+"""Is what the fault ended there again? Service that goes on without its spare parts is no recovery.
+
+Every component whose process was hit must have a living process behind it in the last measurement before
+the target is taken down, other than one whose end was seen. Where a role moves from process to process
+(a standby becomes primary) the name alone proves nothing: as many processes must live as before the fault.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blackstart.model.record import ProcessSeen, ResourceSample
+from blackstart.model.verdict import Finding, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blackstart.check.facts import Facts
+
+DEAD = frozenset({"zombie", "dead"})
+NS_PER_S = 1_000_000_000
+
+
+def check(facts: Facts) -> Iterable[Finding]:
+    """Compare the last measurement with the one before the fault."""
+    receipt, read = facts.receipt, facts.stage("read")
+    if receipt is None or not receipt.processes:
+        return
+    samples = [s for s in facts.all(ResourceSample) if read is not None and s.mono_ns <= read.mono_ns]
+    earlier = [s for s in samples if s.mono_ns <= receipt.t0_mono_ns and s.components]
+    later = [s for s in samples if s.mono_ns > receipt.t0_mono_ns]
+    seen = {name for sample in samples for name in sample.components}
+    blind = sorted(receipt.processes.keys() - seen)
+    if blind or not earlier or not later:
+        text = f"nobody measured whether it came back: {', '.join(blind or sorted(receipt.processes))}"
+        yield Finding(verdict=Verdict.UNKNOWN, code="component-unseen", text=text)
+        return
+    before, after = _living(earlier[-1], set()), _living(later[-1], _ended(facts, receipt.t0_mono_ns))
+    missing = sorted(receipt.processes.keys() - after.keys())
+    fewer = len(set(before.values())) - len(set(after.values()))
+    if missing or fewer > 0:
+        waited_s = (later[-1].mono_ns - receipt.t0_mono_ns) / NS_PER_S
+        yield _not_back(missing or _gone(before, after), fewer, waited_s)
+
+
+def _ended(facts: Facts, t0_ns: int) -> set[int]:
+    return {s.pid for s in facts.all(ProcessSeen) if s.what == "exited" and s.mono_ns >= t0_ns}
+
+
+def _living(sample: ResourceSample, ended: set[int]) -> dict[str, int]:
+    """Return which living process stands behind each component."""
+    return {
+        name: one["pid"]
+        for name, one in sample.components.items()
+        if one.get("state") not in DEAD and one.get("pid") not in ended
+    }
+
+
+def _gone(before: dict[str, int], after: dict[str, int]) -> list[str]:
+    """Name what has no process, or only one that also stands behind another name."""
+    pids = list(after.values())
+    return sorted(name for name in before if name not in after or pids.count(after[name]) > 1)
+
+
+def _not_back(names: list[str], fewer: int, waited_s: float) -> Finding:
+    text = f"not back {waited_s:.1f} s after the fault: {' or '.join(names)}"
+    if fewer > 0:
+        text += f" ({fewer} living process{'es' if fewer > 1 else ''} fewer than before)"
+    data = {"components": names, "fewer": fewer}
+    return Finding(verdict=Verdict.FAIL, code="component-not-back", text=text, data=data)
