@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from blackstart.model.fault import Undo
 
 _START_LIMIT_S = 10.0
+_ANSWER_LIMIT_S = 5.0
+_PATIENCE = 6
 _LINE_LIMIT = 1 << 24
 
 
@@ -49,6 +51,7 @@ class Guard:
         self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._turn = asyncio.Lock()
         self._closing = False
+        self._lost = False
         self._listener = asyncio.ensure_future(self._listen(reader))
 
     async def protect(self, undos: Iterable[Undo]) -> None:
@@ -62,30 +65,67 @@ class Guard:
             raise OSError(answer["errno"], answer["refused"], str(self._run / journal.OWED))
 
     async def undo(self, ids: Sequence[str] | None = None) -> list[Reverted]:
-        """Have some undos (or all that are owed) carried out and verified."""
+        """Have some undos (or all that are owed) carried out and verified.
+
+        Raises FaultError when the guardian is gone or does not answer.
+        """
         answer = await self._ask({"undo": ids if ids is None else list(ids)})
         return [reverted(one) for one in answer["undone"]]
 
     async def close(self) -> None:
-        """Say goodbye; what is still owed stays in the journal for the next start."""
+        """Say goodbye; what is still owed stays in the journal for the next start.
+
+        A guardian that does not go within 5 s is ended: a stopped one would be waited for without end.
+        """
         self._closing = True
         self._writer.write(b'{"close": true}\n')
-        await self.process.wait()
+        try:
+            async with asyncio.timeout(0 if self._lost else _ANSWER_LIMIT_S):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
         await self._listener
         self._writer.close()
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         async with self._turn:
+            if self._lost:
+                raise self._gone()
             self._writer.write(json.dumps(request).encode() + b"\n")
-            answer = await self._answers.get()
+            answer = await self._answer()
         if answer is None:
             self._answers.put_nowait(None)
-            raise FaultError(
-                "the guardian is gone: nothing may be broken without it",
-                where=str(self._run),
-                hint="what it held is taken back at the next start (`blackstart halt` does it now)",
-            )
+            raise self._gone()
         return answer
+
+    async def _answer(self) -> dict[str, Any] | None:
+        """Wait 5 s, and longer only for one that is at work: a victim may take its time to end."""
+        for _ in range(_PATIENCE):
+            try:
+                async with asyncio.timeout(_ANSWER_LIMIT_S):
+                    return await self._answers.get()
+            except TimeoutError:
+                found = procs.stat(self.process.pid)
+                if found is None or found.stopped:
+                    break
+        self._lose()
+        raise self._gone()
+
+    def _lose(self) -> None:
+        """End a guardian that does not answer, so that it cannot take back the same later, beside us."""
+        self._lost = True
+        self.process.kill()
+        if not self._closing:
+            self._closing = True  # its end is told here, not once more by the listener
+            self._on_halt("guardian-lost")
+
+    def _gone(self) -> FaultError:
+        return FaultError(
+            "the guardian is gone: nothing may be broken without it",
+            where=str(self._run),
+            hint="what it held is taken back at the next start (`blackstart halt` does it now)",
+        )
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         while line := await _line(reader):

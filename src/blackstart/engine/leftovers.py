@@ -6,16 +6,19 @@ Undo journals whose owner and guardian are both dead are replayed at every start
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import TYPE_CHECKING
 
 from blackstart.engine import journal
+from blackstart.host import procs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _HALT_LIMIT_S = 30.0
+_WOKEN_LIMIT_S = 3.0
 
 
 def clear(runs: Path) -> list[tuple[Path, list[journal.Entry]]]:
@@ -44,6 +47,8 @@ def replay(folder: Path, *, by: str) -> list[journal.Entry]:
         return []
     locks = [journal.hold(str(folder), name) for name in (journal.OWNER_LOCK, journal.GUARDIAN_LOCK)]
     try:
+        if locks[1] is None:
+            wake(folder)
         if None in locks:
             return []
         return journal.pay(str(folder), journal.owed(str(folder)), by=by)
@@ -53,18 +58,39 @@ def replay(folder: Path, *, by: str) -> list[journal.Entry]:
                 os.close(lock)
 
 
+def wake(folder: Path) -> bool:
+    """Let a guardian that somebody stopped run on: it pays by itself then. Says whether there was one.
+
+    Asked only when its lock is held, so that the pid in the lock is that of the living holder.
+    """
+    pid = journal.holder(str(folder), journal.GUARDIAN_LOCK)
+    found = None if pid is None else procs.stat(pid)
+    return found is not None and found.stopped and procs.send(found, signal.SIGCONT)
+
+
+def _pay_beside(folder: Path) -> None:
+    """Carry out what a guardian that was woken still owes: undos are harmless when applied twice."""
+    journal.pay(str(folder), journal.owed(str(folder)), by="halt")
+
+
 def halt(runs: Path, *, limit_s: float = _HALT_LIMIT_S) -> list[tuple[Path, list[journal.Entry]]]:
     """Pull the kill switch on everything below `runs`.
 
-    Live runs take everything back themselves, dead ones are replayed.
+    Live runs take everything back themselves, dead ones are replayed. A guardian that somebody stopped is
+    woken; 3 s later it is not waited for any more.
     Returns what each folder still owes: nothing, when all was proven to be taken back.
     """
     folders = [folder for folder in journals(runs) if journal.owed(str(folder))]
+    stopped = []
     for folder in folders:
         (folder / journal.HALT).touch()
-    end = time.monotonic() + limit_s
-    while any(journal.owed(str(folder)) for folder in folders) and time.monotonic() < end:
+        if wake(folder):
+            stopped.append(folder)
+    start = time.monotonic()
+    while any(journal.owed(str(folder)) for folder in folders) and time.monotonic() < start + limit_s:
         for folder in folders:
             replay(folder, by="halt")
+        if stopped and time.monotonic() > start + _WOKEN_LIMIT_S:
+            _pay_beside(stopped.pop())
         time.sleep(0.02)
     return [(folder, journal.owed(str(folder))) for folder in folders]

@@ -34,6 +34,11 @@ class Stat(NamedTuple):
         """Zombies are dead: `kill(pid, 0)` would call them alive."""
         return self.state in "ZX"
 
+    @property
+    def stopped(self) -> bool:
+        """By SIGSTOP, or by a debugger."""
+        return self.state in "Tt"
+
 
 def stat(pid: int) -> Stat | None:
     """Read the process's state, or None when there is no such process."""

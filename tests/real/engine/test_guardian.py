@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.server
 import json
 import os
@@ -153,6 +154,73 @@ def test_the_kill_switch_works_from_outside(tmp_path: Path) -> None:
         owner.kill()
         owner.wait()
         owner.stdout.close()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_kill_switch_works_beside_a_stopped_guardian(tmp_path: Path, *, again: bool) -> None:
+    """A stopped guardian is woken; one that is stopped again at once is not waited for."""
+    run = tmp_path / "run"
+    run.mkdir()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(run)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert owner.stdout is not None
+    guardian, child = map(int, owner.stdout.readline().split())
+    try:
+        os.kill(guardian, signal.SIGSTOP)
+        assert poll(lambda: procs.stat(guardian).state == "T")  # type: ignore[union-attr]
+        with pytest.MonkeyPatch.context() as patch:
+            if again:
+                patch.setattr(leftovers, "wake", lambda _folder: True)  # as if it were stopped once more
+            halted = leftovers.halt(tmp_path, limit_s=10.0)
+        assert halted == [(run, [])]
+        assert poll(lambda: dead(child))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(guardian, signal.SIGKILL)
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+
+
+def test_a_stopped_guardian_is_lost_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked with a limit, told as lost once, and ended, so that what it held can be paid directly."""
+    monkeypatch.setattr(guard, "_ANSWER_LIMIT_S", 0.3)
+    told: list[str] = []
+    (tmp_path / "x").touch()
+
+    async def main() -> int | None:
+        guardian = await guard.start(tmp_path, on_halt=told.append)
+        await guardian.protect([Undo(id="x", action="unlink", arguments={"path": str(tmp_path / "x")})])
+        guardian.process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(20.0):
+            for _ in range(2):
+                with pytest.raises(FaultError, match="guardian is gone"):
+                    await guardian.undo()
+            await guardian.close()
+        return guardian.process.returncode
+
+    assert asyncio.run(main()) == -signal.SIGKILL
+    assert told == ["guardian-lost"]
+    assert [one["id"] for one in journal.owed(str(tmp_path))] == ["x"]
+
+
+def test_saying_goodbye_to_a_stopped_guardian_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing does not hang either."""
+    monkeypatch.setattr(guard, "_ANSWER_LIMIT_S", 0.3)
+
+    async def main() -> int | None:
+        guardian = await guard.start(tmp_path)
+        guardian.process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(20.0):
+            await guardian.close()
+        return guardian.process.returncode
+
+    assert asyncio.run(main()) == -signal.SIGKILL
 
 
 def test_children_and_grandchildren_die_too(tmp_path: Path) -> None:
