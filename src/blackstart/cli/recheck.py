@@ -6,11 +6,14 @@ The first results stay as they are; the new ones lie in `recheck/`.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 import blackstart
 from blackstart.check.analyse import analyse
-from blackstart.cli import host, status
+from blackstart.cli import host, listed, status
 from blackstart.cli.run import REPORTERS
 from blackstart.errors import HistoryError
 from blackstart.history.chain import FILE_NAME
@@ -21,7 +24,6 @@ from blackstart.report.results_json import encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from blackstart.model.outcome import Trial
 
@@ -44,7 +46,7 @@ def recheck(folders: Sequence[Path], *, as_json: bool) -> int:
     console = terminal.console(sys.stderr if as_json else sys.stdout)
     statuses = []
     for folder in folders:
-        run = _run([analyse(load(place)) for place in histories(folder)], folder)
+        run = _run([again(place) for place in histories(folder)], folder)
         place = folder / "recheck"
         place.mkdir(exist_ok=True)
         for reporter in REPORTERS:
@@ -56,7 +58,19 @@ def recheck(folders: Sequence[Path], *, as_json: bool) -> int:
     return 1 if 1 in statuses else max(statuses)
 
 
+def again(place: Path) -> Trial:
+    """Analyse one history; what was torn off behind its end is told, though it changes nothing."""
+    history = load(place)
+    trial = analyse(history)
+    if history.ended is None or not history.torn_bytes:
+        return trial
+    torn = f"{history.torn_bytes} bytes behind the end of the history are torn"
+    return msgspec.structs.replace(trial, note=f"{trial.note}; {torn}" if trial.note else torn)
+
+
 def _run(trials: list[Trial], folder: Path) -> Run:
+    first_run = listed.read(folder)
+    trials += listed.missing(first_run, {Path(trial.folder).name for trial in trials})
     trials.sort(key=lambda trial: trial.started_wall_ns)
     first = trials[0]
     last_ns = max(trial.started_wall_ns + trial.duration_ns for trial in trials)
@@ -69,5 +83,6 @@ def _run(trials: list[Trial], folder: Path) -> Run:
         started_wall_ns=first.started_wall_ns,
         duration_ns=last_ns - first.started_wall_ns,
         trials=tuple(trials),
+        interrupted=first_run is not None and first_run.interrupted,
         environment={"rechecked on": host.facts(folder)},
     )

@@ -10,6 +10,7 @@ import msgspec
 import uvloop
 
 from blackstart.cli import host, status
+from blackstart.cli.hold import holding
 from blackstart.cli.main import DEFAULT_TARGET
 from blackstart.engine.conductor import Kit
 from blackstart.engine.suite import RunOptions, run_suite
@@ -24,7 +25,7 @@ from blackstart.scenario.plan import carry, plan
 from blackstart.target import manifest as manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
@@ -57,8 +58,12 @@ def suite(target: str, *, out: Path, seed: int, only: Sequence[str], repeat: int
         raise ScenarioError(
             "no scenario fits this target", where=target, hint="`blackstart validate` says why"
         )
-    run = _run(manifest, plans, console, out=out, seed=seed)
-    _report(run, console, as_json=as_json)
+    with holding() as hold:
+        run = _run(manifest, plans, console, RunOptions(runs=out, seed=seed), hold)
+        _report(run, console, as_json=as_json)
+    if run.interrupted:
+        text = f"interrupted: {len(plans) - len(run.trials)} of {len(plans)} trials not run"
+        console.print(text, soft_wrap=True, highlight=False)
     return status.of_run(run)
 
 
@@ -71,10 +76,21 @@ def _fitting(manifest: Manifest, console: Console) -> list[tuple[Scenario, str |
     return [(scenario, None) for scenario, reason in reasons if reason is None]
 
 
-def _run(manifest: Manifest, plans: Sequence[Plan], console: Console, *, out: Path, seed: int) -> Run:
+def _run(
+    manifest: Manifest,
+    plans: Sequence[Plan],
+    console: Console,
+    options: RunOptions,
+    hold: Callable[[], None],
+) -> Run:
+    async def whole(options: RunOptions) -> Run:
+        try:
+            return await run_suite(manifest, plans, options)
+        finally:  # still inside the loop: its end may take a moment, too
+            hold()
+
     with LiveView(console) as view:
-        options = RunOptions(runs=out, seed=seed, kit=Kit(progress=view))
-        run = uvloop.run(run_suite(manifest, plans, options))
+        run = uvloop.run(whole(msgspec.structs.replace(options, kit=Kit(progress=view))))
     return msgspec.structs.replace(run, environment=host.facts(Path(run.folder)))
 
 

@@ -1,4 +1,4 @@
-"""Exit statuses (DESIGN section 4): 0 all pass, 1 any fail, 2 any unknown, 3 not permitted, 64 usage."""
+"""Exit statuses (DESIGN section 4): 0 pass, 1 fail, 2 unknown or broken off, 3 not permitted, 64 usage."""
 
 from __future__ import annotations
 

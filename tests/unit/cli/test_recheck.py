@@ -1,0 +1,72 @@
+"""Rechecking a run from which something has gone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from blackstart.cli.recheck import recheck
+from blackstart.errors import HistoryError
+from blackstart.report.results_json import ResultsJson
+from blackstart.scenario.plan import folder_name
+from blackstart.testing.samples import sample_run, write_histories
+
+if TYPE_CHECKING:
+    from blackstart.model.outcome import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a run of two trials whose histories and results lie in a folder."""
+    full = sample_run(tmp_path)
+    trials = tuple(
+        msgspec.structs.replace(one, folder=str(tmp_path / folder_name(one.id))) for one in full.trials[:2]
+    )
+    write_histories(trials, tmp_path)
+    found = msgspec.structs.replace(full, trials=trials, interrupted=False)
+    ResultsJson().render(found, tmp_path)
+    return found
+
+
+def rechecked(run: Run, capfdbinary: pytest.CaptureFixture[bytes]) -> dict[str, dict[str, object]]:
+    """Recheck a run and return its trials by id."""
+    recheck([Path(run.folder)], as_json=True)
+    document = msgspec.json.decode(capfdbinary.readouterr().out)
+    return {one["id"]: one for one in document["trials"]}
+
+
+def test_a_trial_whose_folder_has_gone_is_unknown(
+    run: Run, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """What the first results list and nobody can look at again is UNKNOWN, not forgotten."""
+    whole = rechecked(run, capfdbinary)
+    assert set(whole) == {one.id for one in run.trials}
+    gone = run.trials[1]
+    shutil.rmtree(gone.folder)
+    found = rechecked(run, capfdbinary)
+    assert set(found) == set(whole)
+    assert found[gone.id]["verdict"] == "UNKNOWN"
+    assert str(found[gone.id]["reasons"]).startswith("['trial-missing")
+    assert found[run.trials[0].id] == whole[run.trials[0].id]
+
+
+def test_a_tail_torn_behind_the_end_is_mentioned(run: Run, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Bytes behind the closing record change nothing and are told."""
+    first = run.trials[0]
+    before = rechecked(run, capfdbinary)[first.id]
+    with (Path(first.folder) / "history.jsonl").open("ab") as file:
+        file.write(b"half a li")
+    after = rechecked(run, capfdbinary)[first.id]
+    assert "9 bytes behind the end" in str(after["note"])
+    assert {**after, "note": before["note"]} == before
+
+
+def test_damaged_results_are_not_taken_for_none(run: Run) -> None:
+    """Results that cannot be read say nothing about what is missing: that is an error."""
+    (Path(run.folder) / "results.json").write_text("{", encoding="utf-8")
+    with pytest.raises(HistoryError):
+        recheck([Path(run.folder)], as_json=False)
