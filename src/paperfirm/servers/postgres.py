@@ -36,6 +36,8 @@ synchronous_commit = on
 full_page_writes = on
 shared_buffers = 32MB
 max_connections = 24
+# In files of the data folder: a killed server leaves what it has in /dev/shm behind, for ever.
+dynamic_shared_memory_type = mmap
 max_wal_size = 256MB
 # The start-up after a crash has to be short: it is part of what is measured.
 checkpoint_timeout = 60s

@@ -126,6 +126,9 @@ def test_committed_rows_survive_sigkill(folder: Path, identity: Identity) -> Non
             assert query(again.url, "select count(*) from kept") == 500
             assert query(again.url, "show fsync") == "on"
             assert query(again.url, "show data_checksums") == "on"
+            # What a killed server has in /dev/shm stays there for ever.
+            assert "/dev/shm/" not in Path(f"/proc/{second.pid}/maps").read_text()
+            assert query(again.url, "show dynamic_shared_memory_type") == "mmap"
         finally:
             second.send_signal(again.stop_signal)
             assert second.wait(timeout=20) == 0

@@ -218,3 +218,8 @@ def test_the_reference_page_names_every_key() -> None:
     for kind in (Manifest, *TABLES):
         for field in msgspec.structs.fields(kind):
             assert field.name in page, f"{kind.__name__}.{field.name}"
+
+
+def test_the_shipped_postgresql_leaves_nothing_in_dev_shm() -> None:
+    """A killed server's POSIX shared memory would stay for ever: it keeps its own in its folder."""
+    assert "dynamic_shared_memory_type=mmap" in load("postgresql").processes["server"].command
