@@ -16,6 +16,7 @@ from blackstart.model.verdict import Verdict
 
 MS = 1_000_000
 READ = 10**12 + 2000 * MS
+LATER = READ + 51 * MS
 Spoil = Callable[[Any], None]
 
 
@@ -34,6 +35,18 @@ def item(key: str, place: str, index: int, **changes: Any) -> Spoil:
         world.change(key, **{place: entries})
 
     return spoil
+
+
+def fewer(key: str, place: str) -> Spoil:
+    """Leave the first entry of a list out of a document."""
+    return lambda world: world.change(key, **{place: world.documents[key][place][1:]})
+
+
+def again(key: str, place: str) -> Spoil:
+    """Repeat the first entry of a list in a document."""
+    return lambda world: world.change(
+        key, **{place: [*world.documents[key][place], world.documents[key][place][0]]}
+    )
 
 
 def top(key: str, **changes: Any) -> Spoil:
@@ -143,6 +156,18 @@ FAILING: list[tuple[str, Spoil, str]] = [
         "configuration-changed",
     ),
     ("infrastructure", top("target/infrastructure", logging={"last_written_mono_ns": 1}), "log-silent"),
+    ("market_data", fewer("target/market_data", "symbols"), "entry-missing"),
+    ("connectivity", fewer("target/connectivity", "links"), "entry-missing"),
+    ("infrastructure", fewer("target/infrastructure", "timers"), "entry-missing"),
+    ("infrastructure", fewer("target/infrastructure", "threads"), "entry-missing"),
+    ("infrastructure", top("target/infrastructure", metrics=None), "entry-missing"),
+    ("infrastructure", top("target/infrastructure", logging=None), "entry-missing"),
+    ("positions", again("target/positions", "positions"), "duplicate-entry"),
+    ("orders", again("target/orders", "orders"), "duplicate-entry"),
+    ("market_data", item("target/market_data", "symbols", 0, last_update_mono_ns=LATER), "future-stamp"),
+    ("infrastructure", item("target/infrastructure", "threads", 0, heartbeat_mono_ns=LATER), "future-stamp"),
+    ("infrastructure", item("target/infrastructure", "timers", 0, last_fired_mono_ns=LATER), "future-stamp"),
+    ("infrastructure", top("target/infrastructure", logging={"last_written_mono_ns": LATER}), "future-stamp"),
 ]
 
 
@@ -166,6 +191,9 @@ UNKNOWN: list[tuple[str, Spoil, str]] = [
     ("market_data", top("target/market_data", symbols=[]), "nothing-to-compare"),
     ("strategy", lambda world: world.before.clear(), "not-read"),
     ("strategy", top("target/strategy", indicators=None), "malformed-document"),
+    ("strategy", item("target/strategy", "indicators", 0, value=0.0), "indicators-zero"),
+    ("strategy", item("target/strategy", "indicators", 0, samples=999), "indicators-frozen"),
+    ("strategy", item("target/strategy", "indicators", 0, samples=10**9), "indicator-jumped"),
     ("infrastructure", lambda world: world.samples.clear(), "not-measured"),
     ("infrastructure", samples(12, components={}), "not-measured"),
 ]  # fmt: skip

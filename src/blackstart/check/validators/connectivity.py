@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blackstart.check.validators.documents import document, fail, unknown, validator
+from blackstart.check.validators.documents import document, fail, gone, optional, unknown, validator
 from blackstart.check.validators.shapes import Connectivity
 
 if TYPE_CHECKING:
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 @validator("connectivity")
 def check(facts: Facts) -> Iterable[Finding]:
-    """Look for links that are down."""
+    """Look for links that are down, or not named any more."""
     links = document(facts, "connectivity", Connectivity).links
     if not links:
         yield unknown("nothing-to-compare", "the target names no links")
+    before = optional(facts, "connectivity", Connectivity, moment="before")
+    old = [f"{link.kind} {link.name}" for link in before.links] if before else []
+    yield from gone(old, [f"{link.kind} {link.name}" for link in links], "link")
     for link in links:
         if not link.connected:
             yield fail(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from blackstart.check.facts import Facts
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
 
 T = TypeVar("T")
+AHEAD_NS = 50_000_000
 Body = Callable[[Facts], Iterable[Finding]]
 Validator = Callable[[Facts], CheckResult]
 
@@ -57,6 +59,26 @@ def unknown(code: str, text: str, **data: Any) -> Finding:
 def remark(code: str, text: str, **data: Any) -> Finding:
     """Something worth saying that decides nothing."""
     return Finding(verdict=Verdict.PASS, code=code, text=text, data=data)
+
+
+def twice(keys: Iterable[str], what: str) -> Iterable[Finding]:
+    """Fail what a document names more than once, because nobody knows which of them counts."""
+    for key, count in Counter(keys).items():
+        if count > 1:
+            yield fail("duplicate-entry", f"{what} {key} is named {count} times", key=key, count=count)
+
+
+def gone(before: Iterable[str], now: Iterable[str], what: str) -> Iterable[Finding]:
+    """Fail what was named before the fault and is not any more: what is not named cannot be wrong."""
+    for key in sorted(set(before) - set(now)):
+        yield fail("entry-missing", f"{what} {key}: was there before the fault", key=key)
+
+
+def ahead(stamp_ns: int, read_ns: int, what: str) -> Iterable[Finding]:
+    """Fail a stamp from the future: it would look fresh for ever."""
+    if stamp_ns - read_ns > AHEAD_NS:
+        text = f"{what}: stamped {(stamp_ns - read_ns) / 1e9:.3f} s after it was read"
+        yield fail("future-stamp", text, ahead_ns=stamp_ns - read_ns)
 
 
 def raw(facts: Facts, name: str, *, side: str = "target", moment: str = "after") -> tuple[Any, int]:

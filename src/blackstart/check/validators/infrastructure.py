@@ -12,8 +12,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from blackstart.check.validators.documents import (
+    ahead,
     document,
     fail,
+    gone,
     optional,
     raw,
     remark,
@@ -106,13 +108,24 @@ def _own(facts: Facts) -> Iterable[Finding]:
     now = document(facts, "infrastructure", Infrastructure)
     before = optional(facts, "infrastructure", Infrastructure, moment="before")
     _, read_ns = raw(facts, "infrastructure")
+    if before:
+        yield from gone(_parts(before), _parts(now), "infrastructure:")
     yield from _configuration(now, before)
     for thread in now.threads or ():
+        yield from ahead(thread.heartbeat_mono_ns or 0, read_ns, f"{thread.component} {thread.name}".strip())
         if thread.heartbeat_mono_ns is None or read_ns - thread.heartbeat_mono_ns > HEARTBEAT_NS:
             name = f"{thread.component} {thread.name}".strip()
             yield fail("stuck-thread", f"{name}: no sign of life for {HEARTBEAT_NS // 10**9} s", thread=name)
     yield from _timers(now, read_ns)
     yield from _logging(now, facts.t0_ns)
+    written_ns = now.logging.last_written_mono_ns if now.logging else None
+    yield from ahead(written_ns or 0, read_ns, "log")
+
+
+def _parts(found: Infrastructure) -> list[str]:
+    """Name what the document speaks of: its parts, and every timer. Threads go with their processes."""
+    parts = [name for name in found.__struct_fields__ if getattr(found, name) not in (None, [])]
+    return [*parts, *(f"timer {timer.name}" for timer in found.timers or ())]
 
 
 def _configuration(now: Infrastructure, before: Infrastructure | None) -> Iterable[Finding]:
@@ -127,6 +140,7 @@ def _configuration(now: Infrastructure, before: Infrastructure | None) -> Iterab
 
 def _timers(now: Infrastructure, read_ns: int) -> Iterable[Finding]:
     for timer in now.timers or ():
+        yield from ahead(timer.last_fired_mono_ns or 0, read_ns, f"timer {timer.name}")
         allowed_ns = TIMER_PERIODS * timer.period_ms * 1e6 + TIMER_SLACK_NS
         if timer.last_fired_mono_ns is None or read_ns - timer.last_fired_mono_ns > allowed_ns:
             yield fail(

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blackstart.check.validators.documents import document, fail, raw, unknown, validator
+from blackstart.check.validators.documents import (
+    ahead,
+    document,
+    fail,
+    gone,
+    optional,
+    raw,
+    unknown,
+    validator,
+)
 from blackstart.check.validators.shapes import MarketData
 
 if TYPE_CHECKING:
@@ -18,15 +27,19 @@ FRESH_NS = 1_000_000_000
 
 @validator("market_data")
 def check(facts: Facts) -> Iterable[Finding]:
-    """Look for stale symbols."""
+    """Look for stale symbols, those that went missing, and stamps that cannot be."""
     symbols = document(facts, "market_data", MarketData).symbols
     _, read_ns = raw(facts, "market_data")
     if not symbols:
         yield unknown("nothing-to-compare", "the target names no symbols")
+    before = optional(facts, "market_data", MarketData, moment="before")
+    old = [quote.symbol for quote in before.symbols] if before else []
+    yield from gone(old, [quote.symbol for quote in symbols], "symbol")
     for quote in symbols:
         if quote.last_update_mono_ns is None:
             yield fail("no-market-data", f"{quote.symbol}: never updated", symbol=quote.symbol)
             continue
+        yield from ahead(quote.last_update_mono_ns, read_ns, quote.symbol)
         age_ns = read_ns - quote.last_update_mono_ns
         if age_ns > FRESH_NS or quote.stale:
             text = f"{quote.symbol}: {age_ns / 1e9:.3f} s old{', flagged stale' if quote.stale else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blackstart.check.validators import truth
-from blackstart.check.validators.documents import document, fail, remark, validator
+from blackstart.check.validators.documents import document, fail, remark, twice, validator
 from blackstart.check.validators.shapes import Order, Orders
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ COMPARED = ("symbol", "side", "price", "quantity", "cum_quantity", "leaves_quant
 def check(facts: Facts) -> Iterable[Finding]:
     """Compare open orders in both directions."""
     every = document(facts, "orders", Orders).orders
+    yield from twice((order.cl_ord_id for order in every), "order")
     ours = {order.cl_ord_id: order for order in every if order.status not in CLOSED}
     theirs = truth.open_orders(facts)
     if not ours and not theirs:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blackstart.check.validators import truth
-from blackstart.check.validators.documents import document, fail, optional, remark, unknown, validator
+from blackstart.check.validators.documents import (
+    document,
+    fail,
+    optional,
+    remark,
+    twice,
+    unknown,
+    validator,
+)
 from blackstart.check.validators.shapes import OraclePosition, Position, Positions, Risk
 
 if TYPE_CHECKING:
@@ -18,7 +26,9 @@ if TYPE_CHECKING:
 @validator("positions")
 def check(facts: Facts) -> Iterable[Finding]:
     """Compare what the target holds with what the exchange says, and the exchange with its own executions."""
-    held = {p.symbol: p for p in document(facts, "positions", Positions).positions}
+    every = document(facts, "positions", Positions).positions
+    yield from twice((position.symbol for position in every), "position in")
+    held = {position.symbol: position for position in every}
     theirs = truth.positions(facts)
     if not theirs:
         yield unknown("nothing-to-compare", "the exchange holds no position: nothing was shown")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from blackstart.model.verdict import Finding
 
 
+JUMP_FACTOR = 100
+Indicators = dict[tuple[str, str], Indicator]
+
+
 @validator("strategy")
 def check(facts: Facts) -> Iterable[Finding]:
     """Look at the indicators, and compare their samples with those before the fault."""
@@ -35,8 +39,23 @@ def check(facts: Facts) -> Iterable[Finding]:
     now = {(one.symbol, one.name): one for one in strategy.indicators}
     for key in sorted(old.keys() - now.keys()):
         yield fail("indicator-missing", f"{' '.join(key)}: was there before the fault")
+    yield from _as_a_whole(old, now, cold=facts.plan.scenario.recovery == "cold")
     for key, indicator in now.items():
         yield from _indicator(indicator, old.get(key), cold=facts.plan.scenario.recovery == "cold")
+
+
+def _as_a_whole(old: Indicators, now: Indicators, *, cold: bool) -> Iterable[Finding]:
+    """Doubt indicators that all stand at zero, or of which none took a sample since before the fault."""
+    common = old.keys() & now.keys()
+    if common and all(now[key].value == 0 for key in common) and any(old[key].value for key in common):
+        yield unknown("indicators-zero", "every indicator is exactly 0, and not all were before the fault")
+    counted = [key for key in common if old[key].samples or now[key].samples]
+    if not cold and counted and all(now[key].samples == old[key].samples for key in counted):
+        yield unknown("indicators-frozen", "no indicator took a sample since before the fault")
+    for key in sorted(counted):
+        if now[key].samples > JUMP_FACTOR * (old[key].samples + JUMP_FACTOR):
+            text = f"{' '.join(key)}: {now[key].samples:,} samples, {old[key].samples:,} before the fault"
+            yield unknown("indicator-jumped", text)
 
 
 def _indicator(now: Indicator, old: Indicator | None, *, cold: bool) -> Iterable[Finding]:
