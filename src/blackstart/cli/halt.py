@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from blackstart.engine import leftovers
+from blackstart.engine import leftovers, openruns
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def halt(out: Path) -> int:
-    """Take everything back below `out`; status 2 when something could not be proven to be taken back."""
+    """Take everything back below `out` and of this user's other runs.
+
+    Status 2 when something could not be proven to be taken back.
+    """
     folders = leftovers.halt(out)
     for folder, owed in folders:
         if owed:
@@ -21,5 +24,6 @@ def halt(out: Path) -> int:
         else:
             print(f"{folder}: taken back")
     if not folders:
-        print(f"nothing is broken: no open fault below {out}")
+        places = " and ".join(openruns.places())
+        print(f"nothing is broken: no open fault below {out}, nor in any other run of this user ({places})")
     return 2 if any(owed for _, owed in folders) else 0

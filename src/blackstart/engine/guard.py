@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import blackstart
-from blackstart.engine import journal
+from blackstart.engine import journal, openruns
 from blackstart.errors import FaultError
 from blackstart.host import procs
 from blackstart.model.record import Reverted
@@ -87,6 +87,8 @@ class Guard:
             await self.process.wait()
         await self._listener
         self._writer.close()
+        if self._lost and not journal.owed(str(self._run)):
+            openruns.strike(str(self._run))  # it could not do so itself
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         async with self._turn:

@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Any
 
-from blackstart.engine import journal
+from blackstart.engine import journal, openruns
 
 _LOOK_MS = 100
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP)
@@ -117,7 +117,10 @@ def main() -> None:
         sys.exit(f"{run}: another guardian watches over this run folder")
     guardian = Guardian(run, socket.socket(fileno=0))
     signal.signal(signal.SIGUSR1, lambda *_: guardian.halt())
+    openruns.note(run)
     guardian.serve()
+    if not journal.owed(run):
+        openruns.strike(run)
 
 
 if __name__ == "__main__":

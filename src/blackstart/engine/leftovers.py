@@ -5,24 +5,27 @@ Undo journals whose owner and guardian are both dead are replayed at every start
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blackstart.engine import journal
+from blackstart.engine import journal, openruns
 from blackstart.host import procs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _HALT_LIMIT_S = 30.0
 _WOKEN_LIMIT_S = 3.0
 
 
 def clear(runs: Path) -> list[tuple[Path, list[journal.Entry]]]:
-    """Carry out everything owed by dead runs below `runs`; returns each folder with the outcomes.
+    """Carry out everything owed by dead runs below `runs`, and by any other run of this user.
+
+    Returns each folder with the outcomes.
 
     Live runs are left alone.
     """
@@ -31,14 +34,32 @@ def clear(runs: Path) -> list[tuple[Path, list[journal.Entry]]]:
         outcomes = replay(folder, by="next start")
         if outcomes:
             cleared.append((folder, outcomes))
+    _strike_settled()
     return cleared
 
 
 def journals(runs: Path) -> Iterator[Path]:
-    """Find the folders that hold an undo journal: runs, and the trials in them."""
+    """Find the folders that hold an undo journal: runs, the trials in them, and what this user noted."""
+    seen = set()
     for path in sorted([*runs.glob(f"*/{journal.OWED}"), *runs.glob(f"*/*/{journal.OWED}")]):
         if not path.parent.is_symlink() and not path.parent.parent.is_symlink():
+            seen.add(path.parent.resolve())
             yield path.parent
+    for folder in map(Path, openruns.noted()):
+        if folder not in seen and (folder / journal.OWED).is_file():
+            yield folder
+
+
+def _strike_settled() -> None:
+    """Strike out noted runs that owe nothing and have no guardian: both died before they could."""
+    for run in openruns.noted():
+        if not Path(run).is_dir():
+            openruns.strike(run)
+            continue
+        with contextlib.suppress(OSError):  # not ours to write any more: it stays noted
+            if not journal.owed(run) and (lock := journal.hold(run, journal.GUARDIAN_LOCK)) is not None:
+                openruns.strike(run)
+                journal.release(lock)
 
 
 def replay(folder: Path, *, by: str) -> list[journal.Entry]:
@@ -74,7 +95,7 @@ def _pay_beside(folder: Path) -> None:
 
 
 def halt(runs: Path, *, limit_s: float = _HALT_LIMIT_S) -> list[tuple[Path, list[journal.Entry]]]:
-    """Pull the kill switch on everything below `runs`.
+    """Pull the kill switch on everything below `runs`, and on every other run of this user.
 
     Live runs take everything back themselves, dead ones are replayed. A guardian that somebody stopped is
     woken; 3 s later it is not waited for any more.
@@ -93,4 +114,5 @@ def halt(runs: Path, *, limit_s: float = _HALT_LIMIT_S) -> list[tuple[Path, list
         if stopped and time.monotonic() > start + _WOKEN_LIMIT_S:
             _pay_beside(stopped.pop())
         time.sleep(0.02)
+    _strike_settled()
     return [(folder, journal.owed(str(folder))) for folder in folders]

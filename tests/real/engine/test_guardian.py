@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blackstart.engine import guard, journal, leftovers
+from blackstart.cli.halt import halt as halt_command
+from blackstart.engine import guard, journal, leftovers, openruns
 from blackstart.errors import FaultError
 from blackstart.host import procs
 from blackstart.model.fault import Undo
@@ -70,6 +71,14 @@ def dead(pid: int) -> bool:
     """Gone, or a zombie."""
     found = procs.stat(pid)
     return found is None or found.dead
+
+
+@pytest.fixture(autouse=True)
+def own_index(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the other runs of whoever runs the tests alone."""
+    place = tmp_path_factory.mktemp("open")
+    monkeypatch.setenv("XDG_STATE_HOME", str(place))
+    monkeypatch.setattr(openruns, "places", lambda: [str(place / "blackstart" / "open")])
 
 
 @pytest.fixture
@@ -221,6 +230,59 @@ def test_saying_goodbye_to_a_stopped_guardian_ends_it(
         return guardian.process.returncode
 
     assert asyncio.run(main()) == -signal.SIGKILL
+
+
+def killed_run(run: Path) -> int:
+    """Kill an owner and its guardian at once; returns the pid that they owe."""
+    run.mkdir(parents=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(run)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert owner.stdout is not None
+    guardian, child = map(int, owner.stdout.readline().split())
+    os.kill(guardian, signal.SIGKILL)
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    assert poll(lambda: dead(guardian))
+    return child
+
+
+@pytest.mark.parametrize("how", ["halt", "clear"])
+def test_what_a_run_elsewhere_owes_is_found(tmp_path: Path, how: str) -> None:
+    """Another `--out` does not hide an open fault from the kill switch, nor from the next start."""
+    run, other = tmp_path / "here" / "run", tmp_path / "there"
+    child = killed_run(run)
+    assert list(openruns.noted()) == [str(run)]
+    found = leftovers.halt(other) if how == "halt" else leftovers.clear(other)
+    assert [folder for folder, _ in found] == [run]
+    assert dead(child)
+    assert list(openruns.noted()) == []
+
+
+def test_a_run_that_owes_nothing_is_struck_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is noted for as long as its guardian lives; the kill switch says where it looked."""
+
+    async def main() -> list[str]:
+        guardian = await guard.start(tmp_path)
+        noted = list(openruns.noted())
+        await guardian.close()
+        return noted
+
+    assert asyncio.run(main()) == [str(tmp_path)]
+    assert list(openruns.noted()) == []
+    assert halt_command(tmp_path / "elsewhere") == 0
+    said = capsys.readouterr().out
+    assert str(tmp_path / "elsewhere") in said
+    assert openruns.places()[0] in said
+
+
+def test_an_index_that_others_can_write_is_not_believed(tmp_path: Path) -> None:
+    """What is noted is carried out with our rights."""
+    openruns.note(str(tmp_path))
+    assert list(openruns.noted()) == [str(tmp_path)]
+    os.chmod(openruns.places()[0], 0o777)  # noqa: PTH101
+    assert list(openruns.noted()) == []
 
 
 def test_children_and_grandchildren_die_too(tmp_path: Path) -> None:

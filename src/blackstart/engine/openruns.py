@@ -1,0 +1,67 @@
+"""Which runs of this user may owe something, wherever their folders lie: one small file a run.
+
+A guardian notes its run before it takes the first undo, and strikes it out when nothing is owed any more. So
+`halt` and every start find what a run with another `--out` left behind. Standard library only: the guardian
+imports this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def places() -> list[str]:
+    """Return the index folders: $XDG_STATE_HOME/blackstart/open or ~/.local/state, and the one below /tmp."""
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111 - start time
+    return [os.path.join(home, "blackstart", "open"), f"/tmp/blackstart-{os.geteuid()}"]  # noqa: PTH118,S108 - checked to be ours
+
+
+def note(run: str) -> None:
+    """Note a run in the first place that can be written; without any, only `--out` finds it."""
+    run = os.path.realpath(run)
+    for place in places():
+        with contextlib.suppress(OSError):
+            os.makedirs(place, mode=0o700, exist_ok=True)  # noqa: PTH103 - start time
+            if _ours(place):
+                with open(_entry(place, run), "w", encoding="utf-8") as file:  # noqa: PTH123 - see above
+                    file.write(run)
+                return
+
+
+def strike(run: str) -> None:
+    """Strike a run out, because it owes nothing."""
+    for place in places():
+        with contextlib.suppress(OSError):
+            os.unlink(_entry(place, os.path.realpath(run)))  # noqa: PTH108 - see above
+
+
+def noted() -> Iterator[str]:
+    """Yield the folders of all runs that are noted."""
+    for place in places():
+        if not _ours(place):
+            continue
+        for name in sorted(os.listdir(place)):  # noqa: PTH208 - see above
+            with contextlib.suppress(OSError), open(os.path.join(place, name), encoding="utf-8") as file:  # noqa: PTH118,PTH123
+                run = file.read()
+                if os.path.isabs(run) and _entry(place, run) == os.path.join(place, name):  # noqa: PTH117,PTH118
+                    yield run
+
+
+def _ours(place: str) -> bool:
+    """Whether nobody else can write there: what is noted is carried out with our rights."""
+    try:
+        found = os.lstat(place)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def _entry(place: str, run: str) -> str:
+    return os.path.join(place, hashlib.sha256(run.encode()).hexdigest()[:32])  # noqa: PTH118 - see above
