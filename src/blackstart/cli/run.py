@@ -47,12 +47,14 @@ def suite(target: str, *, out: Path, seed: int, only: Sequence[str], repeat: int
     """Run what was asked for; without `only`, every standard scenario that fits. Return the exit status."""
     manifest = manifests.load(target)
     console = terminal.console(sys.stderr if as_json else sys.stdout)
-    aim = "" if target == DEFAULT_TARGET else target
-    chosen = scenarios.select(scenarios.packaged(), only) if only else _fitting(manifest, console)
+    aim = "" if target == DEFAULT_TARGET else target if target in manifests.packaged() else str(_path(target))
+    chosen = _chosen(only) if only else _fitting(manifest, console)
     plans = [
         one
-        for scenario, component in chosen
-        for one in plan(scenario, manifest, seed=seed, only=component, repeat=repeat, target=aim)
+        for scenario, component, source in chosen
+        for one in plan(
+            scenario, manifest, seed=seed, only=component, repeat=repeat, target=aim, source=source
+        )
     ]
     if not plans:
         raise ScenarioError(
@@ -67,13 +69,28 @@ def suite(target: str, *, out: Path, seed: int, only: Sequence[str], repeat: int
     return status.of_run(run)
 
 
-def _fitting(manifest: Manifest, console: Console) -> list[tuple[Scenario, str | None]]:
+def _chosen(only: Sequence[str]) -> list[tuple[Scenario, str | None, str]]:
+    """Return scenario, component and, for a scenario of the user's own, the file that replays it."""
+    packaged, found = scenarios.packaged(), []
+    for name in scenarios.files(only):
+        file = name.rpartition(":")[0] if ".toml:" in name else name
+        source = str(_path(file)) if scenarios.is_file(name) else ""
+        found += [(one, component, source) for one, component in scenarios.select(packaged, [name])]
+    return found
+
+
+def _path(name: str) -> Path:
+    """Return a path that means the same in every folder: replay lines are copied out of reports."""
+    return Path(name).expanduser().absolute()
+
+
+def _fitting(manifest: Manifest, console: Console) -> list[tuple[Scenario, str | None, str]]:
     standard = [scenario for scenario in scenarios.packaged() if scenario.standard]
     reasons = [(scenario, carry(manifest, scenario)) for scenario in standard]
     for scenario, reason in reasons:
         if reason is not None:
             console.print(f"[dim]left out: {scenario.id} {scenario.title}: {reason}[/dim]", soft_wrap=True)
-    return [(scenario, None) for scenario, reason in reasons if reason is None]
+    return [(scenario, None, "") for scenario, reason in reasons if reason is None]
 
 
 def _run(

@@ -9,12 +9,14 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from blackstart.errors import BlackstartError
+from blackstart.engine import permit
+from blackstart.errors import BlackstartError, PermitError
 from blackstart.faults import registry
 from blackstart.report.terminal import console
 from blackstart.scenario import load as scenarios
 from blackstart.scenario import plan
 from blackstart.target import manifest as manifests
+from blackstart.target.problems import never_passes
 
 if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest
@@ -43,12 +45,27 @@ def fit(manifest: Manifest, scenario: Scenario) -> Fit:
     return Fit(scenario.id, scenario.title, () if why_not else trials, why_not)
 
 
+def warnings(manifest: Manifest) -> list[str]:
+    """Say what a right manifest still will not do: run here, or ever be PASS."""
+    try:
+        permit.check(manifest)
+        refused = []
+    except PermitError as error:
+        refused = [f"every run will be refused (status {error.exit_status}): {error.what}; {error.hint}"]
+    return refused + [f"this manifest can never PASS, because {reason}" for reason in never_passes(manifest)]
+
+
 def validate(target: str, *, as_json: bool) -> int:
     """Print what fits; status 1 when nothing does. Raises ManifestError with everything that is wrong."""
     manifest = manifests.load(target)
     fits = [fit(manifest, scenario) for scenario in scenarios.packaged()]
     if as_json:
-        document = {"manifest": str(manifests.find(target)), "target": manifest.name, "scenarios": fits}
+        document: dict[str, object] = {
+            "manifest": str(manifests.find(target)),
+            "target": manifest.name,
+            "scenarios": fits,
+        }
+        document["warnings"] = warnings(manifest)
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
     else:
         _print(manifest, str(manifests.find(target)), fits)
@@ -61,6 +78,8 @@ def _print(manifest: Manifest, path: str, fits: list[Fit]) -> None:
         Text.assemble(("\u2713 ", "bold green"), f"{path}: {manifest.title or manifest.name}"), soft_wrap=True
     )
     out.print(f"  environment {manifest.environment}, {len(manifest.components)} components", soft_wrap=True)
+    for text in warnings(manifest):
+        out.print(Text.assemble(("! ", "bold yellow"), text), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for one in fits:
         mark = Text("\u2713", "bold green") if one.why_not is None else Text("\u2013", "bold yellow")

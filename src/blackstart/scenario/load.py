@@ -8,16 +8,15 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-import types
 import typing
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from blackstart.errors import ScenarioError
 from blackstart.model.scenario import Scenario
+from blackstart.scenario.fields import allowed, type_at
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,6 +42,22 @@ def load(path: Path) -> list[Scenario]:
     return unique(_load_file(file) for file in files)
 
 
+def is_file(name: str) -> bool:
+    """Tell whether a choice names a file or folder, not one of the packaged scenarios."""
+    return name.endswith(".toml") or "/" in name or ".toml:" in name
+
+
+def files(wanted: Iterable[str]) -> list[str]:
+    """Put the files of a folder in its place, so that each scenario comes from one file."""
+    found: list[str] = []
+    for name in wanted:
+        inside = sorted(Path(name).glob("*.toml")) if is_file(name) and Path(name).is_dir() else []
+        if inside:
+            load(Path(name))  # no id twice
+        found += [str(path) for path in inside] or [name]
+    return found
+
+
 def unique(scenarios: Iterable[Scenario]) -> list[Scenario]:
     """Check that no id stands for two scenarios."""
     found: dict[str, Scenario] = {}
@@ -56,7 +71,7 @@ def unique(scenarios: Iterable[Scenario]) -> list[Scenario]:
 
 
 def select(scenarios: Sequence[Scenario], wanted: Sequence[str]) -> list[tuple[Scenario, str | None]]:
-    """Choose scenarios by id (`R25`), by trial (`R25:router`), or by the path of a file.
+    """Choose scenarios by id (`R25`), by trial (`R25:router`), or by the path of a file (`my.toml:router`).
 
     Raises ScenarioError.
     """
@@ -64,8 +79,9 @@ def select(scenarios: Sequence[Scenario], wanted: Sequence[str]) -> list[tuple[S
 
 
 def _choose(scenarios: Sequence[Scenario], name: str) -> list[tuple[Scenario, str | None]]:
-    if name.endswith(".toml") or "/" in name:
-        return [(one, None) for one in load(Path(name))]
+    if is_file(name):
+        file, _, only = name.rpartition(":") if ".toml:" in name else (name, "", "")
+        return [(one, only or None) for one in load(Path(file))]
     wanted, _, component = name.partition(":")
     for one in scenarios:
         if one.id.lower() == wanted.lower():
@@ -119,34 +135,14 @@ def _explain(message: str, where: str) -> ScenarioError:
     path = place.group(1) if place else ""
     what = _PLACE.sub("", message)
     key = f"{where}: {path}" if path else where
-    kind = _type_at(path)
+    kind = type_at(Scenario, path)
     unknown = _UNKNOWN.search(what)
     if unknown and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         fields = [field.encode_name for field in msgspec.structs.fields(kind)]
         return ScenarioError(
             f"unknown key `{unknown.group(1)}`", where=key, hint=_nearest(unknown.group(1), fields)
         )
-    allowed = (
-        [repr(value) for value in typing.get_args(kind)] if typing.get_origin(kind) is typing.Literal else []
-    )
-    return ScenarioError(what, where=key, hint=f"allowed: {', '.join(allowed)}" if allowed else "")
-
-
-def _type_at(path: str) -> Any:
-    """Walk from Scenario along `a.b[...]` to the type that is wanted there."""
-    kind: Any = Scenario
-    for part in re.findall(r"[^.\[\]]+", path):
-        kind = _inside(kind, part)
-    return kind
-
-
-def _inside(kind: Any, part: str) -> Any:
-    if isinstance(kind, types.UnionType):
-        kind = next(one for one in typing.get_args(kind) if one is not type(None))
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return typing.get_type_hints(kind).get(part)
-    arguments = typing.get_args(kind)
-    return arguments[0 if typing.get_origin(kind) is tuple else -1] if arguments else None
+    return ScenarioError(what, where=key, hint=allowed(Scenario, path, what))
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

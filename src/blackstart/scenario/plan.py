@@ -7,6 +7,7 @@ is `cold`, else `warm`, else every component with a process of its own.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,11 +31,13 @@ def plan(
     only: str | None = None,
     repeat: int = 1,
     target: str = "",
+    source: str = "",
 ) -> list[Plan]:
     """Resolve a scenario into trials.
 
     `only` picks one component of an `@each`; repetition k runs with `seed + k`; `target` is what the replay
-    line names. Raises ScenarioError saying why the manifest cannot carry the scenario.
+    line names, `source` the file that it names instead of the id. Raises ScenarioError saying
+    why the manifest cannot carry the scenario.
     """
     reason = carry(manifest, scenario)
     if reason is not None:
@@ -49,7 +52,7 @@ def plan(
                 f"has no trial for `{only}`", where=scenario.id, hint=_members(scenario, manifest)
             )
     return [
-        _plan(scenario, manifest, choice, seed=seed, repetition=k, target=target)
+        _plan(scenario, manifest, choice, seed=seed, repetition=k, target=target, source=source)
         for k in range(repeat)
         for choice in choices
     ]
@@ -143,17 +146,19 @@ def _plan(
     seed: int,
     repetition: int,
     target: str,
+    source: str,
 ) -> Plan:
     each = EACH in scenario.fault.components
     name = f"{scenario.id}:{components[0]}" if each else scenario.id
-    aim = f" --target {target}" if target else ""
+    aim = f" --target {shlex.quote(target)}" if target else ""
+    told = shlex.quote(f"{source}:{components[0]}" if each else source) if source else name
     return Plan(
         trial_id=f"{name}#{repetition + 1}" if repetition else name,
         scenario=msgspec.structs.replace(scenario, objectives=_objectives(scenario, manifest)),
         components=components,
         service=_service(scenario, manifest, components),
         seed=seed + repetition,
-        replay=f"blackstart run {name} --seed {seed + repetition}{aim}",
+        replay=f"blackstart run {told} --seed {seed + repetition}{aim}",
     )
 
 

@@ -16,6 +16,7 @@ import blackstart
 from blackstart.errors import ManifestError
 from blackstart.model import manifest as model
 from blackstart.model.manifest import Manifest
+from blackstart.scenario.fields import allowed
 from blackstart.target.problems import DOCUMENTS, problems
 from blackstart.target.suggest import did_you_mean
 
@@ -56,6 +57,9 @@ def find(target: str | Path) -> Path:
     path = Path(target).expanduser()
     if path.is_file():
         return path.resolve()
+    if path.is_dir() and (len(path.parts) > 1 or str(target) not in packaged()):
+        inside = ", ".join(str(one) for one in sorted(path.glob("*.toml"))) or "none there"
+        raise ManifestError("is a folder", where=str(path), hint=f"name a manifest, a *.toml file: {inside}")
     named = packaged()
     if str(target) in named:
         return named[str(target)].resolve()
@@ -102,6 +106,8 @@ def explain(error: msgspec.ValidationError, kind: Any, key: str) -> str:
     unknown = _UNKNOWN_FIELD.search(text)
     if unknown and not inner:
         text = f"unknown key `{unknown.group(1)}`{did_you_mean(unknown.group(1), _fields(kind))}"
+    choices = allowed(kind, inner, text)
+    text = f"{text} ({choices})" if choices else text
     return f"{where}: {text}" if where else text
 
 

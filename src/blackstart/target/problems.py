@@ -31,6 +31,7 @@ DOCUMENTS = (
     "strategy",
     "infrastructure",
 )
+JUDGED_BY_ORACLE = ("positions", "orders", "risk", "pnl")
 ACKNOWLEDGED = ("oracle:orders", "oracle:executions", "workload")
 
 
@@ -52,6 +53,29 @@ def problems(manifest: Manifest) -> list[str]:
         _variables,
     )
     return [problem for check in checks for problem in check(manifest)]
+
+
+def never_passes(manifest: Manifest) -> list[str]:
+    """Say why no trial of this manifest can be PASS: nobody would look at something that has to be seen.
+
+    An empty list means that nothing here stands in the way.
+    """
+    return list(_unseen(manifest))
+
+
+def _unseen(manifest: Manifest) -> Iterator[str]:
+    if not manifest.streams:
+        yield "it names no stream under [streams.NAME], so nothing shows what was lost"
+    absent = [
+        name
+        for name in DOCUMENTS
+        if name != "infrastructure" and name not in manifest.state and name not in manifest.not_applicable
+    ]
+    if absent:
+        yield f"nobody says where to read {', '.join(absent)} ([state.NAME]), or why not ([not_applicable])"
+    alone = [name for name in JUDGED_BY_ORACLE if name in manifest.state]
+    if alone and manifest.oracle is None:
+        yield f"it names no [oracle], and nothing else can tell whether {', '.join(alone)} are right"
 
 
 def _head(manifest: Manifest) -> Iterator[str]:

@@ -100,6 +100,7 @@ def test_a_strangers_manifest_and_glue_stay_short(name: str) -> None:
     [
         ('environment = "test"', "", "environment: missing"),
         ('environment = "test"', 'environment = "tst"', "environment: Invalid enum value 'tst'"),
+        ('environment = "test"', 'environment = "tst"', "did you mean 'test'? allowed: 'sim', 'dev', 'test'"),
         ("schema = 1", "schema = 9", "schema: 9 is not known"),
         ("schema = 1", "schema = 1\nproceses = 1", "did you mean `processes`?"),
         ("command =", "comand =", "processes.server: unknown key `comand` (did you mean `command`?"),
@@ -167,6 +168,13 @@ def test_an_unknown_target_suggests_a_packaged_one() -> None:
     """A misspelt name finds its target."""
     with pytest.raises(ManifestError, match="did you mean `redis`"):
         find("rediss")
+
+
+def test_a_folder_is_no_manifest(folder: Path) -> None:
+    """A folder given as target is named as one, with the manifests in it."""
+    with pytest.raises(ManifestError, match="is a folder") as caught:
+        find(folder)
+    assert "thing.toml" in caught.value.hint
 
 
 def test_a_missing_file_is_told_as_such(tmp_path: Path) -> None:
