@@ -9,6 +9,7 @@ from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
 
 if TYPE_CHECKING:
     from blackstart.check.facts import Facts
+    from blackstart.model.manifest import Manifest
 
 WINDOW_NS = 1_000_000_000
 
@@ -20,7 +21,10 @@ def check(facts: Facts) -> CheckResult:
         text = "the steady state was never reached"
         findings.append(Finding(verdict=Verdict.UNKNOWN, code="not-steady", text=text))
     rate, required = load_per_s(facts), required_per_s(facts)
-    if rate is None:
+    if load_service(facts) is None:
+        text = no_carrier(facts.plan.service)
+        findings.append(Finding(verdict=Verdict.UNKNOWN, code="no-load", text=text))
+    elif rate is None:
         text = "load at the failure is not known: there was none"
         findings.append(Finding(verdict=Verdict.UNKNOWN, code="no-load", text=text))
     elif rate < required:
@@ -30,23 +34,48 @@ def check(facts: Facts) -> CheckResult:
     return conclude("steady", findings)
 
 
-def load_service(facts: Facts) -> str:
+def carrier(manifest: Manifest, service: str) -> str | None:
+    """Return the service whose rate is the load; None when nobody but Blackstart itself asks.
+
+    The answers of a probe are to our own questions and load nothing: where a workload's acknowledged
+    writes are a service, these are the load.
+    """
+    spec = manifest.services.get(service)
+    if spec is None or not spec.source.startswith("probe:"):
+        return service
+    if manifest.workload is None:
+        return None
+    return next((name for name, one in manifest.services.items() if one.source == "workload"), None)
+
+
+def no_carrier(service: str) -> str:
+    """Say that a service cannot carry the load, and what to do."""
+    return (
+        f"no load: `{service}` is a probe, and Blackstart's own questions are none; give the manifest a"
+        ' [workload] and a service with source = "workload"'
+    )
+
+
+def load_service(facts: Facts) -> str | None:
     """Return the service that carries the load: as the conductor noted it, else the trial's own."""
     stage = facts.stage("steady")
     noted = stage.detail.get("service") if stage else None
-    return noted if isinstance(noted, str) else facts.plan.service
+    return carrier(facts.manifest, noted if isinstance(noted, str) else facts.plan.service)
 
 
 def required_per_s(facts: Facts) -> float:
     """Return the load that must be on: the scenario's minimum, or the manifest's where that is higher."""
-    spec = facts.manifest.services.get(load_service(facts))
+    spec = facts.manifest.services.get(load_service(facts) or "")
     return max(facts.plan.scenario.load.minimum_per_s, (spec.minimum_per_s if spec else None) or 0.0)
 
 
 def load_per_s(facts: Facts) -> float | None:
-    """Return how many events of the load's service came in the last second before t0; None without a t0."""
+    """Return how many events of the load's service came in the last second before t0.
+
+    None without a t0, or when no service carries the load.
+    """
     t0, service = facts.t0_ns, load_service(facts)
-    if t0 is None:
+    if t0 is None or service is None:
         return None
     events = (e for batch in facts.all(ServiceBatch) if batch.service == service for e in batch.events)
     return float(sum(t0 - WINDOW_NS <= mono < t0 for mono, _, _ in events))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from blackstart.check import steady as steady_check
 from blackstart.contracts import Rig, ScriptsFills
 from blackstart.engine import settle
 from blackstart.engine.live import Tripwire
@@ -26,7 +27,7 @@ _START_LIMIT_S = 120.0
 
 def services(trial: RunningTrial) -> list[str]:
     """Name the streams to watch: the one that ends the outage, and the one that carries the load."""
-    return list(dict.fromkeys([trial.plan.service, _load_service(trial)]))
+    return list(dict.fromkeys([trial.plan.service, _load_service(trial) or trial.plan.service]))
 
 
 def interest(trial: RunningTrial) -> Sequence[Match]:
@@ -75,6 +76,9 @@ async def steady_state(trial: RunningTrial) -> None:
 
     Raises Stop: `no-load` or `not-steady`.
     """
+    load = _load_service(trial)
+    if load is None:
+        raise Stop("no-load", steady_check.no_carrier(trial.plan.service))
     steady = trial.plan.scenario.steady
     hold_ns = round(steady.hold_s * 1e9)
     since: int | None = None
@@ -91,12 +95,12 @@ async def steady_state(trial: RunningTrial) -> None:
 
     if not await trial.until(held, steady.limit_s):
         raise _not_steady(trial)
-    rate, least = _rates(trial)[_load_service(trial)]
+    rate, least = _rates(trial)[load]
     await trial.stage(
         "steady",
         rate_per_s=rate,
         required_per_s=least,
-        service=_load_service(trial),
+        service=load,
         ready=trial.manifest.ready,
     )
 
@@ -129,8 +133,8 @@ def _ready(trial: RunningTrial) -> bool:
     return probe is None or trial.live.ok_since(probe) is not None
 
 
-def _load_service(trial: RunningTrial) -> str:
-    return service_of(trial.manifest, trial.plan.scenario.service)
+def _load_service(trial: RunningTrial) -> str | None:
+    return steady_check.carrier(trial.manifest, service_of(trial.manifest, trial.plan.scenario.service))
 
 
 def _rates(trial: RunningTrial, window_s: float = 1.0) -> dict[str, tuple[float, float]]:

@@ -16,7 +16,7 @@ import pytest
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit, conduct
 from blackstart.history.view import History, load
-from blackstart.model.manifest import Limits
+from blackstart.model.manifest import Limits, Service, WorkloadSpec
 from blackstart.model.record import (
     Ended,
     Injected,
@@ -52,6 +52,7 @@ class Stage:
         self.guard: Any = None
         self.told: list[tuple[str, Any]] = []
         self.on: dict[str, Any] = {}
+        self.manifest = fakes.manifest()
 
     def kit(self) -> Kit:
         """Put the fakes in the place of the real ones."""
@@ -79,7 +80,7 @@ class Stage:
 
     def run(self, limits: Limits | None = None, **scenario: Any) -> History:
         """Conduct the trial in simulated time."""
-        manifest = msgspec.structs.replace(fakes.manifest(), limits=limits or Limits())
+        manifest = msgspec.structs.replace(self.manifest, limits=limits or Limits())
 
         async def main() -> History:
             return await conduct(fakes.plan(**scenario), manifest, self.folder, self.kit())
@@ -141,6 +142,33 @@ def test_too_little_load_stops_the_trial(tmp_path: Path) -> None:
     assert "211/s, 300/s required" in history.all(Problem)[0].text
     assert history.all(Injected) == ()
     assert "close" in stage.world.log
+
+
+def test_our_own_questions_are_no_load(tmp_path: Path) -> None:
+    """A service that is a probe says that it serves and never that it is loaded: nothing is broken."""
+    stage = Stage(tmp_path)
+    stage.manifest = msgspec.structs.replace(
+        fakes.manifest(), services={"orders": Service(source="probe:ready")}
+    )
+    history = stage.run()
+    assert codes(history) == ["no-load"]
+    assert "probe" in history.all(Problem)[0].text
+    assert history.all(Injected) == ()
+
+
+@pytest.mark.parametrize(("acknowledged", "expected"), [(400, []), (100, ["no-load"])])
+def test_beside_a_probe_the_acknowledged_writes_are_the_load(
+    tmp_path: Path, acknowledged: int, expected: list[str]
+) -> None:
+    """What the workload had acknowledged counts, and nothing else."""
+    stage = Stage(tmp_path, rate=acknowledged)
+    stage.manifest = msgspec.structs.replace(
+        fakes.manifest(),
+        services={"up": Service(source="probe:ready"), "orders": Service(source="workload")},
+        workload=WorkloadSpec(),
+    )
+    history = stage.run(steady=Steady(limit_s=5), service="up")
+    assert codes(history) == expected
 
 
 def test_a_target_that_is_never_ready_stops_the_trial(tmp_path: Path) -> None:
