@@ -8,11 +8,26 @@ from blackstart.model.match import matches, reach
 from blackstart.model.record import OracleSeen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from blackstart.check.facts import Facts
 
 
 def note(facts: Facts) -> str:
-    """Return the scenario's note with what the trigger's event really said put into its `{fields}`."""
+    """Return what the trigger's event really said, and which objectives the manifest loosened."""
+    return " · ".join(part for part in (_trigger(facts), *_relaxed(facts)) if part)
+
+
+def _relaxed(facts: Facts) -> Iterable[str]:
+    """Say which objectives are wider than the scenario's: a PASS against them is not its PASS."""
+    own = facts.plan.scenario.objectives
+    for name in own.__struct_fields__:
+        now, stated = getattr(facts.objectives, name), getattr(own, name)
+        if now > stated:
+            yield f"{name} relaxed to {now:,g} (scenario: {stated:,g})"
+
+
+def _trigger(facts: Facts) -> str:
     seen = trigger_event(facts)
     if seen is None:
         return ""

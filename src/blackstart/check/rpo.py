@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blackstart.check.facts import Facts
+    from blackstart.model.manifest import Stream
 
 NS_PER_MS = 1_000_000
 TICKS_PER_UNIT = 10_000
@@ -46,7 +47,7 @@ def check(facts: Facts) -> tuple[Rpo, CheckResult]:
     """Audit every stream of the manifest and judge what is lost by the objective."""
     streams = {name: _stream(facts, name) for name in _names(facts)}
     rpo = _total(facts, streams)
-    findings = [f for name, loss in streams.items() for f in _judge(name, loss, facts.objectives.rpo_events)]
+    findings = [f for name, loss in streams.items() for f in _judge(name, loss, facts)]
     if not streams:
         text = "the manifest names no stream: nothing shows what was lost"
         findings.append(Finding(verdict=Verdict.UNKNOWN, code="no-streams", text=text))
@@ -138,7 +139,7 @@ def _money(known: list[StreamLoss]) -> float | None:
     return sum(stated) / TICKS_PER_UNIT if len(stated) == len(losing) else None
 
 
-def _judge(name: str, loss: StreamLoss, allowed: int) -> Iterable[Finding]:
+def _judge(name: str, loss: StreamLoss, facts: Facts) -> Iterable[Finding]:
     if loss.error is not None:
         yield Finding(verdict=Verdict.UNKNOWN, code="ledger-missing", text=f"{name}: {loss.error}")
         return
@@ -146,7 +147,7 @@ def _judge(name: str, loss: StreamLoss, allowed: int) -> Iterable[Finding]:
         text = f"{name}: nothing was acknowledged, so nothing shows that nothing is lost"
         yield Finding(verdict=Verdict.UNKNOWN, code="nothing-acknowledged", text=text)
     if loss.counts["lost"]:
-        yield _lost(name, loss, allowed)
+        yield _lost(name, loss, facts.objectives.rpo_events)
     for kind, words in WORDS.items():
         if loss.counts[kind]:
             yield _finding(Verdict.FAIL, name, kind, words, loss)
@@ -154,7 +155,19 @@ def _judge(name: str, loss: StreamLoss, allowed: int) -> Iterable[Finding]:
         if loss.counts[kind]:
             yield _finding(Verdict.PASS, name, kind, words, loss)
     for what in loss.not_checked:
-        yield Finding(verdict=Verdict.PASS, code="not-checked", text=f"{name}: not checked: {what}")
+        verdict = Verdict.UNKNOWN if _wanted(what, loss, facts.manifest.streams.get(name)) else Verdict.PASS
+        yield Finding(verdict=verdict, code="not-checked", text=f"{name}: not checked: {what}")
+
+
+def _wanted(what: str, loss: StreamLoss, stream: Stream | None) -> bool:
+    """Say whether the manifest asks for a comparison that was not made for something acknowledged.
+
+    `what` is the audit's wording (`order of 3 of 917 events`). Indeterminate events have no order or
+    content of their own to compare.
+    """
+    kind, _, number, *_ = what.split()
+    asked = {"content": stream.content, "order": stream.ordered} if stream else {}
+    return bool(asked.get(kind)) and int(number) > loss.counts["indeterminate"]
 
 
 def _lost(name: str, loss: StreamLoss, allowed: int) -> Finding:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blackstart.check.service import ResumeWatch
-from blackstart.check.stamps import candidates, last_notice
+from blackstart.check.stamps import candidates, last_notice, not_credible
 from blackstart.model.instant import Stamp, StampName
 from blackstart.model.outcome import PHASES, Rto
 from blackstart.model.record import ServiceWatched
@@ -72,7 +72,21 @@ def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
     t5 = _resumption(watch, facts, t0, until)
     stamps, remarks = _chain(facts, t0, t5)
     rto = _rto(watch, stamps, until, unwatched)
-    return rto, [*unwatched, *remarks, *_about_service(watch, rto)]
+    return rto, [*unwatched, *_incredible(facts), *remarks, *_about_service(watch, rto)]
+
+
+def _incredible(facts: Facts) -> list[Finding]:
+    """Name the target's stamps that contradict our own clock: they measure nothing."""
+    return [
+        Finding(
+            verdict=Verdict.UNKNOWN,
+            code="stamp-not-credible",
+            text=f"{one.source}: {one.event} is stamped "
+            f"{(one.mono_ns - one.seen_mono_ns) / NS_PER_MS:+,.1f} ms from when it was seen",
+            data={"mono_ns": one.mono_ns, "seen_mono_ns": one.seen_mono_ns},
+        )
+        for one in not_credible(facts)
+    ]
 
 
 def _resumption(watch: ResumeWatch, facts: Facts, t0: Stamp, until_ns: int) -> Stamp | None:
@@ -271,6 +285,12 @@ def _judge(facts: Facts, rto: Rto) -> list[Finding]:
         return [Finding(verdict=Verdict.FAIL, code="not-recovered", text=text)]
     if rto.total_ns is not None:
         return [*_against(rto, limit_ns), *_missing(facts, rto)]
+    if rto.interrupted is False and (rto.longest_gap_ns or 0) > limit_ns:
+        text = (
+            f"no interruption stands out, but a gap of {(rto.longest_gap_ns or 0) / NS_PER_MS:,.1f} ms "
+            f"is longer than the objective of {limit_ns / NS_PER_MS:,.1f} ms"
+        )
+        return [Finding(verdict=Verdict.UNKNOWN, code="objective-below-resolution", text=text)]
     if rto.interrupted is False:
         return [
             Finding(verdict=Verdict.PASS, code="no-interruption", text="the service stream never stopped")

@@ -11,6 +11,8 @@ For each stamp the best kind of source that says anything is taken, never a mixt
 A signal may say which part of the target it is about: `detail.component`, `detail.link` or `detail.peer`.
 As soon as one of a phase is about what the trial broke, those about other parts are left out: a recorder
 that happens to reconnect did not detect the death of the router. Signals that name no part always count.
+A signal stamped later than it was seen, or more than a second earlier, is not believed: its stamp is then
+when it was seen, with the difference as uncertainty, and the trial cannot pass (`stamp-not-credible`).
 What was broken is known by the trial's components and by every name under which the target reported the
 pid that the fault ended.
 """
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 Phase = Literal["detected", "responded", "recovered", "validated"]
 
+LATENCY_NS = 1_000_000_000
 PARTS = ("component", "link", "peer")
 NAMES: dict[Phase, StampName] = {
     "detected": StampName.DETECTED,
@@ -81,15 +84,37 @@ def _deduced(facts: Facts, phase: Phase) -> Iterable[Stamp]:
     yield from _readiness(facts, phase)
 
 
-def _signals(facts: Facts, phase: Phase) -> Iterable[Stamp]:
+def not_credible(facts: Facts) -> list[SignalSeen]:
+    """Return what reached us since the fault as news of a phase, with a stamp that cannot be right."""
+    t0 = facts.t0_ns or 0
+    found = (signal for phase in NAMES for signal in _matching(facts, phase) if signal.seen_mono_ns >= t0)
+    return [signal for signal in found if not _credible(signal)]
+
+
+def _credible(signal: SignalSeen) -> bool:
+    """Say whether the stamp lies before it reached us, by no more than telling us can have taken."""
+    return 0 <= signal.seen_mono_ns - signal.mono_ns <= LATENCY_NS
+
+
+def _matching(facts: Facts, phase: Phase) -> list[SignalSeen]:
     tests = [(match.event, matches(match.where)) for match in facts.manifest.phases.get(phase, ())]
-    found = [
+    return [
         signal
         for signal in facts.all(SignalSeen)
         if any(signal.event == event and test(signal.fields) for event, test in tests)
     ]
-    for signal in _about(found, broken(facts)):
-        yield Stamp(name=NAMES[phase], mono_ns=signal.mono_ns, source=_source(signal))
+
+
+def _signals(facts: Facts, phase: Phase) -> Iterable[Stamp]:
+    """Take the target's stamp where it can be right; else when it reached us, and how far that is off."""
+    for signal in _about(_matching(facts, phase), broken(facts)):
+        good = _credible(signal)
+        yield Stamp(
+            name=NAMES[phase],
+            mono_ns=signal.mono_ns if good else signal.seen_mono_ns,
+            source=_source(signal),
+            uncertainty_ns=0 if good else abs(signal.seen_mono_ns - signal.mono_ns),
+        )
 
 
 def _source(signal: SignalSeen) -> str:

@@ -1,0 +1,82 @@
+"""What looks good but was not really seen is UNKNOWN, and what was loosened says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from blackstart.check import analyse
+from blackstart.model.verdict import Verdict
+
+MS = 1_000_000
+T0 = 10**12
+
+
+def codes(world: Any) -> tuple[Verdict, set[str]]:
+    """Say the verdict and which codes decided it."""
+    trial = analyse(world.history())
+    return trial.verdict, {reason.partition(":")[0] for reason in trial.reasons}
+
+
+@pytest.mark.parametrize("off_ns", [-1, 1001 * MS])
+def test_a_stamp_that_cannot_be_right_is_not_believed(world: Any, off_ns: int) -> None:
+    """Stamped after it was seen, or more than a second before: UNKNOWN, and never used as it stands."""
+    last = world.signals[-1]
+    world.signals[-1] = msgspec.structs.replace(last, mono_ns=last.seen_mono_ns - off_ns)
+    verdict, found = codes(world)
+    assert verdict is Verdict.UNKNOWN
+    assert "stamp-not-credible" in found
+    stamp = analyse(world.history()).rto.stamps["t4_validated"]
+    assert (stamp.mono_ns, stamp.uncertainty_ns) == (last.seen_mono_ns, abs(off_ns))
+
+
+@pytest.mark.parametrize(("field", "declared"), [("content", {}), ("seq", {"ordered": "id"})])
+def test_a_comparison_that_the_manifest_asks_for_must_be_made(
+    world: Any, field: str, declared: dict[str, Any]
+) -> None:
+    """Declared content or order that the ledgers do not state leaves the trial UNKNOWN."""
+    stream = msgspec.structs.replace(world.manifest.streams["executions"], **declared)
+    world.manifest = msgspec.structs.replace(world.manifest, streams={"executions": stream})
+    assert "not-checked" not in codes(world)[1]
+    for row in world.ledgers["recovered"]:
+        del row[field]
+    verdict, found = codes(world)
+    assert verdict is Verdict.UNKNOWN
+    assert "not-checked" in found
+
+
+def test_an_indeterminate_event_has_no_order_to_check(world: Any) -> None:
+    """A write without an answer that is held nevertheless does not make the order unknown."""
+    stream = msgspec.structs.replace(world.manifest.streams["executions"], ordered="id")
+    world.manifest = msgspec.structs.replace(world.manifest, streams={"executions": stream})
+    world.ledgers["acknowledged"][2] |= {"outcome": "info"}
+    del world.ledgers["acknowledged"][2]["seq"]
+    trial = analyse(world.history())
+    assert trial.rpo.streams["executions"].counts["indeterminate"] == 1
+    assert trial.rpo.streams["executions"].not_checked
+    assert not [reason for reason in trial.reasons if reason.startswith("not-checked")]
+
+
+def test_a_gap_longer_than_the_objective_is_not_without_interruption(world: Any) -> None:
+    """Where gaps as usual exceed the objective nobody can tell whether it was met."""
+    services = {
+        name: msgspec.structs.replace(one, epoch=None) for name, one in world.manifest.services.items()
+    }
+    world.manifest = msgspec.structs.replace(world.manifest, services=services)
+    world.service = [(T0 + n * 10 * MS, f"1-C{n}", 1000) for n in range(-500, 150)]
+    world.signals = []
+    assert analyse(world.history()).rto.interrupted is False
+    assert "objective-below-resolution" not in codes(world)[1]
+    world.objectives(rto_ms=5)
+    verdict, found = codes(world)
+    assert verdict is Verdict.UNKNOWN
+    assert "objective-below-resolution" in found
+
+
+def test_a_loosened_objective_is_noted(world: Any) -> None:
+    """A manifest that allows more than the scenario is noted; one that asks for more is not."""
+    for rto_ms, note in ((400, ""), (2000, "rto_ms relaxed to 2,000 (scenario: 500)")):
+        world.manifest = msgspec.structs.replace(world.manifest, objectives={"R1": {"rto_ms": rto_ms}})
+        assert analyse(world.history()).note == note
