@@ -29,11 +29,18 @@ READ_LIMIT_S = 30.0
 POLL_S = 0.02
 
 
-def up(target: str, *, out: Path, seed: int) -> int:
-    """Start a keeper for the target; return once it is up. Raises TargetError with what kept it down."""
+def up(target: str, *, out: Path, seed: int, again: bool = False) -> int:
+    """Start a keeper for the target; return once it is up.
+
+    Raises TargetError with what kept it down, and where it is up already unless `again` is wished.
+    """
     manifest = manifests.load(target)
     permit.check(manifest)
     leftovers.clear(made(out))
+    there = [one.folder for one in running(out) if one.target == manifest.name]
+    if there and not again:
+        hint = "`blackstart down` first, or `up --again` for one more beside it"
+        raise TargetError(f"{manifest.name} is up already", where=", ".join(there), hint=hint)
     folder = out / f"up-{manifest.name}-{secrets.token_hex(2)}"
     folder.mkdir(parents=True)
     keeper = _spawn(folder, str(manifests.find(target)), seed)
@@ -97,9 +104,16 @@ def _choose(folder: Path | None, out: Path) -> list[Up]:
     return [one for one in running(folder.parent) if folder.samefile(one.folder)]
 
 
-def down(folder: Path | None, *, out: Path) -> int:
-    """Stop what is up. Status 2 when something does not end."""
+def down(folder: Path | None, *, out: Path, everything: bool = False) -> int:
+    """Stop what is up. Status 2 when something does not end.
+
+    Raises TargetError when several are up and none is named.
+    """
     ups = _choose(folder, out)
+    if len(ups) > 1 and not everything:
+        folders = "\n    ".join(one.folder for one in ups)
+        hint = f"name one, or give --all:\n    {folders}"
+        raise TargetError(f"{len(ups)} targets are up", where=str(out), hint=hint)
     if not ups:
         print(f"nothing is up below {folder or out}")
     return max([_stop(one) for one in ups], default=0)

@@ -105,26 +105,31 @@ def validate(*, target: Target = DEFAULT_TARGET, as_json: Json = False) -> int:
 
 
 @app.command()
-def up(*, target: Target = DEFAULT_TARGET, out: Out = DEFAULT_OUT, seed: Seed = 7) -> int:
+def up(
+    *,
+    target: Target = DEFAULT_TARGET,
+    out: Out = DEFAULT_OUT,
+    seed: Seed = 7,
+    again: Annotated[bool, typer.Option("--again", help="One more, though it is up already.")] = False,
+) -> int:
     """Start the target and keep it up in the background."""
     from blackstart.cli import keep  # noqa: PLC0415
 
-    status: int = keep.up(target, out=out, seed=seed)
+    status: int = keep.up(target, out=out, seed=seed, again=again)
     return status
 
 
 @app.command()
 def down(
-    folder: Annotated[
-        Path | None, typer.Argument(help="Its run folder; default: all that `up` started.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Its run folder, if several are up.")] = None,
     *,
     out: Out = DEFAULT_OUT,
+    everything: Annotated[bool, typer.Option("--all", help="All that `up` started.")] = False,
 ) -> int:
     """Stop what `up` started."""
     from blackstart.cli import keep  # noqa: PLC0415
 
-    status: int = keep.down(folder, out=out)
+    status: int = keep.down(folder, out=out, everything=everything)
     return status
 
 
