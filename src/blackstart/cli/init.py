@@ -11,7 +11,8 @@ import typer
 
 from blackstart.errors import ManifestError
 from blackstart.target import manifest as manifests
-from blackstart.target.problems import ENVIRONMENTS
+from blackstart.target.problems import DOCUMENTS, ENVIRONMENTS, NAME
+from blackstart.target.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ TEMPLATE = """\
 schema = 1
 name = {name_text}
 environment = {environment_text} # sim, dev, test, staging run; production needs an approval
+#: glue = "mysystem_glue.py"
 # ports = ["api"]                # free ports, chosen anew for each trial; use them as {{port.api}}
 
 [processes.main] # what Blackstart starts; {{run}} is the run folder, {{seed}} and {{python}} are known, too
@@ -60,31 +62,24 @@ period_ms = 2.0
 [services.orders] # the stream whose return ends the outage; better than a probe: a workload, see below
 source = "probe:health"
 
+# What follows is what a PASS needs besides; `blackstart validate` says what is missing.
+# Fill it in and remove each "#: ".
 # A workload keeps a ledger of acknowledged writes, so that Blackstart can say what was lost. Write a file
 # mysystem_glue.py with `async def connect(settings)`, `async def write(connection, record)` and
-# `async def read(settings)`; then:
-# glue = "mysystem_glue.py"      # (at the top of the file)
-# [workload]
-# rate_per_s = 400.0
-# [streams.writes]
-# acknowledged = "workload"
-# glue = "read"
-# key = "id"
-# and above: [services.orders] source = "workload", key = "id"
+# `async def read(settings)`, and name it at the top of this file. Its stream is the better service, too:
+# [services.orders] source = "workload", key = "id"
+#: [workload]
+#: rate_per_s = 400.0
+#: [streams.writes]
+#: acknowledged = "workload"
+#: glue = "read"
+#: key = "id"
 
-[not_applicable] # validators that make no sense here, and why; the others need [state.NAME] url = "…"
+# Each of these is UNKNOWN until it is described under [state.NAME] url = "…" (and judged by an [oracle]), or
+# until you say here, for each on its own, why it makes no sense for this system.
+#: [not_applicable]
 {not_applicable}
 """
-
-VALIDATORS = {
-    "positions": "not described yet",
-    "orders": "not described yet",
-    "risk": "not described yet",
-    "pnl": "not described yet",
-    "connectivity": "not described yet",
-    "market_data": "not described yet",
-    "strategy": "not described yet",
-}
 
 
 def init(file: Path, answers: Mapping[str, str | None], *, ask: bool) -> int:
@@ -93,6 +88,9 @@ def init(file: Path, answers: Mapping[str, str | None], *, ask: bool) -> int:
         raise ManifestError(
             "is there already", where=str(file), hint="name another: blackstart init other.toml"
         )
+    for key, answer in answers.items():
+        if answer is not None:
+            check(key, answer)
     given = {key: _answer(key, answers.get(key), ask=ask) for key in QUESTIONS}
     text = render(file, given)
     file.write_text(text, encoding="utf-8")
@@ -105,29 +103,60 @@ def init(file: Path, answers: Mapping[str, str | None], *, ask: bool) -> int:
     return 0
 
 
+def check(key: str, answer: str) -> None:
+    """See at once that an answer can be one. Raises ManifestError naming the question."""
+    if key == "name" and not NAME.fullmatch(answer):
+        what = f"`{answer}` cannot be part of a file name"
+        raise ManifestError(what, where=key, hint="use letters, digits, `-`, `_`, `.`")
+    if key == "environment" and answer not in ENVIRONMENTS:
+        raise ManifestError(f"`{answer}` is none{did_you_mean(answer, ENVIRONMENTS)}", where=key)
+    if key == "command":
+        _command(answer)
+    if key == "health":
+        _kind(answer)
+
+
 def _answer(key: str, given: str | None, *, ask: bool) -> str:
+    """Return the answer given as an option, else the one on stdin, typed or piped, else the default."""
     question, default = QUESTIONS[key]
-    if given is not None:
-        return given
-    return str(typer.prompt(question, default=default)) if ask and sys.stdin.isatty() else default
+    if given is not None or not ask:
+        return default if given is None else given
+    if not sys.stdin.isatty():
+        answer = sys.stdin.readline().strip() or default
+        print(f"{question} {answer}")
+        check(key, answer)
+        return answer
+    while True:
+        answer = str(typer.prompt(question, default=default))
+        try:
+            check(key, answer)
+        except ManifestError as error:
+            print(error.render(), file=sys.stderr)
+            continue
+        return answer
+
+
+def _kind(health: str) -> str:
+    if health.startswith(("http://", "https://")):
+        return "url"
+    if not re.fullmatch(r"[^\s:]+:\d+", health):
+        raise ManifestError(f"`{health}` is neither an URL nor HOST:PORT", where="health")
+    return "tcp"
 
 
 def render(file: Path, given: Mapping[str, str]) -> str:
     """Fill the template in. Raises ManifestError for answers that no manifest can hold."""
     command = _command(given["command"])
     health = given["health"]
-    kind = "url" if health.startswith(("http://", "https://")) else "tcp"
-    if kind == "tcp" and not re.fullmatch(r"[^\s:]+:\d+", health):
-        raise ManifestError(f"`{health}` is neither an URL nor HOST:PORT", where="health")
     return TEMPLATE.format(
         file=file,
         name=given["name"],
         name_text=quote(given["name"]),
         environment_text=quote(given["environment"]),
         command=f"[{', '.join(quote(part) for part in command)}]",
-        kind=kind,
+        kind=_kind(health),
         health_text=quote(health),
-        not_applicable="\n".join(f"{name} = {quote(why)}" for name, why in VALIDATORS.items()),
+        not_applicable="\n".join(f'#: {name} = "why not"' for name in DOCUMENTS if name != "infrastructure"),
     )
 
 

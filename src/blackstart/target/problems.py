@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest, Service, Stream
 
 SCHEMA = 1
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 ENVIRONMENTS = ("sim", "dev", "test", "staging", "production")
 DOCUMENTS = (
     "positions",
@@ -84,7 +85,7 @@ def _head(manifest: Manifest) -> Iterator[str]:
     if manifest.environment is None:
         allowed = ", ".join(ENVIRONMENTS)
         yield f"environment: missing; say where this system runs ({allowed}): nothing is broken unasked"
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", manifest.name):
+    if not NAME.fullmatch(manifest.name):
         yield f"name: `{manifest.name}` cannot be part of a file name; use letters, digits, `-`, `_`, `.`"
 
 

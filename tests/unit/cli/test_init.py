@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from blackstart.cli.validate import fit
 from blackstart.errors import ManifestError
 from blackstart.scenario import load as scenarios
 from blackstart.target import manifest as manifests
+from blackstart.target.problems import never_passes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +49,8 @@ def test_an_address_becomes_the_right_kind_of_probe(tmp_path: Path, health: str)
         ({"command": "'"}, "command"),
         ({"command": ""}, "command"),
         ({"environment": "moon"}, "environment"),
+        ({"environment": "stagin"}, "did you mean `staging`"),
+        ({"name": "a b"}, "name"),
     ],
 )
 def test_an_impossible_answer_is_refused_and_leaves_no_file(
@@ -74,3 +78,39 @@ def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
 def test_any_answer_becomes_a_toml_string(text: str) -> None:
     """Quotes, backslashes and control characters in answers come back unchanged."""
     assert tomllib.loads(f"x = {quote(text)}")["x"] == text
+
+
+def test_filled_in_it_can_pass_and_before_it_is_not_silently_green(tmp_path: Path) -> None:
+    """No validator is ruled out unasked; with the marked lines filled in a PASS is possible."""
+    file = tmp_path / "mine.toml"
+    init(file, NOTHING, ask=False)
+    fresh = manifests.load(file)
+    assert fresh.not_applicable == {}
+    assert any("positions" in reason for reason in never_passes(fresh))
+    glue = "async def connect(settings): ...\nasync def write(connection, record): ...\n"
+    (tmp_path / "mysystem_glue.py").write_text(glue + "async def read(settings): ...\n", encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8").replace("#: ", ""), encoding="utf-8")
+    filled = manifests.load(file)
+    assert never_passes(filled) == []
+    assert filled.workload is not None
+
+
+def test_piped_answers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal each line is an answer, an empty or missing one the default."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("piped\n\n./serve --now\n"))
+    file = tmp_path / "mine.toml"
+    assert init(file, NOTHING, ask=True) == 0
+    manifest = manifests.load(file)
+    assert (manifest.name, manifest.environment) == ("piped", "test")
+    assert manifest.processes["main"].command == ("./serve", "--now")
+
+
+def test_a_wrong_piped_answer_is_refused_before_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer is checked at once."""
+    answers = io.StringIO("piped\nmoon\n./serve\n")
+    monkeypatch.setattr("sys.stdin", answers)
+    with pytest.raises(ManifestError, match="environment"):
+        init(tmp_path / "mine.toml", NOTHING, ask=True)
+    assert answers.read() == "./serve\n"
