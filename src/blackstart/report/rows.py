@@ -98,14 +98,32 @@ def repeated(run: Run) -> list[str]:
 
 
 def _summed_up(name: str, trials: list[Trial]) -> str:
+    """One that was not back when watching ended counts as slower than all that were."""
     totals = [trial.rto.total_ns for trial in trials if trial.rto.total_ns is not None]
+    over = [trial.rto.censored_ns for trial in trials if trial.rto.censored_ns is not None]
+    missing = len(trials) - len(totals) - len(over)
+    parts = [name]
+    if totals or over:
+        slowest = limit(max([*totals, *over])) if over else duration(max(totals))
+        parts += [f"median {_median(totals, over)}", f"slowest {slowest}"]
     found = summary(totals)
-    missing = len(trials) - len(totals)
-    without = f" \u00b7 {missing} of {len(trials)} without a recovery time" if missing else ""
-    if found is None:
-        return f"{name}{without}"
-    middle, slowest = duration(round(found.median)), duration(round(found.maximum))
-    return f"{name} \u00b7 median {middle} \u00b7 slowest {slowest} \u00b7 {found.claim.text()}{without}"
+    if found is not None and len(totals) == len(trials):
+        parts.append(found.claim.text())
+    else:
+        parts.append(f"{len(trials)} trials, too little known for a claim")
+    if over:
+        parts.append(f"{len(over)} of {len(trials)} not back while watched")
+    if missing:
+        parts.append(f"{missing} of {len(trials)} without a recovery time")
+    return " \u00b7 ".join(parts)
+
+
+def _median(totals: list[int], over: list[int]) -> str:
+    """Return the middle one; a bound where it or one below it is itself only known to be longer."""
+    times = sorted([*((ns, False) for ns in totals), *((ns, True) for ns in over)])
+    first, last = (len(times) - 1) // 2, len(times) // 2
+    middle = (times[first][0] + times[last][0]) // 2
+    return limit(middle) if any(bound for _, bound in times[: last + 1]) else duration(middle)
 
 
 def row(trial: Trial) -> Row:

@@ -131,11 +131,29 @@ def test_repeated_trials_are_summed_up_with_what_they_prove() -> None:
     assert "without a recovery time" not in line
 
 
+def test_a_trial_that_was_not_back_is_the_slowest() -> None:
+    """A censored repetition counts, bounds the slowest from below, and leaves nothing to claim."""
+    rtos = (
+        sample_rto(1, 1, 1, 1, 1),
+        sample_rto(1, 1, 1, 1, 2),
+        Rto(censored_ns=8 * 10**9, interrupted=True),
+    )
+    trials = tuple(sample_trial(f"R1#{n}", "", rto=rto) for n, rto in enumerate(rtos, start=1))
+    (line,) = repeated(msgspec.structs.replace(sample_run(), trials=trials))
+    assert "median 6.0 ms" in line
+    assert "slowest > 8 s" in line
+    assert "1 of 3 not back" in line
+    assert "percentile" not in line
+    (line,) = repeated(msgspec.structs.replace(sample_run(), trials=(*trials[1:], trials[2])))
+    assert "median > 8 s" in line
+
+
 def test_trials_without_a_time_are_counted_out() -> None:
     """A repetition that was not measured is told and never averaged away."""
     trials = (sample_trial("R1", "", rto=sample_rto(1, 1, 1, 1, 1)), sample_trial("R1#2", ""))
     (line,) = repeated(msgspec.structs.replace(sample_run(), trials=trials))
     assert "1 of 2 without a recovery time" in line
+    assert "percentile" not in line
 
 
 def test_a_small_uncertainty_does_not_read_as_none() -> None:
