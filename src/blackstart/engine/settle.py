@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
 
 _TOGETHER = ("orders", "risk", "positions")
 _REST_NS = 3_000_000_000
+_READ_NS = 15_000_000_000
 _AGAIN_NS = 7_000_000
 _LOOK_NS = 50_000_000
 _EQUAL_NS = 300_000_000
 _UNCOUNTED_NS = 600_000_000
 _DIFFERING_NS = 2_000_000_000
 
+Asking = Callable[[], Awaitable[Any]]
 Totals = dict[str, tuple[int | None, int | None]]
 
 
@@ -69,6 +73,59 @@ class _Reading(msgspec.Struct, frozen=True):
     mono_ns: int
     document: Any = None
     error: str | None = None
+    unreachable: bool = False
+
+
+class _Reader:
+    """Asks for documents side by side: one dead host costs one time-out, and all together at most 15 s."""
+
+    def __init__(self, clock: Clock, hosts: Mapping[str, str]) -> None:
+        self._clock, self._hosts = clock, hosts
+        self._end = clock.now().mono_ns + _READ_NS
+        self._dead: dict[str, str] = {}
+
+    async def read(self, askings: Mapping[str, Asking]) -> dict[str, _Reading]:
+        """Return a reading of each, in their order.
+
+        Once a host could not be reached, the others of that host are not waited for, nor asked again.
+        """
+        tasks = {
+            name: asyncio.ensure_future(_ask(self._clock, asking))
+            for name, asking in askings.items()
+            if self._host(name) not in self._dead
+        }
+        limit = asyncio.ensure_future(self._clock.sleep_until(self._end))
+        try:
+            while waiting := [task for name, task in tasks.items() if self._worth_waiting(name, task)]:
+                await asyncio.wait([limit, *waiting], return_when=asyncio.FIRST_COMPLETED)
+                self._note_dead(tasks)
+                if limit.done():
+                    break
+            return {name: self._reading(name, tasks.get(name)) for name in askings}
+        finally:
+            for task in (limit, *tasks.values()):
+                task.cancel()
+            await asyncio.wait([limit, *tasks.values()])
+
+    def _worth_waiting(self, name: str, task: asyncio.Task[_Reading]) -> bool:
+        return not task.done() and self._host(name) not in self._dead
+
+    def _note_dead(self, tasks: Mapping[str, asyncio.Task[_Reading]]) -> None:
+        for name, task in tasks.items():
+            if task.done() and (reading := task.result()).unreachable:
+                self._dead.setdefault(self._host(name), f"not waited for: {reading.error}")
+
+    def _reading(self, name: str, task: asyncio.Task[_Reading] | None) -> _Reading:
+        if task is not None and task.done():
+            return task.result()
+        why = self._dead.get(self._host(name), f"not read within {_READ_NS / 1e9:g} s")
+        return _Reading(self._clock.now().mono_ns, None, why, unreachable=True)
+
+    def _host(self, name: str) -> str:
+        """Return what of a document's address comes before the path; variables stand as they are."""
+        url = self._hosts.get(name, "")
+        parts = urlsplit(url)
+        return parts.netloc or url.split("/", 1)[0]
 
 
 async def read_state(rig: Rig, clock: Clock, sink: Sink, moment: Literal["before", "after"]) -> None:
@@ -82,8 +139,9 @@ async def read_state(rig: Rig, clock: Clock, sink: Sink, moment: Literal["before
         _record(sink, "target", moment, name, one)
     oracle = rig.oracle
     if oracle is not None:
-        _record(sink, "oracle", moment, "orders", await _ask(clock, oracle.open_orders()))
-        _record(sink, "oracle", moment, "positions", await _ask(clock, oracle.positions()))
+        askings: dict[str, Asking] = {"orders": oracle.open_orders, "positions": oracle.positions}
+        for name, one in (await _Reader(clock, {}).read(askings)).items():
+            _record(sink, "oracle", moment, name, one)
 
 
 async def _documents(target: Target, clock: Clock, *, at_rest: bool) -> dict[str, _Reading]:
@@ -96,22 +154,21 @@ async def _documents(target: Target, clock: Clock, *, at_rest: bool) -> dict[str
     end = clock.now().mono_ns + _REST_NS
     names = list(target.manifest.state)
     together = [name for name in _TOGETHER if name in names]
+    apart = [name for name in names if name not in together]
+    reader = _Reader(clock, {name: spec.url for name, spec in target.manifest.state.items()})
+
+    def read(some: list[str]) -> Awaitable[dict[str, _Reading]]:
+        return reader.read({name: partial(target.document, name) for name in some})
+
     while True:
-        found = {name: await _ask(clock, target.document(name)) for name in names if name not in together}
-        found |= await _at_once(target, clock, together)
+        found = await read(apart) | await read(together)
         if not at_rest:
             return found
-        again = await _at_once(target, clock, together)
+        again = await read(together)
         still = all(_content(found[name]) == _content(one) for name, one in again.items())
         if (still and not _pending(found) and not _pending(again)) or clock.now().mono_ns > end:
             return found
         await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
-
-
-async def _at_once(target: HasState, clock: Clock, names: list[str]) -> dict[str, _Reading]:
-    """Read documents as close together as can be."""
-    readings = await asyncio.gather(*(_ask(clock, target.document(name)) for name in names))
-    return dict(zip(names, readings, strict=True))
 
 
 def _content(reading: _Reading) -> Any:
@@ -125,11 +182,12 @@ def _pending(found: Mapping[str, _Reading]) -> bool:
     return any(str(one.get("status", "")).startswith("pending") for one in orders if isinstance(one, dict))
 
 
-async def _ask(clock: Clock, asking: Awaitable[Any]) -> _Reading:
+async def _ask(clock: Clock, asking: Asking) -> _Reading:
     try:
-        document = await asking
+        document = await asking()
     except BlackstartError as error:
-        return _Reading(clock.now().mono_ns, None, error.render())
+        unreachable = isinstance(error.__cause__, OSError)
+        return _Reading(clock.now().mono_ns, None, error.render(), unreachable=unreachable)
     return _Reading(clock.now().mono_ns, dict(document) if isinstance(document, Mapping) else document)
 
 
