@@ -28,4 +28,4 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	@flock .setup.lock $(PYTHON) tools/setup_venv.py $(VENV)
 
 clean:
-	rm -rf $(VENV) .setup.lock
+	rm -rf $(VENV) .setup.lock runs
