@@ -19,8 +19,8 @@ from blackstart.report.drawing import FlowDrawing, Segment, draw_flow, phase_bar
 from blackstart.report.flow import Flow, flow, service_times
 from blackstart.report.junit import checks
 from blackstart.report.results_json import timestamp
-from blackstart.report.rows import Row, Tally, phase_values, repeated, row, tally
-from blackstart.report.wording import NS_PER_MS, count, duration, plural, uncertainty
+from blackstart.report.rows import Row, Tally, merged, phase_values, repeated, row, tally
+from blackstart.report.wording import DASH, NS_PER_MS, count, duration, plural, uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,14 +89,17 @@ class TrialView(msgspec.Struct, frozen=True, kw_only=True):
     fault_parts: tuple[tuple[str, str], ...]
 
 
-def phase_lines(rto: Rto) -> tuple[PhaseLine, ...]:
+def phase_lines(rto: Rto, *, merge: bool = False) -> tuple[PhaseLine, ...]:
     """Describe each phase by its end: the stamp that closes it, who says so, and how well it is known."""
-    values = phase_values(rto)
+    values = phase_values(rto, merge=merge)
     names = list(StampName)
-    return tuple(
+    lines = [
         _phase_line(phase, value, rto.stamps.get(names[number + 1]), rto)
         for number, (phase, value) in enumerate(zip(PHASES, values, strict=True))
-    )
+    ]
+    if merge and values[3] is None and values[4] is not None:
+        lines[3] = msgspec.structs.replace(lines[3], length=DASH, source="nothing to validate")
+    return tuple(lines)
 
 
 def _phase_line(phase: str, value: int | None, stamp: Stamp | None, rto: Rto) -> PhaseLine:
@@ -174,7 +177,7 @@ def trial_view(trial: Trial, folder: Path) -> TrialView:
         trial=trial,
         row=row(trial),
         bar=phase_bar(trial.rto),
-        phases=phase_lines(trial.rto),
+        phases=phase_lines(trial.rto, merge=merged(trial)),
         gaps=gaps(trial.rto),
         flow=series,
         drawing=draw_flow(series, trial.rto) if series else None,

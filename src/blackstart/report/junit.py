@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 from blackstart.model.verdict import CheckResult, Verdict
 from blackstart.report.results_json import timestamp
-from blackstart.report.rows import phase_texts, rpo_text, rto_text
+from blackstart.report.rows import merged, phase_texts, rpo_text, rto_text
 from blackstart.report.wording import DASH, NS_PER_S
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _trial_case(suite: ET.Element, trial: Trial) -> None:
 
 
 def _figures(trial: Trial) -> str:
-    phases = " + ".join(phase_texts(trial.rto)) or DASH
+    phases = " + ".join(phase_texts(trial.rto, merge=merged(trial))) or DASH
     return (
         f"RTO {rto_text(trial.rto)} (phases in ms: {phases}) · RPO {rpo_text(trial.rpo)} · seed {trial.seed}"
     )

@@ -6,10 +6,14 @@ from collections import Counter
 
 import msgspec
 
+from blackstart.model.instant import StampName
 from blackstart.model.outcome import PHASES, Rpo, Rto, Run, Trial
 from blackstart.model.verdict import Verdict
-from blackstart.report.wording import DASH, bare_ms, count, duration, limit
+from blackstart.report.wording import DASH, NS_PER_MS, bare_ms, count, duration, limit
 from blackstart.stats.order import summary
+
+MERGED = "validation-not-applicable"
+NEARLY_ZERO = "\u22480"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,17 +52,42 @@ def rto_text(rto: Rto) -> str:
     return "no interruption" if rto.interrupted is False else DASH
 
 
-def phase_values(rto: Rto) -> tuple[int | None, ...]:
-    """Return the five phases in nanoseconds, in order."""
-    return tuple(getattr(rto, f"{phase}_ns") for phase in PHASES)
+def merged(trial: Trial) -> bool:
+    """Say whether validation and resume are one stretch: nothing of the target could be validated."""
+    return any(one.code == MERGED for check in trial.checks for one in check.findings)
 
 
-def phase_texts(rto: Rto) -> tuple[str, ...]:
-    """Return the phases in milliseconds, `?` for an unknown one; nothing where there is no phase at all."""
-    values = phase_values(rto)
+def phase_values(rto: Rto, *, merge: bool = False) -> tuple[int | None, ...]:
+    """Return the five phases in nanoseconds, in order; with `merge` the rest of the total is `resume`."""
+    values = tuple(getattr(rto, f"{phase}_ns") for phase in PHASES)
+    if not merge or rto.total_ns is None or None in values[:3] or values[3:] != (None, None):
+        return values
+    return (*values[:4], rto.total_ns - sum(values[:3]))
+
+
+def phase_texts(rto: Rto, *, merge: bool = False) -> tuple[str, ...]:
+    """Return the phases in milliseconds, `?` for an unknown one; nothing where there is no phase at all.
+
+    One that is shorter than its stamps are sure of is `<` what it can be at most. With `merge` (see
+    `merged`) a validation that there is none of is a dash.
+    """
+    values = phase_values(rto, merge=merge)
     if rto.total_ns is None and all(value is None for value in values):
         return ()
-    return tuple(bare_ms(value) for value in values)
+    alone = merge and values[3] is None and values[4] is not None
+    texts = [_phase_text(rto, number, value) for number, value in enumerate(values)]
+    return (*texts[:3], DASH if alone else texts[3], texts[4])
+
+
+def _phase_text(rto: Rto, number: int, value: int | None) -> str:
+    """Write one phase; where it is less than the uncertainty of its two stamps, what it is at most."""
+    names = list(StampName)
+    ends = [rto.stamps.get(name) for name in names[number : number + 2]]
+    doubt_ns = sum(stamp.uncertainty_ns for stamp in ends if stamp is not None)
+    if value is None or value >= doubt_ns:
+        return bare_ms(value)
+    most = value + doubt_ns
+    return NEARLY_ZERO if most < NS_PER_MS // 20 else f"<{bare_ms(most)}"
 
 
 def rpo_text(rpo: Rpo) -> str:
@@ -133,7 +162,7 @@ def row(trial: Trial) -> Row:
         title=trial.title,
         verdict=trial.verdict,
         rto=rto_text(trial.rto),
-        phases=phase_texts(trial.rto),
+        phases=phase_texts(trial.rto, merge=merged(trial)),
         rpo=rpo_text(trial.rpo),
         state=state_text(trial),
         note=note_text(trial),

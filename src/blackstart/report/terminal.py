@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blackstart.model.verdict import Verdict
-from blackstart.report.rows import repeated, row, tally
+from blackstart.report.rows import merged, repeated, row, tally
 from blackstart.report.wording import NS_PER_S, plural
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _STYLE = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
 _PHASES = ("detect", "respond", "recover", "validate", "resume")
+_LEGEND = "validate \u2013: there was no state to validate; resume is the whole rest of the recovery"
 _FULL_WIDTH = 128
 _LOG_WIDTH = 180
 
@@ -95,6 +96,8 @@ def print_run(run: Run, out: Console, *, report: Path | None = None) -> None:
     out.print(headline(run), soft_wrap=True)
     if run.trials:
         out.print(table(run, width=out.width))
+    if any(merged(trial) for trial in run.trials) and out.width >= _FULL_WIDTH:
+        out.print(Text(_LEGEND, "dim"), soft_wrap=True)
     for line in repeated(run):
         out.print(Text(line), soft_wrap=True)
     end = closing(run, report)

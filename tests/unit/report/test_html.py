@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blackstart.model.outcome import Rpo, StreamLoss
 from blackstart.report.html import Html, encode, flat, folder_of
 from blackstart.testing.samples import sample_run, sample_trial, write_histories
 
@@ -82,6 +83,18 @@ def test_everything_of_a_trial_is_there(tmp_path: Path) -> None:
         "no-load: 211/s at the fault, 300/s required",
     ):
         assert part in text, part
+
+
+def test_a_stream_that_nobody_could_read_has_no_counts(tmp_path: Path) -> None:
+    """A dash is no zero: nothing acknowledged and nobody looked are two things."""
+    loss = StreamLoss(acknowledged=0, recovered=0, counts={}, error="damaged")
+    trial = sample_trial("R1", "", rpo=Rpo(streams={"fills": loss}))
+    run = msgspec.structs.replace(sample_run(), trials=(trial,))
+    text = encode(run, tmp_path)
+    table = text[text.index("found again") :]
+    cells = re.findall(r'<td class="num[^"]*">([^<]*)</td>', table[: table.index("</tbody>")])
+    assert cells
+    assert set(cells) == {"\u2013"}
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

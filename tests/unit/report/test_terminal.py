@@ -7,8 +7,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from blackstart.model.outcome import Rto
-from blackstart.model.verdict import Verdict
+from blackstart.model.outcome import Rto, Trial
+from blackstart.model.verdict import Finding, Verdict, conclude
+from blackstart.report.html import phase_lines
 from blackstart.report.live import LiveView
 from blackstart.report.rows import phase_texts, repeated, row, rto_text
 from blackstart.report.terminal import print_run
@@ -118,6 +119,41 @@ def test_the_live_view_tells_a_log_what_ended() -> None:
     assert lines[0] == "1 trial into runs/x"
     assert len(lines) == 2
     assert all(part in lines[1] for part in ("1/1", "R2", "UNKNOWN", "no-load"))
+
+
+def bare_restart() -> Trial:
+    """Return the passed trial of a target that has no state to validate."""
+    remark = Finding(verdict=Verdict.PASS, code="validation-not-applicable", text="one stretch")
+    checks = (conclude("rto", [remark]),)
+    return msgspec.structs.replace(
+        sample_trial("R24", "abrupt kill", rto=sample_rto(1, 2, 3, None, 4)), checks=checks
+    )
+
+
+def test_where_nothing_is_to_validate_resume_is_the_rest() -> None:
+    """Beside a PASS stands no question mark, the phases add up to the total, and a legend says why."""
+    trial = bare_restart()
+    assert row(trial).phases == ("1.0", "2.0", "3.0", "\u2013", "6.0")
+    assert trial.rto.total_ns == 12_000_000
+    assert row(msgspec.structs.replace(trial, checks=())).phases[3:] == ("?", "?")
+    assert [line.length for line in phase_lines(trial.rto, merge=True)][3:] == ["\u2013", "6.000 ms"]
+    stream = io.StringIO()
+    print_run(msgspec.structs.replace(sample_run(), trials=(trial,)), Console(file=stream, width=160))
+    assert "validate \u2013: there was no state to validate" in stream.getvalue()
+    assert "validate \u2013" not in printed(160)
+
+
+def test_a_phase_below_its_uncertainty_is_a_bound() -> None:
+    """A figure that its stamps cannot carry does not read as measured."""
+    rto = sample_rto(1, 1, 1, 1, 1)
+    stamps = {
+        name: msgspec.structs.replace(stamp, uncertainty_ns=doubt_ns)
+        for (name, stamp), doubt_ns in zip(rto.stamps.items(), (0, 57_000_000, 0, 0, 0, 0), strict=True)
+    }
+    assert phase_texts(msgspec.structs.replace(rto, stamps=stamps)) == ("<58.0", "<58.0", "1.0", "1.0", "1.0")
+    tiny = sample_rto(1, 0, 1, 1, 1)
+    small = {n: msgspec.structs.replace(s, uncertainty_ns=9_000) for n, s in tiny.stamps.items()}
+    assert phase_texts(msgspec.structs.replace(tiny, stamps=small))[1] == "\u22480"
 
 
 def test_repeated_trials_are_summed_up_with_what_they_prove() -> None:
