@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,18 @@ import msgspec
 from blackstart.check.diff import diff as compare
 from blackstart.cli.status import of_verdicts
 from blackstart.errors import LedgerError
+from blackstart.model.verdict import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from blackstart.model.verdict import CheckResult, Finding
+
 SIDES = ("target", "oracle")
+MOVING = ("infrastructure", "market_data", "connectivity")
+"""Documents that change while a system lives on: told behind what changes only by trading or by a fault."""
+WORDS = {Verdict.FAIL: "changed", Verdict.UNKNOWN: "unknown"}
+"""A difference between two moments is no failure: whether it should be there, only the reader knows."""
 
 
 class SnapshotError(LedgerError):
@@ -42,8 +50,28 @@ def diff(before: Path, after: Path, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
     else:
-        for finding in result.findings:
-            print(f"{finding.verdict:8} {finding.text}")
-        if not result.findings:
-            print("no difference" if result.verdict == "PASS" else "nothing to compare")
+        print("\n".join(_lines(result)))
     return of_verdicts([result.verdict])
+
+
+def _lines(result: CheckResult) -> list[str]:
+    """Summary first, then what matters, then what moves by itself."""
+    if not result.findings:
+        return ["no difference" if result.verdict == "PASS" else "nothing to compare"]
+    changed = sum(one.verdict is Verdict.FAIL for one in result.findings)
+    unknown = sum(one.verdict is Verdict.UNKNOWN for one in result.findings)
+    head = f"{changed} changed, {unknown} could not be compared"
+    still = [_line(one) for one in result.findings if not _moves(one)]
+    moving = [_line(one) for one in result.findings if _moves(one)]
+    apart = [f"of these, {len(moving)} in what moves while a system lives:"] if moving else []
+    return [head, *still, *apart, *moving]
+
+
+def _line(finding: Finding) -> str:
+    return f"{WORDS.get(finding.verdict, 'remark'):8} {finding.text}"
+
+
+def _moves(finding: Finding) -> bool:
+    """Tell by the document's name, which its text begins with: `target.market_data.quotes/…`."""
+    document = re.match(r"\w+\.(\w+)", finding.text)
+    return finding.verdict is Verdict.FAIL and document is not None and document.group(1) in MOVING

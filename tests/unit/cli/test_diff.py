@@ -36,6 +36,26 @@ def test_a_changed_position_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert all(part in said for part in ("ALFA", "300", "500"))
 
 
+def test_the_summary_comes_first_and_what_moves_by_itself_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A difference is called changed, not FAIL; quotes and processor time do not stand between positions."""
+    files = []
+    for number in (1, 2):
+        places = ("infrastructure", "market_data", "positions")
+        target = {name: {"A": number} for name in places}
+        document = {"target": target, "oracle": {}, "errors": {"target.orders": "503"}}
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(document), encoding="utf-8")
+    assert diff(*files, as_json=False) == 1
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == "3 changed, 1 could not be compared"
+    assert [line.split()[0] for line in lines] == ["unknown", "changed", "of", "changed", "changed"]
+    assert "positions" in lines[1]
+    assert "infrastructure" in lines[3]
+    assert "market_data" in lines[4]
+
+
 def test_what_could_not_be_read_is_unknown(tmp_path: Path) -> None:
     """A document that one side could not read is not equal, it is unknown."""
     before = write(tmp_path / "a.json", POSITIONS)
