@@ -91,6 +91,7 @@ class Conductor:
         self._main: asyncio.Task[Any] | None = None
         self._stop: Stop | None = None
         self._hurry = asyncio.Event()
+        self._closing = False
 
     async def run(self) -> History:
         """See `conduct`."""
@@ -98,6 +99,7 @@ class Conductor:
         self._recorder(_header(self._plan, self._manifest, self._kit.clock))
         self._recorder.flush()
         how = await self._first_half()
+        self._closing = True
         finishing = asyncio.ensure_future(self._second_half(how))
         while not finishing.done():
             try:
@@ -112,14 +114,14 @@ class Conductor:
         try:
             await self._live()
         except Stop as stop:
-            self._problem(stop)
+            self._problem(self._stop or stop)
         except asyncio.CancelledError:
             _uncancel()
             if self._stop is None:
                 return "interrupted"
             self._problem(self._stop)
         except BlackstartError as error:
-            self._problem(Stop("target-failed", error.render()))
+            self._problem(self._stop or Stop("target-failed", error.render()))
         except OSError as error:
             self._os_error(error)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not keep the target broken
@@ -212,7 +214,10 @@ class Conductor:
     def _stop_because(self, stop: Stop) -> None:
         if self._stop is None and self._main is not None:
             self._stop = stop
-            self._main.cancel()
+            if self._closing and stop.code == "guardian-lost":
+                self._problem(stop)  # nothing is left to end early, and there is no reason to hurry
+            elif asyncio.current_task() is not self._main:  # which is told by an exception of its own
+                self._main.cancel()
 
     def _problem(self, stop: Stop) -> None:
         now = self._kit.clock.now().mono_ns

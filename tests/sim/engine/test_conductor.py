@@ -15,6 +15,7 @@ import pytest
 
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit, conduct
+from blackstart.errors import FaultError
 from blackstart.history.view import History, load
 from blackstart.model.manifest import Limits, Service, WorkloadSpec
 from blackstart.model.record import (
@@ -336,6 +337,25 @@ def test_the_kill_switch_ends_the_trial(tmp_path: Path) -> None:
     history = stage.run()
     assert codes(history) == ["halted"]
     assert stage.world.log[-1] == "close"
+
+
+@pytest.mark.parametrize("asked", ["protect", "undo"])
+def test_a_guardian_that_does_not_answer_ends_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Whoever asks it and whenever: the trial says `guardian-lost`, once, and closes in peace."""
+
+    async def lost(self: fakes.FakeGuard, *_: object) -> None:
+        self.on_halt("guardian-lost")
+        monkeypatch.undo()
+        raise FaultError("the guardian is gone")
+
+    monkeypatch.setattr(fakes.FakeGuard, asked, lost)
+    stage = Stage(tmp_path)
+    history = stage.run()
+    assert codes(history) == ["guardian-lost"]
+    assert stage.world.log[-1] == "close"
+    assert stage.guard.log[-1] == "guard closed"
 
 
 def test_a_full_disk_ends_the_trial_and_the_last_words_fit(
