@@ -103,8 +103,11 @@ def failed_over(found: dict[str, Any], _: float) -> list[Figure]:
 
 
 def suite(found: dict[str, Any], took_s: float) -> list[Figure]:
-    """How long the suite took."""
-    return [Figure("`make suite`", f"{took_s:.0f} s, {len(found['trials'])} trials", took_s <= SUITE_S)]
+    """How long the suite took; a suite with a trial that did not pass is no good time."""
+    verdicts = [trial["verdict"] for trial in found["trials"]]
+    passed = verdicts.count("PASS")
+    text = f"{took_s:.0f} s, {passed} of {len(verdicts)} trials passed"
+    return [Figure("`make suite`", text, took_s <= SUITE_S and passed == len(verdicts) > 0)]
 
 
 def simple(

@@ -91,8 +91,10 @@ async def keep(folder: Path, target: str, seed: int) -> None:
     finally:
         (folder / UP).unlink(missing_ok=True)
         await rig.target.close()
-        await guardian.undo()
-        await guardian.close()
+        try:
+            await guardian.undo()
+        finally:
+            await guardian.close()
 
 
 async def _serve(folder: Path, manifest: Manifest, rig: rigs.LocalRig, over: asyncio.Event) -> None:
