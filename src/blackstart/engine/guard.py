@@ -50,6 +50,7 @@ class Guard:
         self._on_halt = on_halt
         self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._turn = asyncio.Lock()
+        self._number = 0
         self._closing = False
         self._lost = False
         self._listener = asyncio.ensure_future(self._listen(reader))
@@ -94,7 +95,8 @@ class Guard:
         async with self._turn:
             if self._lost:
                 raise self._gone()
-            self._writer.write(json.dumps(request).encode() + b"\n")
+            self._number += 1
+            self._writer.write(json.dumps({**request, "number": self._number}).encode() + b"\n")
             answer = await self._answer()
         if answer is None:
             self._answers.put_nowait(None)
@@ -106,13 +108,19 @@ class Guard:
         for _ in range(_PATIENCE):
             try:
                 async with asyncio.timeout(_ANSWER_LIMIT_S):
-                    return await self._answers.get()
+                    return await self._matching()
             except TimeoutError:
                 found = procs.stat(self.process.pid)
                 if found is None or found.stopped:
                     break
         self._lose()
         raise self._gone()
+
+    async def _matching(self) -> dict[str, Any] | None:
+        """Pass over answers to questions whose asker was cancelled before they came."""
+        while (answer := await self._answers.get()) is not None and answer["number"] != self._number:
+            continue
+        return answer
 
     def _lose(self) -> None:
         """End a guardian that does not answer, so that it cannot take back the same later, beside us."""

@@ -67,21 +67,21 @@ class Guardian:
         return all(self._answer(json.loads(line)) for line in lines)
 
     def _answer(self, request: dict[str, Any]) -> bool:
+        number = {"number": request.get("number")}
         if "protect" in request:
-            self._protect(request["protect"])
+            self._say(self._protect(request["protect"]) | number)
         elif "undo" in request:
-            self._say({"undone": self._pay(request["undo"], "owner")})
+            self._say({"undone": self._pay(request["undo"], "owner")} | number)
         return "close" not in request
 
-    def _protect(self, entries: list[journal.Entry]) -> None:
+    def _protect(self, entries: list[journal.Entry]) -> dict[str, Any]:
         """Hold undos; what cannot be written down is refused, so that its fault never comes to be."""
         try:
             journal.append(self._run, journal.OWED, entries)
         except OSError as error:
-            self._say({"refused": error.strerror, "errno": error.errno})
-            return
+            return {"refused": error.strerror, "errno": error.errno}
         self._owed.update({entry["id"]: entry for entry in entries})
-        self._say({"protected": len(entries)})
+        return {"protected": len(entries)}
 
     def _pay(self, ids: list[str] | None, by: str) -> list[journal.Entry]:
         chosen = [entry for entry in self._owed.values() if ids is None or entry["id"] in ids]

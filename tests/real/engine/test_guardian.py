@@ -471,3 +471,26 @@ def test_a_second_guardian_for_one_folder_is_refused(tmp_path: Path) -> None:
         await first.close()
 
     asyncio.run(main())
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_not_taken_for_another(tmp_path: Path) -> None:
+    """After a cancelled question the next one gets its own answer."""
+
+    async def ask() -> list[str]:
+        guardian = await guard.start(tmp_path)
+        undos = [
+            Undo(id=str(n), action="unlink", arguments={"path": str(tmp_path / str(n))}) for n in range(3)
+        ]
+        for undo in undos[:2]:
+            cancelled = asyncio.ensure_future(guardian.protect([undo]))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await cancelled
+        await guardian.protect(undos[2:])
+        outcomes = await guardian.undo()
+        await guardian.close()
+        return sorted(outcome.undo_id for outcome in outcomes)
+
+    assert asyncio.run(ask()) == ["0", "1", "2"]
