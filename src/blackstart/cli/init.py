@@ -59,17 +59,20 @@ warm = ["main"]
 {kind} = {health_text}
 period_ms = 2.0
 
-[services.orders] # the stream whose return ends the outage; better than a probe: a workload, see below
+[services.orders] # the stream whose return ends the outage; with the workload below: source = "workload"
 source = "probe:health"
 
 # What follows is what a PASS needs besides; `blackstart validate` says what is missing.
 # Fill it in and remove each "#: ".
 # A workload keeps a ledger of acknowledged writes, so that Blackstart can say what was lost. Write a file
 # mysystem_glue.py with `async def connect(settings)`, `async def write(connection, record)` and
-# `async def read(settings)`, and name it at the top of this file. Its stream is the better service, too:
-# [services.orders] source = "workload", key = "id"
+# `async def read(settings)`, and name it at the top of this file. Its acknowledged writes are the load, too:
+# the answers of a probe are none.
 #: [workload]
 #: rate_per_s = 400.0
+#: [services.writes]
+#: source = "workload"
+#: key = "id"
 #: [streams.writes]
 #: acknowledged = "workload"
 #: glue = "read"

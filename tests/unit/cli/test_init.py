@@ -87,6 +87,7 @@ def test_filled_in_it_can_pass_and_before_it_is_not_silently_green(tmp_path: Pat
     fresh = manifests.load(file)
     assert fresh.not_applicable == {}
     assert any("positions" in reason for reason in never_passes(fresh))
+    assert any("probes" in reason for reason in never_passes(fresh))
     glue = "async def connect(settings): ...\nasync def write(connection, record): ...\n"
     (tmp_path / "mysystem_glue.py").write_text(glue + "async def read(settings): ...\n", encoding="utf-8")
     file.write_text(file.read_text(encoding="utf-8").replace("#: ", ""), encoding="utf-8")
