@@ -35,12 +35,20 @@ def check(facts: Facts) -> Iterable[Finding]:
         text = f"nobody measured whether it came back: {', '.join(blind or sorted(receipt.processes))}"
         yield Finding(verdict=Verdict.UNKNOWN, code="component-unseen", text=text)
         return
-    before, after = _living(earlier[-1], set()), _living(later[-1], _ended(facts, receipt.t0_mono_ns))
-    missing = sorted(receipt.processes.keys() - after.keys())
-    fewer = len(set(before.values())) - len(set(after.values()))
+    ended = _ended(facts, receipt.t0_mono_ns)
+    missing, fewer = absent(receipt.processes, earlier[-1], later[-1], ended)
     if missing or fewer > 0:
         waited_s = (later[-1].mono_ns - receipt.t0_mono_ns) / NS_PER_S
-        yield _not_back(missing or _gone(before, after), fewer, waited_s)
+        names = missing or _gone(_living(earlier[-1], set()), _living(later[-1], ended))
+        yield _not_back(names, fewer, waited_s)
+
+
+def absent(
+    hit: Iterable[str], earlier: ResourceSample, later: ResourceSample, ended: set[int]
+) -> tuple[list[str], int]:
+    """Return which components that were hit have no living process, and how many fewer live than before."""
+    before, after = _living(earlier, set()), _living(later, ended)
+    return sorted(set(hit) - after.keys()), len(set(before.values())) - len(set(after.values()))
 
 
 def _ended(facts: Facts, t0_ns: int) -> set[int]:

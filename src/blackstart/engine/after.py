@@ -159,6 +159,8 @@ def _over(trial: RunningTrial, breakage: Breakage) -> str | None:
     assert t0 is not None
     if not breakage.operated or not breakage.witnessed or not _ready_again(trial):
         return None
+    if breakage.receipt is not None and not trial.live.lives_again(breakage.receipt.processes):
+        return None
     resumed = trial.live.resume.final(now)
     if resumed is not None:
         done = _reported(trial, "validated", resumed[0]) or now - resumed[0] > _VALIDATION_NS

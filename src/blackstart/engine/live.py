@@ -3,7 +3,8 @@
 It decides only when to go on.
 
 What the records *mean* is found later, by the checkers, from the finished history. The one rule that both
-need, whether the service has resumed, is `check.service.ResumeWatch` here and there.
+need are the same here and there: whether the service has resumed is `check.service.ResumeWatch`, whether what
+the fault ended lives again is `check.presence.absent`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from blackstart.check import presence
 from blackstart.check.service import ResumeWatch
 from blackstart.model.match import Test, matches
 from blackstart.model.record import (
@@ -19,12 +21,13 @@ from blackstart.model.record import (
     ProbeChange,
     ProcessSeen,
     Record,
+    ResourceSample,
     ServiceBatch,
     SignalSeen,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import Plan
@@ -41,6 +44,8 @@ class Live:
         self.exited: list[ProcessSeen] = []
         self.t0_ns: int | None = None
         self.phases: dict[str, int] = {}
+        self._measured: ResourceSample | None = None
+        self._measured_before: ResourceSample | None = None
         self._recent: dict[str, deque[int]] = {}
         self._total: dict[str, int] = {}
         self._phases: dict[str, list[tuple[str, Test]]] = {
@@ -53,6 +58,7 @@ class Live:
             ProcessSeen: self._process,
             SignalSeen: self._signal,
             Injected: self._injected,
+            ResourceSample: self._resources,
         }
 
     def __call__(self, record: Record) -> None:
@@ -80,6 +86,25 @@ class Live:
     def expects(self, phase: str) -> bool:
         """Whether the manifest says how the target reports this phase."""
         return bool(self._phases.get(phase))
+
+    def lives_again(self, hit: Iterable[str]) -> bool:
+        """Whether every component that the fault hit has a living process again, and none is fewer.
+
+        What nobody measured before the fault is not waited for: the checker will say so.
+        """
+        before, hit = self._measured_before, set(hit)
+        if before is None or not hit <= before.components.keys():
+            return True
+        if self._measured is None:
+            return False
+        missing, fewer = presence.absent(hit, before, self._measured, {one.pid for one in self.exited})
+        return not missing and fewer <= 0
+
+    def _resources(self, record: ResourceSample) -> None:
+        if self.t0_ns is not None and record.mono_ns > self.t0_ns:
+            self._measured = record
+        elif record.components:
+            self._measured_before = record
 
     def _service(self, record: ServiceBatch) -> None:
         recent = self._recent.setdefault(record.service, deque(maxlen=20_000))
