@@ -23,7 +23,7 @@ DURABLE = "recorder"
 SUBJECTS = "firm.>"
 FETCH = 500
 WAIT_S = 0.5
-ACK_WAIT_S = 3.0
+ACK_WAIT_S = 2.0
 """After a death of ours the broker waits so long before it delivers again what we had in hand."""
 BROKEN = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
