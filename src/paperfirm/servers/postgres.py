@@ -24,7 +24,7 @@ from paperfirm.servers.nats import write_private
 
 USER = "firm"
 # Raised whenever the template's content changes, so that an old cache is not used.
-TEMPLATE_VERSION = 1
+TEMPLATE_VERSION = 2
 
 SETTINGS = """\
 # Written by paperfirm at each start.
@@ -156,6 +156,8 @@ def _initialise(binaries: Path, workshop: Path, identity: Identity) -> None:
         "--data-checksums",
         "--wal-segsize=1",
         "--no-sync",
+        # For initdb's own servers as well: killed at the wrong moment they would leave /dev/shm littered.
+        "--set=dynamic_shared_memory_type=mmap",
     ]
     done = subprocess.run(
         [*command, *options],
