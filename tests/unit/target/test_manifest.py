@@ -230,4 +230,4 @@ def test_the_reference_page_names_every_key() -> None:
 
 def test_the_shipped_postgresql_leaves_nothing_in_dev_shm() -> None:
     """A killed server's POSIX shared memory would stay for ever: it keeps its own in its folder."""
-    assert "dynamic_shared_memory_type=mmap" in load("postgresql").processes["server"].command
+    assert "--set=dynamic_shared_memory_type=mmap" in load("postgresql").processes["server"].prepare
