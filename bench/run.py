@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable  # noqa: TC003 - READERS is annotated with it
+from collections.abc import Callable, Sequence  # noqa: TC003 - READERS is annotated with it
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from blackstart.model.outcome import LOSS_KINDS
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
@@ -111,26 +113,48 @@ def suite(found: dict[str, Any], took_s: float) -> list[Figure]:
 
 
 def simple(
-    row: str, key: str, unit: str, *, most: float = float("inf"), least: float = 0.0
+    row: str,
+    key: str,
+    unit: str,
+    *,
+    most: float = float("inf"),
+    least: float = 0.0,
+    zero: Sequence[str] = (),
+    true: Sequence[str] = (),
 ) -> Callable[[dict[str, Any], float], list[Figure]]:
-    """Make a reader of one figure with bounds; dots in `key` reach into objects."""
+    """Make a reader of one figure with bounds; dots in a key reach into objects.
+
+    A fast program that got it wrong is no good: what `zero` names must be 0, what `true` names True.
+    """
 
     def read(found: dict[str, Any], _: float) -> list[Figure]:
-        value: Any = found
-        for part in key.split("."):
-            value = value[part]
+        value = _at(found, key)
+        wrong = [name for name in zero if _at(found, name) != 0]
+        wrong += [name for name in true if _at(found, name) is not True]
         text = f"{value:,.4g}" if value < THOUSAND else f"{value:,.0f}"
-        return [Figure(row, f"{text} {unit}", least <= value <= most)]
+        text += f" {unit}" + (f", but {', '.join(wrong)} is wrong" if wrong else "")
+        return [Figure(row, text, least <= value <= most and not wrong)]
 
     return read
 
 
+def _at(found: dict[str, Any], key: str) -> Any:
+    value: Any = found
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+AUDITED = ("lost", "phantom", "duplicated", "accepted_lost")
+
 READERS: dict[str, tuple[Callable[[dict[str, Any], float], list[Figure]], ...]] = {
     "exchange": (simple("exchange, sustained", "orders_per_s", "orders/s", least=2000),),
-    "firm_path": (simple("engine event path", "path_ms.p50", "ms", most=1),),
-    "warm_restart": (simple("warm restart", "total_s", "s", most=2),),
-    "cold_restart": (simple("cold restart", "total_s", "s", most=10),),
-    "audit": (simple("audit", "wall_s", "s", most=10),),
+    "firm_path": (
+        simple("engine event path", "path_ms.p50", "ms", most=1, zero=[f"audit.{one}" for one in AUDITED]),
+    ),
+    "warm_restart": (simple("warm restart", "total_s", "s", most=2, zero=("lost", "duplicated")),),
+    "cold_restart": (simple("cold restart", "total_s", "s", most=10, zero=("lost", "duplicated")),),
+    "audit": (simple("audit", "wall_s", "s", most=10, true=[f"exact.{kind}" for kind in LOSS_KINDS]),),
     "death_notice": (simple("death notice alone", "median_ms", "ms", most=0.3),),
     "fixsession": (
         simple("FIX session, send", "file.send_us", "µs", most=100),
