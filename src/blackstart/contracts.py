@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
-from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
+from blackstart.model.fault import LaunchChange, ProcessRef, Receipt, Undo, Witness
 from blackstart.model.record import Record
 from blackstart.model.verdict import CheckResult
 
@@ -235,6 +235,16 @@ class FaultContext(Protocol):
         """Return what is to be done."""
         ...
 
+    @property
+    def folder(self) -> Path:
+        """Return the trial's folder; scratch of a fault lies in `folder / "fault"`."""
+        ...
+
+    @property
+    def isolation(self) -> frozenset[str]:
+        """Return what this trial has for itself: `network`, `files`, both or nothing."""
+        ...
+
     async def protect(self, undos: Iterable[Undo]) -> None:
         """Write the undo records, fsync them, and hear from the guardian that it holds them.
 
@@ -262,7 +272,11 @@ class Fault(Protocol):
         ...
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
-        """Break it. Raises FaultError when it could not be done; then nothing is left in place."""
+        """Break the components and links of `step`.
+
+        A fault that stays in place returns at once: it is taken back after `step.duration_s`, or at the end.
+        Raises FaultError when it could not be done; then nothing is left in place.
+        """
         ...
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
@@ -340,6 +354,24 @@ class Aimed(Protocol):
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """Do everything that harms nobody yet."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A fault that needs something in place before the target starts: a mount, a preloaded library."""
+
+    async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
+        """Do it, protected like a fault, and say what changes in the start of the target's processes."""
+        ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A target whose start can be changed for a fault (`Prepares`)."""
+
+    def change_launch(self, change: LaunchChange) -> None:
+        """Apply it to every process that is started from now on."""
         ...
 
 

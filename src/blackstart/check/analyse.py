@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from blackstart.check import fault, order, rpo, rto, steady
+from blackstart.check import expectations, fault, order, rpo, rto, steady
 from blackstart.check.checklist import checklist
 from blackstart.check.facts import Facts
 from blackstart.check.note import note
@@ -37,6 +37,7 @@ def analyse(history: HistoryView) -> Trial:
         _one("fault", lambda: fault.check(facts)),
         rto_result,
         _one("order", lambda: order.check(facts, measured)),
+        *([_one("expectations", lambda: expectations.check(facts))] if facts.plan.scenario.expect else []),
         rpo_result,
     )
     ruled_out = {name: why for name, why in facts.manifest.not_applicable.items() if name in VALIDATORS}
@@ -62,6 +63,7 @@ class _Outcome(msgspec.Struct, frozen=True):
 def _trial(facts: Facts, outcome: _Outcome) -> Trial:
     plan, scenario = facts.plan, facts.plan.scenario
     verdict, reasons = judge([*outcome.checks, *outcome.validation.values()])
+    broken = fault.records(facts)
     stages, ended = facts.all(StageReached), facts.first(Ended)
     begun = stages[0].mono_ns if stages else 0
     return Trial(
@@ -74,7 +76,8 @@ def _trial(facts: Facts, outcome: _Outcome) -> Trial:
         reasons=reasons,
         seed=plan.seed,
         replay=plan.replay,
-        fault=fault.record(facts),
+        fault=broken[0] if broken else None,
+        then=broken[1:],
         rto=outcome.rto,
         rpo=outcome.rpo,
         validation=outcome.validation,

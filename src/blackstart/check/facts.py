@@ -62,9 +62,19 @@ class Facts:
         return injected.receipt if injected else None
 
     @property
+    def receipts(self) -> list[Receipt]:
+        """All faults as injected, in order: the trial's own first."""
+        return [injected.receipt for injected in self.all(Injected)]
+
+    @property
     def t0_ns(self) -> int | None:
         """When the fault took effect, monotonic."""
         return self.receipt.t0_mono_ns if self.receipt else None
+
+    @property
+    def last_t0_ns(self) -> int | None:
+        """When the last of the faults took effect."""
+        return max((receipt.t0_mono_ns for receipt in self.receipts), default=None)
 
     @property
     def objectives(self) -> Objectives:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from blackstart.check import presence
 from blackstart.model.outcome import FaultRecord
-from blackstart.model.record import Reverted, Witnessed
+from blackstart.model.record import Injected, Reverted, Witnessed
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blackstart.check.facts import Facts
+    from blackstart.model.fault import Receipt, Witness
 
 
 def check(facts: Facts) -> CheckResult:
@@ -20,38 +21,54 @@ def check(facts: Facts) -> CheckResult:
     return conclude("fault", _findings(facts))
 
 
-def record(facts: Facts) -> FaultRecord | None:
-    """Return what was broken; None when nothing was."""
-    receipt, seen = facts.receipt, facts.first(Witnessed)
-    if receipt is None:
-        return None
-    witness = {"bit": seen.witness.bit, **seen.witness.evidence} if seen else None
+def records(facts: Facts) -> tuple[FaultRecord, ...]:
+    """Return everything that was broken, in order."""
+    return tuple(_record(facts, injected) for injected in facts.all(Injected))
+
+
+def _record(facts: Facts, injected: Injected) -> FaultRecord:
+    seen, receipt = _witness(facts, injected.step), injected.receipt
     return FaultRecord(
-        name=receipt.fault, mechanism=receipt.mechanism, witness=witness, reverted=_reverted(facts)
+        name=receipt.fault,
+        mechanism=receipt.mechanism,
+        witness={"bit": seen.bit, **seen.evidence} if seen else None,
+        reverted=_reverted(facts, [receipt]),
     )
+
+
+def _witness(facts: Facts, step: int) -> Witness | None:
+    return next((one.witness for one in facts.all(Witnessed) if one.step == step), None)
 
 
 def _findings(facts: Facts) -> Iterable[Finding]:
     if facts.receipt is None:
         yield _unknown("fault-not-injected", "no fault was injected")
         return
-    seen = facts.first(Witnessed)
-    if seen is None:
-        yield _unknown("fault-did-not-bite", "nobody witnessed that the fault bit")
-    elif seen.witness.bit is not True:
-        how = "did not bite" if seen.witness.bit is False else "may not have bitten: nobody could tell"
-        yield _unknown("fault-did-not-bite", f"{facts.receipt.fault} {how}")
-    if _reverted(facts) is not True:
+    injected = facts.all(Injected)
+    for step in facts.plan.faults[len(injected) :]:
+        yield _unknown("fault-not-injected", f"the fault that was to follow, {step.kind}, was not injected")
+    for one in injected:
+        yield from _bitten(facts, one)
+    if _reverted(facts, facts.receipts) is not True:
         yield _unknown("not-reverted", "it is not proven that the fault was taken back")
     yield from presence.check(facts)
 
 
-def _reverted(facts: Facts) -> bool | None:
+def _bitten(facts: Facts, injected: Injected) -> Iterable[Finding]:
+    seen = _witness(facts, injected.step)
+    if seen is None:
+        yield _unknown("fault-did-not-bite", f"nobody witnessed that {injected.receipt.fault} bit")
+    elif seen.bit is not True:
+        how = "did not bite" if seen.bit is False else "may not have bitten: nobody could tell"
+        yield _unknown("fault-did-not-bite", f"{injected.receipt.fault} {how}")
+
+
+def _reverted(facts: Facts, receipts: Iterable[Receipt]) -> bool | None:
     """Say whether all was taken back: False where a comparison said no, None where nobody looked."""
     done = {reverted.undo_id: reverted.verified for reverted in facts.all(Reverted)}
     if any(verified is False for verified in done.values()):
         return False
-    wanted = {undo.id for undo in facts.receipt.undo} if facts.receipt else set()
+    wanted = {undo.id for receipt in receipts for undo in receipt.undo}
     seen = facts.stage("reverted") is not None and wanted <= done.keys()
     return True if seen else None
 

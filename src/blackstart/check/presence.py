@@ -23,22 +23,23 @@ NS_PER_S = 1_000_000_000
 
 def check(facts: Facts) -> Iterable[Finding]:
     """Compare the last measurement with the one before the fault."""
-    receipt, read = facts.receipt, facts.stage("read")
-    if receipt is None or not receipt.processes:
+    hit = {name for receipt in facts.receipts for name in receipt.processes}
+    read, first, last = facts.stage("read"), facts.t0_ns, facts.last_t0_ns
+    if first is None or last is None or not hit:
         return
     samples = [s for s in facts.all(ResourceSample) if read is not None and s.mono_ns <= read.mono_ns]
-    earlier = [s for s in samples if s.mono_ns <= receipt.t0_mono_ns and s.components]
-    later = [s for s in samples if s.mono_ns > receipt.t0_mono_ns]
+    earlier = [s for s in samples if s.mono_ns <= first and s.components]
+    later = [s for s in samples if s.mono_ns > last]
     seen = {name for sample in samples for name in sample.components}
-    blind = sorted(receipt.processes.keys() - seen)
+    blind = sorted(hit - seen)
     if blind or not earlier or not later:
-        text = f"nobody measured whether it came back: {', '.join(blind or sorted(receipt.processes))}"
+        text = f"nobody measured whether it came back: {', '.join(blind or sorted(hit))}"
         yield Finding(verdict=Verdict.UNKNOWN, code="component-unseen", text=text)
         return
-    ended = _ended(facts, receipt.t0_mono_ns)
-    missing, fewer = absent(receipt.processes, earlier[-1], later[-1], ended)
+    ended = _ended(facts, first)
+    missing, fewer = absent(hit, earlier[-1], later[-1], ended)
     if missing or fewer > 0:
-        waited_s = (later[-1].mono_ns - receipt.t0_mono_ns) / NS_PER_S
+        waited_s = (later[-1].mono_ns - last) / NS_PER_S
         names = missing or _gone(_living(earlier[-1], set()), _living(later[-1], ended))
         yield _not_back(names, fewer, waited_s)
 

@@ -105,6 +105,8 @@ class ResumeWatch:
         self._early: list[Event] = []
         self._last_ns: int | None = None
         self._old_epoch: int | None = None
+        self._latest_epoch: int | None = None
+        self._resumed_before: Event | None = None
         self.t0_ns: int | None = None
         self.usual: Usual | None = None
         self.by_epoch = False
@@ -140,7 +142,7 @@ class ResumeWatch:
 
     def interrupted(self, now_ns: int) -> bool | None:
         """Say whether there was an outage up to `now_ns`; None without a rhythm to judge silence by."""
-        if self.resumed or self.returns:
+        if self.resumed or self.returns or self._resumed_before:
             return True
         if self.usual is None:
             return None
@@ -156,12 +158,23 @@ class ResumeWatch:
 
     def _injected(self, record: Injected) -> None:
         if self.t0_ns is not None:
+            self._struck_again()
             return
         self.t0_ns = t0 = record.receipt.t0_mono_ns
         early, self._early = self._early, []
         before = [event for event in early if event[0] <= t0]
         self._settle_baseline(before, t0)
         self._take(event for event in early if event[0] > t0)
+
+    def _struck_again(self) -> None:
+        """Begin anew at a later fault: what resumed before it counts only if nothing is interrupted after it.
+
+        Whether the later fault brings another epoch is not known, so silence alone is proof again.
+        """
+        self._resumed_before = self.resumed or (self.returns[-1] if self.returns else self._resumed_before)
+        self.resumed, self.returns = None, []
+        self.by_epoch = self.taken_over = False
+        self._old_epoch = self._latest_epoch
 
     def _settle_baseline(self, before: Sequence[Event], t0: int) -> None:
         start = t0 - BASELINE_NS
@@ -170,7 +183,7 @@ class ResumeWatch:
         self.usual = usual(sorted({mono for mono, _, _ in before if mono >= start}))
         self._last_ns = max((mono for mono, _, _ in before), default=None)
         epochs = [found for _, key, _ in before if (found := self._epoch_of(key)) is not None]
-        self._old_epoch = max(epochs, default=None)
+        self._old_epoch = self._latest_epoch = max(epochs, default=None)
         self.by_epoch = self._new_epoch and self._old_epoch is not None
 
     def _epoch_of(self, key: str) -> int | None:
@@ -195,7 +208,7 @@ class ResumeWatch:
 
     def _one(self, event: Event, gap_ns: int) -> None:
         self.events_after += 1
-        if self._old_epoch is not None and not self.taken_over:
+        if self._old_epoch is not None:
             self._judge_epoch(event, self._old_epoch)
         if gap_ns <= 0:
             return
@@ -206,7 +219,10 @@ class ResumeWatch:
 
     def _judge_epoch(self, event: Event, old: int) -> None:
         epoch = self._epoch_of(event[1])
-        if epoch is not None and epoch > old:
+        if epoch is None:
+            return
+        self._latest_epoch = max(epoch, self._latest_epoch or epoch)
+        if epoch > old and not self.taken_over:
             self.resumed = event
             self.taken_over = True
 
@@ -220,4 +236,6 @@ class ResumeWatch:
         """Give the answer at the end of watching: a young run that goes on at `until_ns` counts."""
         if self.resumed is None and self.returns and not self.by_epoch and self.running(until_ns):
             return self.returns[-1]
+        if self.resumed is None and not self.returns and self.running(until_ns):
+            return self._resumed_before
         return self.resumed

@@ -138,9 +138,8 @@ def _about(found: list[SignalSeen], names: set[str]) -> list[SignalSeen]:
 
 def broken(facts: Facts) -> set[str]:
     """Return every name of what the fault broke: the trial's own and those the target gives its pids."""
-    receipt = facts.receipt
-    pids = {process.pid for process in receipt.processes.values()} if receipt else set()
-    names = set(facts.plan.components)
+    pids = {process.pid for receipt in facts.receipts for process in receipt.processes.values()}
+    names = {name for step in facts.plan.faults for name in step.components}
     for signal in facts.all(SignalSeen) if pids else ():
         fields = signal.fields
         detail = fields.get("detail")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from blackstart.check import steady as steady_check
-from blackstart.contracts import Rig, ScriptsFills
+from blackstart.contracts import ScriptsFills
 from blackstart.engine import settle
-from blackstart.engine.live import Tripwire
 from blackstart.engine.trial import RunningTrial, Stop
+from blackstart.engine.triggers import Trip
 from blackstart.errors import BlackstartError
 from blackstart.model.manifest import Match
-from blackstart.model.record import OracleSeen, SignalSeen
-from blackstart.scenario import seeds
 from blackstart.scenario.plan import service_of
 
 if TYPE_CHECKING:
@@ -32,20 +31,20 @@ def services(trial: RunningTrial) -> list[str]:
 
 def interest(trial: RunningTrial) -> Sequence[Match]:
     """Name the oracle's events that belong in the history besides the service stream."""
-    trigger = trial.plan.scenario.trigger
+    scenario = trial.plan.scenario
     wanted = [Match(event=event) for event in _SESSION_EVENTS]
-    if trigger.at == "oracle":
+    for trigger in (step.trigger for step in trial.plan.faults if step.trigger.at == "oracle"):
         wanted.append(Match(event=trigger.event, where=trigger.where))
         if trigger.keep:
             wanted.append(Match(event=trigger.event, where=trigger.keep))
+    wanted += [Match(event=one.oracle, where=one.where) for one in scenario.expect if one.oracle is not None]
     return wanted
 
 
-async def open_target(trial: RunningTrial, rig: Rig) -> None:
+async def open_target(trial: RunningTrial) -> None:
     """Start or attach. Raises Stop with the target's own words when it does not come up."""
-    trial.rig = rig
     try:
-        await rig.target.open()
+        await trial.target.open()
     except BlackstartError as error:
         raise Stop("target-did-not-start", error.render()) from error
     await trial.stage("open")
@@ -168,48 +167,13 @@ async def await_trigger(trial: RunningTrial) -> None:
 
     Raises Stop when that moment never comes.
     """
-    trigger = trial.plan.scenario.trigger
-    wake = asyncio.Event()
-    wire = None
-    if trigger.at in ("oracle", "signal"):
-        kind = OracleSeen if trigger.at == "oracle" else SignalSeen
-        wire = Tripwire(trigger.event, trigger.where, kind, wake.set)
-    unhook = trial.recorder.listen(wire) if wire else None
-    try:
+    trigger = trial.plan.faults[0].trigger
+    with contextlib.closing(Trip(trial, trigger)) as trip:
         for step in trial.plan.scenario.prepare:
             await _prepare(trial, step)
         await trial.stage("armed", trigger=trigger.at)
-        if wire is not None:
-            await _await_wire(trial, wake)
-        else:
-            await trial.sleep(_delay_s(trial))
-    finally:
-        if unhook is not None:
-            unhook()
+        await trip.wait()
     trial.refuse_death()
-
-
-def _delay_s(trial: RunningTrial) -> float:
-    trigger = trial.plan.scenario.trigger
-    if trigger.at == "random":
-        return seeds.stream(trial.plan.seed, trial.plan.trial_id, "trigger").uniform(0.0, trigger.delay_s)
-    return trigger.delay_s
-
-
-async def _await_wire(trial: RunningTrial, wake: asyncio.Event) -> None:
-    """Sleep until the limit, or until the wire wakes us in the turn of the loop in which the event came."""
-    trigger = trial.plan.scenario.trigger
-    limit = asyncio.ensure_future(trial.sleep(trigger.limit_s))
-    waking = asyncio.ensure_future(wake.wait())
-    try:
-        await asyncio.wait([limit, waking], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        limit.cancel()
-        waking.cancel()
-    if not wake.is_set():
-        raise Stop(
-            "trigger-never-came", f"no `{trigger.event}` like {trigger.where} within {trigger.limit_s:g} s"
-        )
 
 
 async def _prepare(trial: RunningTrial, step: Prepare) -> None:

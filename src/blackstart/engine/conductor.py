@@ -23,7 +23,7 @@ import psutil
 
 import blackstart
 from blackstart.engine import after, before, guard, journal
-from blackstart.engine.after import Breakage
+from blackstart.engine.breakage import Breakages
 from blackstart.engine.clocks import SystemClock
 from blackstart.engine.recorder import BATCH_NS, Recorder
 from blackstart.engine.resources import Sampler
@@ -58,6 +58,7 @@ class Kit(msgspec.Struct, frozen=True, kw_only=True):
     fault: Callable[[str], Fault] = registry.make
     guard: StartGuard = guard.start
     progress: Progress | None = None
+    isolation: frozenset[str] = frozenset()
 
 
 async def conduct(plan: Plan, manifest: Manifest, folder: Path, kit: Kit) -> History:
@@ -85,7 +86,7 @@ class Conductor:
         self._writer = HistoryWriter(folder)
         self._recorder = Recorder(self._writer, kit.clock)
         self._trial: RunningTrial | None = None
-        self._breakage: Breakage | None = None
+        self._breakages: Breakages | None = None
         self._background: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
         self._main: asyncio.Task[Any] | None = None
@@ -132,19 +133,21 @@ class Conductor:
 
     async def _live(self) -> None:
         trial = await self._set_up()
-        await before.open_target(trial, self._rig(trial))
-        self._watching = self._job(trial.rig.watch(before.services(trial), before.interest(trial)))  # type: ignore[union-attr]
+        trial.rig = self._rig(trial)
+        self._breakages = breakages = Breakages(trial, self._kit.fault)
+        await breakages.prepare()
+        await before.open_target(trial)
+        self._watching = self._job(trial.rig.watch(before.services(trial), before.interest(trial)))
         self._job(self._sampler(trial).run())
         await before.start_load(trial)
         await before.steady_state(trial)
         await before.snapshot(trial)
-        self._breakage = breakage = Breakage(trial, self._kit.fault(self._plan.scenario.fault.kind))
-        await breakage.aim()
+        await breakages.aim()
         await before.await_trigger(trial)
-        await breakage.inject()
-        await after.observe(trial, breakage)
+        await breakages.inject()
+        await after.observe(trial, breakages)
         await self._stop_watching()
-        await breakage.revert()
+        await breakages.revert()
         await trial.stage("reverted")
         await after.stop_load(trial)
         await after.read(trial, self._folder)
@@ -156,6 +159,8 @@ class Conductor:
             self._plan,
             self._manifest,
             clock=kit.clock,
+            folder=self._folder,
+            isolation=kit.isolation,
             recorder=self._recorder,
             guard=guardian,
             progress=kit.progress,
@@ -245,8 +250,8 @@ class Conductor:
         trial = self._trial
         if trial is not None:
             await self._stop_watching()
-            if self._breakage is not None:
-                await self._unless_hurried("revert-failed", self._breakage.revert())
+            if self._breakages is not None:
+                await self._unless_hurried("revert-failed", self._breakages.revert())
             if trial.rig is not None:
                 if trial.rig.workload is not None:
                     await self._unless_hurried("close-failed", trial.rig.workload.stop())

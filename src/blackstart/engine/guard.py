@@ -199,4 +199,9 @@ def halt_now(guard: Guard) -> None:
 def reverted(outcome: journal.Entry) -> Reverted:
     """Turn an outcome of the undo journal into a record of the history."""
     evidence = {**outcome["evidence"], "by": outcome["by"]}
-    return Reverted(undo_id=outcome["id"], verified=outcome["verified"], evidence=evidence)
+    return Reverted(
+        undo_id=outcome["id"],
+        verified=outcome["verified"],
+        evidence=evidence,
+        mono_ns=outcome.get("mono_ns"),
+    )

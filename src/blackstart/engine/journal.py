@@ -21,6 +21,8 @@ from blackstart.engine import verbs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from blackstart.engine.verbs.verb import Verify
+
 OWED = "undo.jsonl"
 PAID = "undone.jsonl"
 OWNER_LOCK = "owner.lock"
@@ -93,7 +95,7 @@ def _note(run: str, outcomes: list[Entry]) -> None:
             append(run, PAID, outcomes)
 
 
-def _outcome(entry: Entry, verify: verbs.Verify, by: str) -> Entry:
+def _outcome(entry: Entry, verify: Verify, by: str) -> Entry:
     verified, evidence = verify()
     done = {"mono_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC), "by": by}
     return {"id": entry["id"], "action": entry["action"], "verified": verified, "evidence": evidence, **done}

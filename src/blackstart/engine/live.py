@@ -13,11 +13,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from blackstart.check import presence
+from blackstart.check.expectations import ExpectationWatch
 from blackstart.check.service import ResumeWatch
 from blackstart.model.match import Test, matches
 from blackstart.model.record import (
     Injected,
-    OracleSeen,
     ProbeChange,
     ProcessSeen,
     Record,
@@ -40,6 +40,7 @@ class Live:
 
     def __init__(self, plan: Plan, manifest: Manifest) -> None:
         self.resume = ResumeWatch.of(plan, manifest)
+        self._expected = ExpectationWatch.of(plan, manifest)
         self.probes: dict[str, tuple[bool, int, str]] = {}
         self.exited: list[ProcessSeen] = []
         self.t0_ns: int | None = None
@@ -64,6 +65,8 @@ class Live:
     def __call__(self, record: Record) -> None:
         """Take one record in."""
         self.resume.feed(record)
+        for expected in self._expected:
+            expected.feed(record)
         handler = self._handlers.get(type(record))
         if handler is not None:
             handler(record)
@@ -82,6 +85,10 @@ class Live:
         """Since when a probe has said yes without a break; None when it says no or has not answered yet."""
         ok, since, _ = self.probes.get(probe, (False, 0, ""))
         return since if ok else None
+
+    def awaits(self, now_ns: int) -> bool:
+        """Whether something that the scenario expects may still come."""
+        return any(expected.pending(now_ns) for expected in self._expected)
 
     def expects(self, phase: str) -> bool:
         """Whether the manifest says how the target reports this phase."""
@@ -119,7 +126,7 @@ class Live:
             self.exited.append(record)
 
     def _injected(self, record: Injected) -> None:
-        self.t0_ns = record.receipt.t0_mono_ns
+        self.t0_ns = record.receipt.t0_mono_ns if self.t0_ns is None else self.t0_ns
 
     def _signal(self, record: SignalSeen) -> None:
         """Keep the last time after the fault that each phase was reported."""
@@ -128,21 +135,3 @@ class Live:
         for phase, wanted in self._phases.items():
             if any(event == record.event and test(record.fields) for event, test in wanted):
                 self.phases[phase] = record.mono_ns
-
-
-class Tripwire:
-    """Waits for the event that a trigger names; it must be stretched before the event can happen."""
-
-    def __init__(self, event: str, where: dict[str, Any], kind: type, wake: Callable[[], None]) -> None:
-        self.hit: OracleSeen | SignalSeen | None = None
-        self._event, self._test, self._kind, self._wake = event, matches(where), kind, wake
-
-    def __call__(self, record: Record) -> None:
-        """Look at one record."""
-        if self.hit is None and type(record) is self._kind:
-            self._look(record)  # type: ignore[arg-type]
-
-    def _look(self, record: OracleSeen | SignalSeen) -> None:
-        if record.event == self._event and self._test(record.fields):
-            self.hit = record
-            self._wake()

@@ -32,18 +32,17 @@ def check(manifest: Manifest) -> None:
 def check_plan(manifest: Manifest, plan: Plan) -> None:
     """Raise PermitError when a plan goes beyond the manifest's blast radius (R22)."""
     limits = manifest.limits
-    outside = [
-        one for one in plan.components if limits.components is not None and one not in limits.components
-    ]
+    broken = list(dict.fromkeys(one for step in plan.faults for one in step.components))
+    outside = [one for one in broken if limits.components is not None and one not in limits.components]
     if outside:
         raise PermitError(
             f"{', '.join(outside)} may not be broken",
             where=f"{manifest.name}: {plan.trial_id}",
             hint="see `limits.components`",
         )
-    if len(plan.components) > limits.concurrent_faults:
+    if len(broken) > limits.concurrent_faults:
         raise PermitError(
-            f"{len(plan.components)} components at once, {limits.concurrent_faults} allowed",
+            f"{len(broken)} components at once, {limits.concurrent_faults} allowed",
             where=f"{manifest.name}: {plan.trial_id}",
             hint="see `limits.concurrent_faults`",
         )

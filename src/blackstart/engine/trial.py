@@ -11,6 +11,8 @@ from blackstart.engine.live import Live
 from blackstart.model.record import Problem, Record, Reverted, Stage, StageReached
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from blackstart.contracts import Clock, Oracle, Progress, Rig, Target
     from blackstart.engine.recorder import Recorder
     from blackstart.model.fault import Undo
@@ -57,6 +59,8 @@ class RunningTrial:
         manifest: Manifest,
         *,
         clock: Clock,
+        folder: Path,
+        isolation: frozenset[str],
         recorder: Recorder,
         guard: Guarding,
         progress: Progress | None,
@@ -64,6 +68,8 @@ class RunningTrial:
         self.plan = plan
         self.manifest = manifest
         self.clock = clock
+        self.folder = folder
+        self.isolation = isolation
         self.guard = guard
         self.recorder = recorder
         self.live = Live(plan, manifest)

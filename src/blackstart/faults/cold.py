@@ -38,18 +38,16 @@ class Cold:
 
         Looking them up takes longer than killing them.
         """
-        del step
-        self._bed = await death.aimed(self._bed, ctx)
+        self._bed = await death.aimed(self._bed, ctx, step)
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
-        """Kill the plan's components.
+        """Kill the step's components.
 
         The wiping is the operator's part, because files may only go once nobody writes them.
         """
-        del step
-        restart = death.ours(ctx.target.manifest, ctx.plan.components)
+        restart = death.ours(ctx.target.manifest, step.components)
         state = [str(path) for path in _state(ctx, restart)]
-        self._bed = bed = await death.aimed(self._bed, ctx)
+        self._bed = bed = await death.aimed(self._bed, ctx, step)
         before, after = bed.strike(signal.SIGKILL)
         return Receipt(
             fault=self.name,

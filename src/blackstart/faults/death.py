@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep
 
 
 class Deathbed:
@@ -68,15 +69,17 @@ class Deathbed:
             self._all.set()
 
 
-async def find(ctx: FaultContext) -> dict[str, ProcessRef]:
-    """Look up the processes of the plan's components. Raises TargetError when one has none."""
+async def find(ctx: FaultContext, step: FaultStep) -> dict[str, ProcessRef]:
+    """Look up the processes of a step's components. Raises TargetError when one has none."""
     target = ctx.target
     assert isinstance(target, HasProcesses)
-    found = await asyncio.gather(*(target.process(name) for name in ctx.plan.components))
-    return dict(zip(ctx.plan.components, found, strict=True))
+    if not step.components:
+        raise FaultError("which component?", where=step.kind, hint="`components` of the fault names it")
+    found = await asyncio.gather(*(target.process(name) for name in step.components))
+    return dict(zip(step.components, found, strict=True))
 
 
-async def aimed(bed: Deathbed | None, ctx: FaultContext) -> Deathbed:
+async def aimed(bed: Deathbed | None, ctx: FaultContext, step: FaultStep) -> Deathbed:
     """Return a deathbed around the living.
 
     The one from before the trigger, or a new one if somebody ended.
@@ -85,7 +88,7 @@ async def aimed(bed: Deathbed | None, ctx: FaultContext) -> Deathbed:
         return bed
     if bed is not None:
         bed.close()
-    return Deathbed(await find(ctx), ctx.clock)
+    return Deathbed(await find(ctx, step), ctx.clock)
 
 
 async def witness(bed: Deathbed, t0_mono_ns: int, *, limit_s: float = 10.0) -> Witness:

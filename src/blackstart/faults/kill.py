@@ -34,13 +34,11 @@ class Kill:
 
         Looking them up takes longer than killing them.
         """
-        del step
-        self._bed = await death.aimed(self._bed, ctx)
+        self._bed = await death.aimed(self._bed, ctx, step)
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
-        """Kill the plan's components. The deed needs no undo: every process has one from its start."""
-        del step
-        self._bed = bed = await death.aimed(self._bed, ctx)
+        """Kill the step's components. The deed needs no undo: every process has one from its start."""
+        self._bed = bed = await death.aimed(self._bed, ctx, step)
         before, after = bed.strike(signal.SIGKILL)
         return Receipt(
             fault=self.name,
@@ -49,7 +47,7 @@ class Kill:
             t0_source="the kill call",
             uncertainty_ns=after - before,
             processes=bed.processes,
-            data={"restart": death.ours(ctx.target.manifest, ctx.plan.components)},
+            data={"restart": death.ours(ctx.target.manifest, step.components)},
         )
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:

@@ -1,11 +1,10 @@
-"""Pause: SIGSTOP, and SIGCONT after `duration_s` (R77).
+"""Pause: SIGSTOP, and SIGCONT when its time is over (R77).
 
 The guardian holds the SIGCONT before the process stands still.
 """
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,11 @@ if TYPE_CHECKING:
     from blackstart.contracts import FaultContext
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
-
-_DEFAULT_S = 2.0
+_WITNESS_LIMIT_NS = 1_000_000_000
 
 
 class Pause:
-    """Every process of the plan's components stands still for `duration_s` (2 s)."""
+    """Every process of the step's components stands still."""
 
     name = "pause"
 
@@ -34,7 +32,7 @@ class Pause:
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Stop them; the undo is in the guardian's hands first."""
-        processes = await death.find(ctx)
+        processes = await death.find(ctx, step)
         undos = tuple(_undo(name, one) for name, one in processes.items())
         await ctx.protect(undos)
         bed = death.Deathbed(processes, ctx.clock)
@@ -48,22 +46,16 @@ class Pause:
             uncertainty_ns=after - before,
             processes=processes,
             undo=undos,
-            data={"duration_s": float(step.parameters.get("duration_s", _DEFAULT_S))},
         )
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """Ask the kernel: it shows the state `T` for each of them."""
-        deadline = ctx.clock.now().mono_ns + round(min(1.0, receipt.data["duration_s"] / 2) * 1e9)
+        deadline = ctx.clock.now().mono_ns + _WITNESS_LIMIT_NS
         states = _states(receipt)
         while set(states.values()) != {"T"} and ctx.clock.now().mono_ns < deadline:
             await ctx.clock.sleep_until(ctx.clock.now().mono_ns + 1_000_000)
             states = _states(receipt)
         return Witness(bit=all(state == "T" for state in states.values()), evidence={"states": states})
-
-    async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
-        """Let them run on after the time is over."""
-        await ctx.clock.sleep_until(receipt.t0_mono_ns + round(receipt.data["duration_s"] * 1e9))
-        await self.revert(ctx, receipt)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Continue; harmless when they run already or are gone."""
@@ -72,7 +64,6 @@ class Pause:
             found = procs.stat(one.pid)
             if found is not None and found.start_ticks == one.start_ticks:
                 procs.send(found, signal.SIGCONT)
-        await asyncio.sleep(0)
 
 
 def _undo(name: str, process: ProcessRef) -> Undo:

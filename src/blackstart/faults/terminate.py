@@ -37,13 +37,11 @@ class Terminate:
 
         Looking them up takes longer than killing them.
         """
-        del step
-        self._bed = await death.aimed(self._bed, ctx)
+        self._bed = await death.aimed(self._bed, ctx, step)
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
-        """Ask the plan's components to end."""
-        del step
-        self._bed = bed = await death.aimed(self._bed, ctx)
+        """Ask the step's components to end."""
+        self._bed = bed = await death.aimed(self._bed, ctx, step)
         numbers = [stop_signal(ctx.target.manifest, name) for name in bed.processes]
         before, after = bed.strike(*numbers)
         names = " and ".join(sorted({number.name for number in numbers}))
@@ -54,7 +52,7 @@ class Terminate:
             t0_source="the call that asked for the stop",
             uncertainty_ns=after - before,
             processes=bed.processes,
-            data={"restart": death.ours(ctx.target.manifest, ctx.plan.components)},
+            data={"restart": death.ours(ctx.target.manifest, step.components)},
         )
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:

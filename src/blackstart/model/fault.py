@@ -32,6 +32,16 @@ class Undo(msgspec.Struct, frozen=True, kw_only=True):
     expires_mono_ns: int | None = None
 
 
+class LaunchChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fault needs changed before the target's processes start.
+
+    `environment` is added to that of every process; `prefix` is a command put in front of theirs.
+    """
+
+    environment: dict[str, str] = {}
+    prefix: tuple[str, ...] = ()
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """A fault that was injected: `t0_mono_ns` is the instant it took effect, known to `uncertainty_ns`."""
 

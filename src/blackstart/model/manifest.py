@@ -164,6 +164,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sql: str | None = None
     dsn: str | None = None
     glue: str | None = None
+    isolation: tuple[Literal["network", "files"], ...] = ()
     ordered: str | None = None
     rename: dict[str, str] = {}
     notional: tuple[str, ...] = ()
@@ -179,6 +180,20 @@ class StateDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     select: str | None = None
 
 
+class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A connection that network faults can break: known by the ports of its server side.
+
+    `ports` may name a variable that holds several. `group` is the multicast group of a UDP link. `components`
+    are those on it.
+    """
+
+    ports: tuple[str, ...]
+    protocol: Literal["tcp", "udp"] = "tcp"
+    group: str | None = None
+    title: str = ""
+    components: tuple[str, ...] = ()
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Blast radius (R22): which components may be broken at all, and how many at once."""
 
@@ -190,6 +205,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole manifest.
 
+    `isolation` says what each trial may have for itself: its own loopback network, its own mounts. Faults of
+    the network and of file systems then touch nothing else on the host; only for targets that Blackstart
+    starts wholly. `signs` says how the target tells what scenarios expect of it (`Expectation.signal`).
     In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without
     `environment` it is refused (R20). `folder` is where its file lies; the loader sets it.
     """
@@ -208,6 +226,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     phases: dict[Literal["detected", "responded", "recovered", "validated"], tuple[Match, ...]] = {}
     probes: dict[str, ProbeSpec] = {}
     ready: str | None = None
+    links: dict[str, Link] = {}
+    signs: dict[str, tuple[Match, ...]] = {}
     services: dict[str, Service] = {}
     oracle: OracleSpec | None = None
     workload: WorkloadSpec | None = None

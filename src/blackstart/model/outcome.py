@@ -100,7 +100,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """The whole result of one trial, as analysed from its history.
 
     `checks` are the checks besides the eight validators; `not_applicable` names the validators that the
-    manifest rules out, and why.
+    manifest rules out, and why; `then` are the faults that followed the first.
     """
 
     id: str
@@ -117,6 +117,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     rpo: Rpo
     validation: dict[str, CheckResult]
     checklist: tuple[ChecklistItem, ...]
+    then: tuple[FaultRecord, ...] = ()
     checks: tuple[CheckResult, ...] = ()
     not_applicable: dict[str, str] = {}
     objectives: dict[str, float] = {}

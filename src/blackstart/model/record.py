@@ -115,15 +115,17 @@ class ServiceWatched(msgspec.Struct, frozen=True, kw_only=True, tag="watched"):
 
 
 class Injected(msgspec.Struct, frozen=True, kw_only=True, tag="injected"):
-    """The fault was injected."""
+    """A fault was injected: `step` 0 is the trial's own, the others follow it."""
 
     receipt: Receipt
+    step: int = 0
 
 
 class Witnessed(msgspec.Struct, frozen=True, kw_only=True, tag="witnessed"):
-    """The independent proof that the fault bit."""
+    """The independent proof that the fault of that `step` bit."""
 
     witness: Witness
+    step: int = 0
 
 
 class Reverted(msgspec.Struct, frozen=True, kw_only=True, tag="reverted"):
@@ -135,6 +137,7 @@ class Reverted(msgspec.Struct, frozen=True, kw_only=True, tag="reverted"):
     undo_id: str
     verified: bool | None
     evidence: dict[str, Any]
+    mono_ns: int | None = None
 
 
 class StateRead(msgspec.Struct, frozen=True, kw_only=True, tag="state"):

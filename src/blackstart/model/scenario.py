@@ -53,14 +53,39 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class FaultStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One fault.
+    """One fault: what is broken, where, how and for how long.
 
     `components` are component names or `@group` names of the manifest; `@each` makes one trial for each.
+    `links` are names of the manifest's `[links]`. A fault that stays in place is taken back after
+    `duration_s`, and at the end of the trial where that is not given. `trigger` says when a follow-up fault
+    is due, counted from the fault before it; the first fault has the scenario's.
     """
 
     kind: str
     components: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     parameters: dict[str, Any] = {}
+    duration_s: float | None = None
+    trigger: Trigger = Trigger()
+
+
+class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What must be seen, or must `never` be seen, from `after` on.
+
+    `signal` is one of the manifest's `[signs]`: how the target tells it. `oracle` is an event of the
+    exchange. `after` is `start`, `fault` (t0 of the first fault), `then` (of the last), or `revert` (all
+    taken back); `within_s` counts from there. `why` says it in words, for the report.
+    """
+
+    why: str
+    signal: str | None = None
+    oracle: str | None = None
+    where: dict[str, Any] = {}
+    after: Literal["start", "fault", "then", "revert"] = "fault"
+    within_s: float | None = None
+    at_least: int = 1
+    at_most: int | None = None
+    never: bool = False
 
 
 class Objectives(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,13 +108,18 @@ class Observe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A scenario file. `service` names the manifest's service whose return ends the outage."""
+    """A scenario file. `service` names the manifest's service whose return ends the outage.
+
+    `then` are the faults that follow the first, each with a trigger of its own (R10, R34, R63).
+    """
 
     id: str
     title: str
     requirement: str
     fault: FaultStep
     objectives: Objectives
+    then: tuple[FaultStep, ...] = ()
+    expect: tuple[Expectation, ...] = ()
     also: tuple[str, ...] = ()
     recovery: Literal["hot", "warm", "cold", "clean", "partial", "disconnect"] = "partial"
     service: str = "orders"
@@ -107,7 +137,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One trial to run.
 
-    The scenario with its groups resolved, and the seed that everything random in it comes from.
+    The scenario with its groups resolved, and the seed that everything random in it comes from. `components`
+    are those of the first fault; `steps` are all faults in order.
     """
 
     trial_id: str
@@ -116,3 +147,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     seed: int
     replay: str
+    steps: tuple[FaultStep, ...] = ()
+
+    @property
+    def faults(self) -> tuple[FaultStep, ...]:
+        """All faults in order, their components resolved; the first with the scenario's trigger."""
+        if self.steps:
+            return self.steps
+        first = msgspec.structs.replace(
+            self.scenario.fault, components=self.components, trigger=self.scenario.trigger
+        )
+        return (first, *self.scenario.then)

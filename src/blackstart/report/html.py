@@ -171,7 +171,6 @@ def read_flow(trial: Trial, folder: Path) -> tuple[Flow | None, str]:
 def trial_view(trial: Trial, folder: Path) -> TrialView:
     """Prepare one trial."""
     series, why_not = read_flow(trial, folder)
-    fault = trial.fault
     return TrialView(
         anchor="trial-" + "".join(c if c.isalnum() else "-" for c in trial.id),
         trial=trial,
@@ -185,9 +184,14 @@ def trial_view(trial: Trial, folder: Path) -> TrialView:
         streams=stream_lines(trial),
         validators=tuple((n, trial.validation.get(n), trial.not_applicable.get(n, "")) for n in VALIDATORS),
         checks=tuple(result for result in checks(trial) if not result.check.startswith("state.")),
-        witness=json.dumps(fault.witness, indent=2, default=str) if fault and fault.witness else "",
+        witness=_witnesses(trial),
         fault_parts=_fault_parts(trial),
     )
+
+
+def _witnesses(trial: Trial) -> str:
+    seen = [one.witness for one in (trial.fault, *trial.then) if one is not None and one.witness]
+    return json.dumps(seen[0] if len(seen) == 1 else seen, indent=2, default=str) if seen else ""
 
 
 def _fault_parts(trial: Trial) -> tuple[tuple[str, str], ...]:
@@ -196,10 +200,14 @@ def _fault_parts(trial: Trial) -> tuple[tuple[str, str], ...]:
         return (("fault", "none was injected"),)
     reverted = {True: "yes, verified", False: "NO", None: "nothing to take back, or not verifiable"}
     load = "" if trial.load_per_s is None else f"{trial.load_per_s:,.0f}/s at the fault"
+    faults = {"fault": fault, **{f"then ({k})": one for k, one in enumerate(trial.then, 1)}}
+    broken = (
+        pair
+        for name, one in faults.items()
+        for pair in ((name, one.name), ("mechanism", one.mechanism), ("reverted", reverted[one.reverted]))
+    )
     parts = (
-        ("fault", fault.name),
-        ("mechanism", fault.mechanism),
-        ("reverted", reverted[fault.reverted]),
+        *broken,
         ("load", load),
         ("objectives", ", ".join(f"{name} \u2264 {value:g}" for name, value in trial.objectives.items())),
     )

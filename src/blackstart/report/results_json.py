@@ -107,6 +107,7 @@ class TrialDocument(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     replay: str
     fault: FaultRecord | None
+    then: tuple[FaultRecord, ...]
     rto: RtoDocument
     rpo: RpoDocument
     validation: dict[str, ValidationDocument]
@@ -242,6 +243,7 @@ def trial_document(trial: Trial) -> TrialDocument:
         seed=trial.seed,
         replay=trial.replay,
         fault=trial.fault,
+        then=trial.then,
         rto=_rto(trial.rto),
         rpo=_rpo(trial),
         validation=_validation(trial),

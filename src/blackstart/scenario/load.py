@@ -120,10 +120,20 @@ def _check(scenario: Scenario, where: str) -> None:
         raise ScenarioError(
             f"`{scenario.id}` cannot be an id", where=f"{where}: id", hint="letters, digits, `.`, `_` and `-`"
         )
-    if scenario.trigger.at in ("oracle", "signal") and not scenario.trigger.event:
+    triggers = {f"then[{k}].trigger": step.trigger for k, step in enumerate(scenario.then)}
+    for key, trigger in {"trigger": scenario.trigger, **triggers}.items():
+        if trigger.at in ("oracle", "signal") and not trigger.event:
+            raise ScenarioError(
+                "which event?", where=f"{where}: {key}.event", hint="name the event that starts the fault"
+            )
+    if any("@each" in step.components for step in scenario.then):
         raise ScenarioError(
-            "which event?", where=f"{where}: trigger.event", hint="name the event that starts the fault"
+            "`@each` stands for trials of their own: only the first fault may name it", where=where
         )
+    for k, one in enumerate(scenario.expect):
+        if (one.signal is None) == (one.oracle is None):
+            hint = "`signal` (one of the manifest's [signs]) or `oracle` (an event of the exchange)"
+            raise ScenarioError("what is expected?", where=f"{where}: expect[{k}]", hint=hint)
     numbers = {"steady.limit_s": scenario.steady.limit_s, "observe.limit_s": scenario.observe.limit_s}
     for key, value in numbers.items():
         if value <= 0:

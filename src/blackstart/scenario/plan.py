@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blackstart.errors import ScenarioError
-from blackstart.model.scenario import Objectives, Plan, Scenario
+from blackstart.model.scenario import FaultStep, Objectives, Plan, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,10 +67,11 @@ def carry(manifest: Manifest, scenario: Scenario) -> str | None:
         return "the manifest names no service, so nobody could tell when it is back"
     if scenario.fault.kind == "disconnect" and manifest.oracle is None:
         return "only an exchange can disconnect, and the manifest names no oracle"
-    if scenario.trigger.at == "oracle" and manifest.oracle is None:
-        return f"its trigger is the oracle's `{scenario.trigger.event}`, and the manifest names no oracle"
-    if scenario.trigger.at == "signal" and not manifest.events:
-        return f"its trigger is the target's `{scenario.trigger.event}`, and the manifest names no events"
+    for trigger in (scenario.trigger, *(step.trigger for step in scenario.then)):
+        if trigger.at == "oracle" and manifest.oracle is None:
+            return f"its trigger is the oracle's `{trigger.event}`, and the manifest names no oracle"
+        if trigger.at == "signal" and not manifest.events:
+            return f"its trigger is the target's `{trigger.event}`, and the manifest names no events"
     return _missing_preparation(manifest, scenario) or _missing_operator(manifest, scenario)
 
 
@@ -85,11 +86,15 @@ def service(manifest: Manifest, name: str) -> Service:
 
 
 def _missing_component(manifest: Manifest, scenario: Scenario) -> str | None:
-    for name in scenario.fault.components:
+    steps = (scenario.fault, *scenario.then)
+    for name in (one for step in steps for one in step.components):
         if name.startswith("@") and not _group(manifest, name[1:]):
             return f"the manifest has no group `{name[1:]}`"
         if not name.startswith("@") and name not in manifest.components:
             return f"the manifest has no component `{name}`"
+    for name in (one for step in steps for one in step.links):
+        if name not in manifest.links:
+            return f"the manifest has no link `{name}`"
     return None
 
 
@@ -130,8 +135,16 @@ def _choices(scenario: Scenario, manifest: Manifest) -> list[tuple[str, ...]]:
     names = scenario.fault.components
     if EACH in names:
         return [(one,) for one in _group(manifest, "each")]
+    return [_flat(names, manifest)]
+
+
+def _flat(names: Sequence[str], manifest: Manifest) -> tuple[str, ...]:
     members = [_group(manifest, name[1:]) if name.startswith("@") else (name,) for name in names]
-    return [tuple(dict.fromkeys(one for group in members for one in group))]
+    return tuple(dict.fromkeys(one for group in members for one in group))
+
+
+def _resolved(step: FaultStep, manifest: Manifest) -> FaultStep:
+    return msgspec.structs.replace(step, components=_flat(step.components, manifest))
 
 
 def _members(scenario: Scenario, manifest: Manifest) -> str:
@@ -149,6 +162,7 @@ def _plan(
     source: str,
 ) -> Plan:
     each = EACH in scenario.fault.components
+    first = msgspec.structs.replace(scenario.fault, components=components, trigger=scenario.trigger)
     name = f"{scenario.id}:{components[0]}" if each else scenario.id
     aim = f" --target {shlex.quote(target)}" if target else ""
     told = shlex.quote(f"{source}:{components[0]}" if each else source) if source else name
@@ -159,6 +173,7 @@ def _plan(
         service=_service(scenario, manifest, components),
         seed=seed + repetition,
         replay=f"blackstart run {told} --seed {seed + repetition}{aim}",
+        steps=(first, *(_resolved(step, manifest) for step in scenario.then)),
     )
 
 

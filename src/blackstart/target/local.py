@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from blackstart.contracts import Clock, Protect, Sink
-    from blackstart.model.fault import ProcessRef
+    from blackstart.model.fault import LaunchChange, ProcessRef
     from blackstart.model.manifest import Component, Manifest
     from blackstart.model.record import LedgerFile
 
@@ -123,6 +123,10 @@ class LocalTarget:
         await self.operator.start(process)
         for changed in self.on_restart:
             changed()
+
+    def change_launch(self, change: LaunchChange) -> None:
+        """See `contracts.Prepared`."""
+        self.operator.changes.append(change)
 
     def state_paths(self, process: str) -> Sequence[Path]:
         """Return what a cold restart of a process wipes."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from blackstart.contracts import Clock, Protect, Sink
+    from blackstart.model.fault import LaunchChange
     from blackstart.model.manifest import Manifest, Process, Ready
 
 
@@ -43,6 +44,8 @@ class Operator:
         self.manifest = manifest
         self.run_dir = run_dir
         self.values = values
+        self.changes: list[LaunchChange] = []
+        """What faults need changed in the start of every process."""
         self._clock, self._sink, self._protect = clock, sink, protect
         self._children: dict[str, Child] = {}
         self._spares: dict[str, Child] = {}
@@ -191,12 +194,14 @@ class Operator:
 
     def _launch(self, name: str, process: Process) -> Launch:
         where = f"processes.{name}.environment"
+        prefix = tuple(part for change in self.changes for part in change.prefix)
+        added = {key: text for change in self.changes for key, text in change.environment.items()}
         return Launch(
             name=name,
-            argv=self._argv(name, "command", process.command),
+            argv=(*prefix, *self._argv(name, "command", process.command)),
             log=self._log(name),
             marker=f"{self.run_dir}:{name}",
-            environment=expand_all(process.environment, self.values, where=where),
+            environment={**expand_all(process.environment, self.values, where=where), **added},
             folder=self.run_dir,
             user=process.user,
             stop_signal=process.stop_signal,

@@ -36,6 +36,8 @@ class Context:
 
     name = "here"
     oracle = None
+    folder = None
+    isolation: frozenset[str] = frozenset()
 
     def __init__(self, processes: dict[str, subprocess.Popen[bytes]], state: Sequence[Path] = ()) -> None:
         self.processes, self.state = processes, state
@@ -107,13 +109,14 @@ def sleepers() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
 async def carry_out(name: str, ctx: Any, **parameters: Any) -> tuple[Any, Witness]:
     """Aim, inject, let the operator work, and hear the witness."""
     fault: Any = registry.make(name)
-    step = FaultStep(kind=name, parameters=parameters)
+    step = FaultStep(kind=name, components=tuple(ctx.processes), parameters=parameters)
     if hasattr(fault, "aim"):
         await fault.aim(ctx, step)
     receipt = await fault.inject(ctx, step)
-    operating = asyncio.ensure_future(fault.operate(ctx, receipt))
+    operating = asyncio.ensure_future(fault.operate(ctx, receipt)) if hasattr(fault, "operate") else None
     witness = await fault.witness(ctx, receipt)
-    await operating
+    if operating is not None:
+        await operating
     await fault.revert(ctx, receipt)
     await fault.revert(ctx, receipt)
     return receipt, witness
@@ -153,7 +156,7 @@ def test_a_pause_is_protected_first_seen_by_the_kernel_and_ends(
 ) -> None:
     """Stopped, witnessed as stopped, continued; the undo was handed over."""
     ctx = Context(sleepers)
-    _, witness = asyncio.run(carry_out("pause", ctx, duration_s=0.2))
+    _, witness = asyncio.run(carry_out("pause", ctx))
     assert witness.bit is True
     assert {one.action for one in ctx.protected} == {"continue"}
     for one in sleepers.values():
@@ -207,7 +210,7 @@ def test_a_process_deaf_to_sigterm_was_not_shut_down(monkeypatch: pytest.MonkeyP
     async def main() -> Witness:
         ctx: Any = Context({"deaf": deaf})
         fault: Any = registry.make("terminate")
-        receipt = await fault.inject(ctx, FaultStep(kind="terminate"))
+        receipt = await fault.inject(ctx, FaultStep(kind="terminate", components=tuple(ctx.processes)))
         witness: Witness = await fault.witness(ctx, receipt)
         with pytest.raises(FaultError, match="still running"):
             await fault.operate(ctx, receipt)

@@ -231,7 +231,7 @@ class FakeFault:
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Protect first, then break."""
-        undo = Undo(id="fake", action="unlink", arguments={})
+        undo = Undo(id=f"fake-{id(self)}", action="unlink", arguments={})
         await ctx.protect([undo])
         self.world().log.append("inject")
         if self.bites:

@@ -1,4 +1,4 @@
-"""Clocks, permit, recorder, tripwire: the engine's small parts."""
+"""Clocks, permit, recorder, triggers: the engine's small parts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import pytest
 
 from blackstart.engine import permit
 from blackstart.engine.clocks import SimClock, SystemClock, simulate
-from blackstart.engine.live import Tripwire
 from blackstart.engine.recorder import Recorder
+from blackstart.engine.trial import RunningTrial
+from blackstart.engine.triggers import Trip
 from blackstart.errors import PermitError, ScenarioError
 from blackstart.faults import registry
 from blackstart.history.view import load
 from blackstart.history.writer import HistoryWriter
-from blackstart.model.manifest import Limits, Manifest
+from blackstart.model.manifest import Limits, Manifest, Service
 from blackstart.model.record import OracleSeen, Problem, ServiceBatch
-from blackstart.model.scenario import FaultStep, Objectives, Plan, Scenario
+from blackstart.model.scenario import FaultStep, Objectives, Plan, Scenario, Trigger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,19 +125,43 @@ def test_the_recorder_merges_service_events_and_shows_each_at_once(tmp_path: Pat
     assert len(batches) <= 6
 
 
-def test_a_tripwire_fires_once_on_what_it_waits_for() -> None:
-    """Another event, other fields, or a later match do not move it."""
-    rung: list[int] = []
-    wire = Tripwire("fill", {"cum_quantity": 500, "symbol": "~^AL"}, OracleSeen, lambda: rung.append(1))
-    for event, cumulated, symbol in [
-        ("fill", 400, "ALFA"),
-        ("ack", 500, "ALFA"),
-        ("fill", 500, "BRAVO"),
-        ("fill", 500, "ALFA"),
-        ("fill", 500, "ALFA"),
-    ]:
-        wire(OracleSeen(event=event, mono_ns=1, fields={"cum_quantity": cumulated, "symbol": symbol}))
-    assert rung == [1]
+def test_a_trigger_wakes_on_what_it_waits_for(tmp_path: Path) -> None:
+    """Another event, other fields, or one from before the fault that it follows do not wake it."""
+
+    async def main() -> list[bool]:
+        clock = SimClock(asyncio.get_running_loop())  # type: ignore[arg-type]
+        writer = HistoryWriter(tmp_path)
+        recorder = Recorder(writer, clock)
+        trial = RunningTrial(
+            plan("engine"),
+            Manifest(schema=1, name="m", environment="sim", services={"s": Service(source="oracle")}),
+            clock=clock,
+            folder=tmp_path,
+            isolation=frozenset(),
+            recorder=recorder,
+            guard=None,  # type: ignore[arg-type] - a trigger breaks nothing
+            progress=None,
+        )
+        trip = Trip(trial, Trigger(at="oracle", event="fill", where={"cum_quantity": 500, "symbol": "~^AL"}))
+        waiting = asyncio.ensure_future(trip.wait(since_ns=10))
+        woken = []
+        for mono_ns, event, cumulated, symbol in [
+            (11, "fill", 400, "ALFA"),
+            (11, "ack", 500, "ALFA"),
+            (11, "fill", 500, "BRAVO"),
+            (9, "fill", 500, "ALFA"),
+            (11, "fill", 500, "ALFA"),
+        ]:
+            fields = {"cum_quantity": cumulated, "symbol": symbol}
+            recorder(OracleSeen(event=event, mono_ns=mono_ns, fields=fields))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            woken.append(waiting.done())
+        trip.close()
+        writer.close()
+        return woken
+
+    assert simulate(main()) == [False, False, False, False, True]
 
 
 def test_an_unknown_fault_names_the_nearest() -> None:

@@ -1,0 +1,128 @@
+"""What a scenario expects to see of the target: alerts, fall-backs, retries (source document, section 4).
+
+A scenario names signs (`checkpoint-rejected`); the manifest's `[signs]` say how the target tells them. The
+same watch serves the running trial, which waits for what is still to come, and the final judgement.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blackstart.model.match import matches
+from blackstart.model.record import Injected, OracleSeen, Record, Reverted, SignalSeen
+from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from blackstart.check.facts import Facts
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import Expectation, Plan
+
+NS_PER_S = 1_000_000_000
+
+
+class ExpectationWatch:
+    """One expectation, fed every record of a trial in order."""
+
+    def __init__(self, expected: Expectation, manifest: Manifest, *, faults: int) -> None:
+        self.expected = expected
+        self.declared = expected.oracle is not None or expected.signal in manifest.signs
+        self.ruled_out = manifest.not_applicable.get(expected.signal or "")
+        self._faults = faults
+        self._told = _told(expected, manifest)
+        self._seen: list[int] = []
+        self._since_ns = 0 if expected.after == "start" else None
+
+    @classmethod
+    def of(cls, plan: Plan, manifest: Manifest) -> list[ExpectationWatch]:
+        """Watch everything that the plan's scenario expects."""
+        return [cls(one, manifest, faults=len(plan.faults)) for one in plan.scenario.expect]
+
+    def feed(self, record: Record) -> None:
+        """Take in one record."""
+        if isinstance(record, Injected):
+            self._injected(record)
+        elif isinstance(record, Reverted):
+            if self.expected.after == "revert" and record.mono_ns is not None:
+                self._since_ns = record.mono_ns
+        elif isinstance(record, SignalSeen | OracleSeen) and self._told(record):
+            self._seen.append(record.mono_ns)
+
+    def seen(self) -> list[int]:
+        """When it was seen, from the moment on at which it counts, in time."""
+        if self._since_ns is None:
+            return []
+        within_s = self.expected.within_s
+        until = None if within_s is None else self._since_ns + round(within_s * NS_PER_S)
+        return [ns for ns in self._seen if ns >= self._since_ns and (until is None or ns <= until)]
+
+    def pending(self, now_ns: int) -> bool:
+        """Whether it may still come: then a trial is not over yet."""
+        if self.expected.never or not self.declared or self.ruled_out is not None:
+            return False
+        if len(self.seen()) >= self.expected.at_least:
+            return False
+        within_s = self.expected.within_s
+        return self._since_ns is None or within_s is None or now_ns <= self._since_ns + within_s * NS_PER_S
+
+    def finding(self) -> Finding:
+        """Judge it at the end."""
+        expected, count = self.expected, len(self.seen())
+        name = expected.signal or expected.oracle
+        if self.ruled_out is not None:
+            return _finding(Verdict.PASS, "expectation-not-applicable", f"{name}: {self.ruled_out}")
+        if self._since_ns is None:
+            text = f"{expected.why}: the moment from which it counts ({expected.after}) never came"
+            return _finding(Verdict.UNKNOWN, "expectation-not-judged", text)
+        if not self.declared:
+            text = f"{expected.why}: the manifest does not say how the target tells `{name}` ([signs])"
+            return _finding(Verdict.UNKNOWN, "expectation-not-judged", text)
+        return self._counted(f"{name} seen {count} time{'' if count == 1 else 's'}", count)
+
+    def _injected(self, record: Injected) -> None:
+        first, last = record.step == 0, record.step + 1 == self._faults
+        if (self.expected.after == "fault" and first) or (self.expected.after == "then" and last):
+            self._since_ns = record.receipt.t0_mono_ns
+
+    def _counted(self, said: str, count: int) -> Finding:
+        expected = self.expected
+        most = 0 if expected.never else expected.at_most
+        if most is not None and count > most:
+            text = f"{expected.why}: {said}, at most {most} expected"
+            return _finding(Verdict.FAIL, "expectation-exceeded", text)
+        if not expected.never and count < expected.at_least:
+            text = f"{expected.why}: {said}, at least {expected.at_least} expected"
+            return _finding(Verdict.FAIL, "expectation-missed", text)
+        return _finding(Verdict.PASS, "expectation-met", f"{expected.why}: {said}")
+
+
+def check(facts: Facts) -> CheckResult:
+    """Judge everything that the scenario expects; a scenario that expects nothing has nothing to say."""
+    watches = ExpectationWatch.of(facts.plan, facts.manifest)
+    for record in facts.records:
+        for watch in watches:
+            watch.feed(record)
+    return conclude("expectations", [watch.finding() for watch in watches])
+
+
+def undeclared(manifest: Manifest, expected: Sequence[Expectation]) -> Iterable[str]:
+    """Name the signs that a scenario expects and the manifest says nothing about."""
+    known = manifest.signs.keys() | manifest.not_applicable.keys()
+    return dict.fromkeys(one.signal for one in expected if one.signal is not None and one.signal not in known)
+
+
+def _told(expected: Expectation, manifest: Manifest) -> Callable[[SignalSeen | OracleSeen], bool]:
+    more = matches(expected.where)
+    if expected.oracle is not None:
+        return lambda r: isinstance(r, OracleSeen) and r.event == expected.oracle and more(r.fields)
+    signs = [(one.event, matches(one.where)) for one in manifest.signs.get(expected.signal or "", ())]
+    return lambda record: (
+        isinstance(record, SignalSeen)
+        and any(record.event == event and test(record.fields) for event, test in signs)
+        and more(record.fields)
+    )
+
+
+def _finding(verdict: Verdict, code: str, text: str) -> Finding:
+    return Finding(verdict=verdict, code=code, text=text)

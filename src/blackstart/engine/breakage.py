@@ -1,0 +1,222 @@
+"""The faults of one trial, from preparing to taking back: the first, and those that follow it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from blackstart.contracts import Aimed, Fault, Operated, Prepared, Prepares
+from blackstart.engine.trial import Stop
+from blackstart.engine.triggers import Trip
+from blackstart.errors import BlackstartError, FaultError
+from blackstart.model.fault import Witness
+from blackstart.model.record import Injected, Witnessed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from blackstart.engine.trial import RunningTrial
+    from blackstart.model.fault import Receipt
+    from blackstart.model.scenario import FaultStep
+
+T = TypeVar("T")
+
+_HUSH_S = 0.002
+
+
+class Breakage:
+    """One fault of a trial."""
+
+    def __init__(self, trial: RunningTrial, fault: Fault, step: FaultStep, number: int) -> None:
+        self._trial = trial
+        self._fault = fault
+        self._step = step
+        self._number = number
+        self.receipt: Receipt | None = None
+        self._taking_back: asyncio.Task[None] | None = None
+        self._limit: asyncio.Task[None] | None = None
+        self._witness: asyncio.Task[None] | None = None
+        self._operator: asyncio.Task[None] | None = None
+
+    async def prepare(self) -> None:
+        """Put in place what must be there before the target starts."""
+        if not isinstance(self._fault, Prepares):
+            return
+        change = await _or_stop("fault-failed", self._fault.prepare(self._trial, self._step))
+        if isinstance(self._trial.target, Prepared):
+            self._trial.target.change_launch(change)
+
+    async def aim(self) -> None:
+        """Look the victims up while there is time."""
+        if isinstance(self._fault, Aimed):
+            await _or_stop("fault-failed", self._fault.aim(self._trial, self._step))
+
+    async def inject(self) -> None:
+        """Break it; the witness and the operator set to work at once, side by side."""
+        trial = self._trial
+        receipt = await _or_stop("fault-failed", self._fault.inject(trial, self._step))
+        self.receipt = receipt
+        trial.record(Injected(receipt=receipt, step=self._number))
+        if receipt.undo:
+            self._limit = asyncio.ensure_future(self._at_limit(receipt))
+        if isinstance(self._fault, Operated):
+            self._operator = asyncio.ensure_future(self._operate(self._fault, receipt))
+        detail = {"mechanism": receipt.mechanism, "step": self._number}
+        now = trial.mark("injected", detail)
+        # Back to the loop at once: it is waiting to hear of the deaths, and telling people can wait.
+        await trial.sleep(_HUSH_S)
+        self._witness = asyncio.ensure_future(self._testify(receipt))
+        await trial.tell(
+            "stage", {"trial_id": trial.plan.trial_id, "stage": "injected", "detail": detail, "mono_ns": now}
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether operator and witness are done, and a fault with an end of its own was taken back."""
+        lasts = self._step.duration_s is not None and self._limit is not None
+        over = not lasts or (self._taking_back is not None and self._taking_back.done())
+        return over and _done(self._operator) and _done(self._witness)
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether the witness has spoken."""
+        return _done(self._witness)
+
+    async def revert(self) -> None:
+        """Take everything back, and have the guardian prove it; idempotent."""
+        for task in (self._limit, self._operator, self._witness):
+            if task is not None:
+                task.cancel()
+        if self.receipt is None:
+            return
+        if self._taking_back is None:
+            self._taking_back = asyncio.ensure_future(self._take_back(self.receipt, {}))
+        await asyncio.shield(self._taking_back)
+
+    async def _at_limit(self, receipt: Receipt) -> None:
+        """Take it back when its time is over; none lasts longer than the manifest allows."""
+        limit_s = self._trial.manifest.limits.fault_limit_s
+        lasts_s = limit_s if self._step.duration_s is None else min(limit_s, self._step.duration_s)
+        await self._trial.clock.sleep_until(receipt.t0_mono_ns + round(lasts_s * 1e9))
+        if self._operator is not None:
+            self._operator.cancel()
+        why = {"duration_s": lasts_s} if lasts_s < limit_s else {"fault_limit_s": limit_s}
+        self._taking_back = asyncio.ensure_future(self._take_back(receipt, why))
+
+    async def _take_back(self, receipt: Receipt, why: dict[str, Any]) -> None:
+        try:
+            await self._fault.revert(self._trial, receipt)
+        except BlackstartError as error:
+            self._trial.problem("revert-failed", error.render(), verdict="FAIL")
+        try:
+            outcomes = (
+                await self._trial.guard.undo([undo.id for undo in receipt.undo]) if receipt.undo else []
+            )
+        except FaultError:
+            return  # the guardian has gone (`halt`): the conductor tells what it did, and does the rest
+        for outcome in outcomes:
+            self._trial.record(msgspec.structs.replace(outcome, evidence={**outcome.evidence, **why}))
+
+    async def _testify(self, receipt: Receipt) -> None:
+        trial = self._trial
+        try:
+            witness = await self._fault.witness(trial, receipt)
+        except Exception as error:  # noqa: BLE001 - a witness that fails has seen nothing: UNKNOWN, and the trial goes on
+            witness = Witness(bit=None, evidence={"error": f"{type(error).__name__}: {error}"})
+        trial.record(Witnessed(witness=witness, step=self._number))
+        await trial.stage("witnessed", bit=witness.bit, step=self._number)
+
+    async def _operate(self, fault: Operated, receipt: Receipt) -> None:
+        try:
+            await fault.operate(self._trial, receipt)
+        except BlackstartError as error:
+            self._trial.problem("operator-failed", error.render(), verdict="FAIL")
+
+
+class Breakages:
+    """All faults of one trial: the first is awaited by the conductor, the others follow by themselves."""
+
+    def __init__(self, trial: RunningTrial, make: Callable[[str], Fault]) -> None:
+        self._trial = trial
+        self._steps = trial.plan.faults
+        self._all = [Breakage(trial, make(step.kind), step, k) for k, step in enumerate(self._steps)]
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def receipts(self) -> Sequence[Receipt]:
+        """What was injected so far."""
+        return [one.receipt for one in self._all if one.receipt is not None]
+
+    @property
+    def done(self) -> bool:
+        """Whether all faults came, and nothing is left to be done about them."""
+        return _done(self._following) and all(one.done for one in self._injected())
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether all witnesses have spoken."""
+        return _done(self._following) and all(one.witnessed for one in self._injected())
+
+    async def prepare(self) -> None:
+        """See `Breakage.prepare`, in order."""
+        for one in self._all:
+            await one.prepare()
+
+    async def aim(self) -> None:
+        """See `Breakage.aim`. Later faults may hit what only the earlier ones bring about: not aimed now."""
+        await self._all[0].aim()
+
+    async def inject(self) -> None:
+        """Inject the first fault, and begin to wait for the triggers of the others."""
+        trip = self._trip(1)
+        await self._all[0].inject()
+        if trip is not None:
+            self._following = asyncio.ensure_future(self._follow(trip))
+
+    async def revert(self) -> None:
+        """Take everything back, the newest fault first."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        for one in reversed(self._all):
+            await one.revert()
+
+    async def _follow(self, trip: Trip) -> None:
+        """Inject each further fault when its trigger comes; the next trigger is watched from before it."""
+        try:
+            for number in range(1, len(self._all)):
+                with contextlib.closing(trip):
+                    await trip.wait(self._since_ns(number - 1))
+                following = self._trip(number + 1)
+                await self._all[number].inject()
+                trip = following or trip
+        except Stop as stop:
+            self._trial.problem(stop.code, stop.text, verdict=stop.verdict)
+        finally:
+            trip.close()
+
+    def _trip(self, number: int) -> Trip | None:
+        """Listen for the trigger of that fault; None when there is no such fault."""
+        return Trip(self._trial, self._steps[number].trigger) if number < len(self._steps) else None
+
+    def _since_ns(self, number: int) -> int:
+        receipt = self._all[number].receipt
+        assert receipt is not None, "faults follow one another"
+        return receipt.t0_mono_ns
+
+    def _injected(self) -> Sequence[Breakage]:
+        return [one for one in self._all if one.receipt is not None]
+
+
+def _done(task: asyncio.Task[None] | None) -> bool:
+    return task is None or task.done()
+
+
+async def _or_stop(code: str, doing: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await doing
+    except BlackstartError as error:
+        raise Stop(code, error.render()) from error

@@ -1,0 +1,40 @@
+"""What an undo can do: few verbs, each harmless when applied twice, each verified. Standard library only.
+
+A verb begins its work and hands back a function that waits for the effect and tells it: so a hundred undos
+are under way at once, and one that hangs does not hold up the others. One file a family.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blackstart.engine.verbs import files, http, process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blackstart.engine.verbs.verb import Outcome, Verb, Verify
+
+VERBS: dict[str, Verb] = {**process.VERBS, **http.VERBS, **files.VERBS}
+
+
+def begin(action: str, arguments: Mapping[str, Any], run: str) -> Verify:
+    """Carry out one undo; never raises: what went wrong is the outcome."""
+    verb = VERBS.get(action)
+    if verb is None:
+        return lambda: (False, {"error": f"unknown action {action!r}"})
+    try:
+        return _guarded(verb(arguments, run))
+    except Exception as error:  # noqa: BLE001 - one undo must never keep the others from happening
+        problem = f"{type(error).__name__}: {error}"
+        return lambda: (False, {"error": problem})
+
+
+def _guarded(verify: Verify) -> Verify:
+    def outcome() -> Outcome:
+        try:
+            return verify()
+        except Exception as error:  # noqa: BLE001 - see `begin`
+            return False, {"error": f"{type(error).__name__}: {error}"}
+
+    return outcome

@@ -1,0 +1,37 @@
+"""Undos over plain HTTP: ask a server to take back what it was told to do."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blackstart.engine.verbs.verb import Outcome, Verb, Verify
+
+_HTTP_LIMIT_S = 3.0
+
+
+def _http(arguments: Mapping[str, Any], _run: str) -> Verify:
+    """Ask over plain HTTP: `url`, `method`. A server that is gone took its misbehaviours with it."""
+    url = urlsplit(str(arguments["url"]))
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    head = f"{arguments.get('method', 'DELETE')} {path} HTTP/1.1\r\nHost: {url.netloc}\r\n"
+    try:
+        link = socket.create_connection((str(url.hostname), url.port or 80), timeout=_HTTP_LIMIT_S)
+        link.sendall(f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+    except ConnectionError as error:
+        gone = {"gone": str(error)}
+        return lambda: (True, gone)
+
+    def verify() -> Outcome:
+        with link:
+            line = link.recv(65536).split(b"\r\n", 1)[0].decode(errors="replace")
+        return line.split(" ")[1:2] in (["200"], ["202"], ["204"], ["404"]), {"answer": line}
+
+    return verify
+
+
+VERBS: dict[str, Verb] = {"http": _http}

@@ -1,0 +1,112 @@
+"""What a scenario expects of the target, judged from a history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from blackstart.check.expectations import ExpectationWatch
+from blackstart.model.fault import Receipt
+from blackstart.model.manifest import Manifest, Match
+from blackstart.model.record import Injected, OracleSeen, Record, Reverted, SignalSeen
+from blackstart.model.scenario import Expectation
+from blackstart.model.verdict import Verdict
+
+SECOND = 1_000_000_000
+MANIFEST = Manifest(
+    schema=1,
+    name="m",
+    environment="sim",
+    signs={"alarm": (Match(event="alert", where={"detail.code": "fire"}),)},
+    not_applicable={"siren": "the building has none"},
+)
+
+
+def signal(at_s: float, code: str = "fire", **detail: Any) -> SignalSeen:
+    """Make an alert of the target."""
+    ns = round(at_s * SECOND)
+    fields = {"detail": {"code": code, **detail}}
+    return SignalSeen(source="log", event="alert", mono_ns=ns, seen_mono_ns=ns, fields=fields)
+
+
+def fault(at_s: float, step: int = 0) -> Injected:
+    """Make a fault."""
+    return Injected(
+        receipt=Receipt(fault="kill", mechanism="x", t0_mono_ns=round(at_s * SECOND), t0_source="x"),
+        step=step,
+    )
+
+
+def judged(expected: dict[str, Any], *records: Record, faults: int = 1) -> tuple[Verdict, str]:
+    """Judge one expectation."""
+    watch = ExpectationWatch(Expectation(why="alarm raised", **expected), MANIFEST, faults=faults)
+    for record in records:
+        watch.feed(record)
+    found = watch.finding()
+    return found.verdict, found.code
+
+
+@pytest.mark.parametrize(
+    ("expected", "records", "verdict"),
+    [
+        ({}, [fault(10), signal(11)], Verdict.PASS),
+        ({}, [signal(9), fault(10)], Verdict.FAIL),
+        ({}, [fault(10), signal(11, "smoke")], Verdict.FAIL),
+        ({"within_s": 0.5}, [fault(10), signal(11)], Verdict.FAIL),
+        ({"where": {"detail.floor": 3}}, [fault(10), signal(11, floor=2)], Verdict.FAIL),
+        ({"where": {"detail.floor": 3}}, [fault(10), signal(11, floor=3)], Verdict.PASS),
+        ({"at_least": 2}, [fault(10), signal(11)], Verdict.FAIL),
+        ({"at_most": 1}, [fault(10), signal(11), signal(12)], Verdict.FAIL),
+        ({"never": True}, [fault(10), signal(11)], Verdict.FAIL),
+        ({"never": True}, [signal(9), fault(10)], Verdict.PASS),
+        ({"after": "start"}, [signal(9), fault(10)], Verdict.PASS),
+    ],
+)
+def test_what_was_seen_in_time_decides(
+    expected: dict[str, Any], records: list[Record], verdict: Verdict
+) -> None:
+    """Only the sign itself counts, from its moment on, as often and as soon as was asked."""
+    assert judged({"signal": "alarm", **expected}, *records)[0] is verdict
+
+
+def test_it_counts_from_the_last_fault_or_from_the_revert() -> None:
+    """`then` is the last of several faults, `revert` the last undo; what was seen before does not count."""
+    expected = {"signal": "alarm", "after": "then"}
+    early = [fault(10), signal(11), fault(12, step=1)]
+    assert judged(expected, *early, faults=2) == (Verdict.FAIL, "expectation-missed")
+    assert judged(expected, *early, signal(13), faults=2)[0] is Verdict.PASS
+    assert judged(expected, fault(10), signal(11), faults=2) == (Verdict.UNKNOWN, "expectation-not-judged")
+    undone = Reverted(undo_id="x", verified=True, evidence={}, mono_ns=20 * SECOND)
+    after = {"signal": "alarm", "after": "revert"}
+    assert judged(after, fault(10), signal(11), undone)[0] is Verdict.FAIL
+    assert judged(after, fault(10), undone, signal(21))[0] is Verdict.PASS
+
+
+def test_nobody_is_judged_by_signs_that_nobody_described() -> None:
+    """An undeclared sign is UNKNOWN, even where it must never be seen; one ruled out is a remark."""
+    for never in (False, True):
+        expected = {"signal": "bell", "never": never}
+        assert judged(expected, fault(10)) == (Verdict.UNKNOWN, "expectation-not-judged")
+    assert judged({"signal": "siren"}, fault(10)) == (Verdict.PASS, "expectation-not-applicable")
+
+
+def test_an_event_of_the_exchange_can_be_expected() -> None:
+    """The oracle's own events need no declaration."""
+    seen = OracleSeen(event="logon", mono_ns=11 * SECOND, fields={})
+    assert judged({"oracle": "logon"}, fault(10), seen)[0] is Verdict.PASS
+    assert judged({"oracle": "logon"}, fault(10), signal(11))[0] is Verdict.FAIL
+
+
+def test_a_trial_waits_for_what_may_still_come() -> None:
+    """Until it was seen or its time is over; never for what must not come."""
+    watch = ExpectationWatch(Expectation(why="w", signal="alarm", within_s=5), MANIFEST, faults=1)
+    assert watch.pending(0)
+    watch.feed(fault(10))
+    assert watch.pending(14 * SECOND)
+    assert not watch.pending(16 * SECOND)
+    watch.feed(signal(12))
+    assert not watch.pending(14 * SECOND)
+    assert not ExpectationWatch(Expectation(why="w", signal="alarm", never=True), MANIFEST, faults=1).pending(
+        0
+    )
