@@ -1,0 +1,169 @@
+"""Damaging a target's data: where it lies, what is written over it, and how the old bytes come back.
+
+Damage is an event, not a state, so nothing is lifted when a fault ends: the target has to find it and heal by
+itself, and a repair by us would hide that it did not. The old bytes are kept in the trial's folder and in the
+guardian's hands. They are put back when the trial is over and the target closed (or when Blackstart dies), and
+only where the damaged bytes still lie as we left them: what the target wrote since is never written over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from blackstart.contracts import HasData
+from blackstart.errors import FaultError
+from blackstart.host import bits
+from blackstart.model.data import Region
+from blackstart.model.fault import Undo
+from blackstart.scenario import seeds
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+
+    from blackstart.contracts import FaultContext
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep
+
+_CONTEXT = 65536
+
+
+class Patch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one place of a file was and becomes.
+
+    A cut has no `after`: the file ends at `offset`, and `before` is what was behind.
+    """
+
+    region: Region
+    before: bytes
+    after: bytes | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the file gets shorter."""
+        return self.after is None
+
+
+def unnamed(manifest: Manifest, step: FaultStep) -> str | None:
+    """Say why the data that a step names cannot be found, or None."""
+    names = _names(step)
+    if not names:
+        return "parameters.data names nothing: which of the manifest's [data] is to be damaged?"
+    missing = [name for name in names if name not in manifest.data]
+    return f"the manifest has no [data.{missing[0]}]" if missing else None
+
+
+def randomness(ctx: FaultContext, step: FaultStep) -> random.Random:
+    """Return the random stream of this step: which bits, which place, where a cut is made."""
+    name = f"{step.kind}:{','.join(_names(step))}:{step.parameters.get('stream', '')}"
+    return seeds.stream(ctx.plan.seed, ctx.plan.trial_id, name)
+
+
+async def regions(ctx: FaultContext, step: FaultStep) -> list[Region]:
+    """Find where the step's data lie now; `parameters.place` is a regular expression on their names.
+
+    Raises FaultError when there is nothing.
+    """
+    if not isinstance(ctx.target, HasData):
+        raise FaultError("the target cannot say where its data lie", where=ctx.target.name)
+    found = [
+        region
+        for name in _names(step)
+        for region in await ctx.target.regions(name, place=str(step.parameters.get("place", "")))
+    ]
+    if not found:
+        raise FaultError("nothing there to damage", where=", ".join(f"data.{name}" for name in _names(step)))
+    return found
+
+
+def flips(found: Sequence[Region], step: FaultStep, rng: random.Random) -> list[Patch]:
+    """Turn `parameters.bits` (1) bits in every place; `parameters.bit` says which instead of chance."""
+    patches = []
+    for region in found:
+        before = bits.read(region.path, region.offset, region.length)
+        if not before:
+            raise FaultError("is empty: no bits to flip", where=region.path)
+        count = int(step.parameters.get("bits", 1))
+        bit = step.parameters.get("bit")
+        after = bits.flipped(before, count, rng, bit=None if bit is None else int(bit))
+        patches.append(Patch(region=region, before=before, after=after))
+    return patches
+
+
+def restore(ctx: FaultContext, patch: Patch, number: int, step: FaultStep) -> Undo:
+    """Save the old bytes in the trial's folder, and say how they come back."""
+    folder = ctx.folder / "fault"
+    folder.mkdir(exist_ok=True)
+    name = f"{step.kind}-{Path(patch.region.path).name}-{patch.region.offset}-{number}"
+    saved = folder / f"{name}.bytes"
+    saved.write_bytes(patch.before)
+    return Undo(id=f"restore:{name}", action="restore", arguments={"saved": str(saved), **_look(patch)})
+
+
+def _look(patch: Patch) -> dict[str, Any]:
+    """By what the guardian sees that the damage still lies there untouched."""
+    region = patch.region
+    if patch.after is not None:
+        begin, left, size = region.offset, patch.after, None
+    else:
+        begin, size = max(0, region.offset - _CONTEXT), region.offset
+        left = bits.read(region.path, begin, region.offset - begin)
+    digest = hashlib.sha256(left).hexdigest()
+    look = {"path": region.path, "offset": region.offset, "begin": begin, "length": len(left), "sha256": digest}
+    return {**look, "size": size}
+
+
+def apply(patches: Sequence[Patch], *, sync: bool = True) -> None:
+    """Write the damage."""
+    for patch in patches:
+        if patch.after is None:
+            bits.cut(patch.region.path, patch.region.offset)
+        else:
+            bits.write(patch.region.path, patch.region.offset, patch.after, sync=sync)
+
+
+def seen(patches: Sequence[Patch], *, disk: bool = True) -> list[dict[str, Any]]:
+    """Look on another path than the writing one: how many bits, or bytes at the end, differ from before."""
+    return [_seen_cut(patch) if patch.cut else _seen_flip(patch, disk=disk) for patch in patches]
+
+
+def _seen_flip(patch: Patch, *, disk: bool) -> dict[str, Any]:
+    region, after = patch.region, patch.after or b""
+    how = "read"
+    if disk:
+        now, how = bits.read_disk(region.path, region.offset, region.length)
+    else:
+        now = bits.read(region.path, region.offset, region.length)
+    wanted = bits.differing(patch.before, after)
+    found = bits.differing(patch.before, now)
+    return {
+        "file": region.path,
+        "place": region.name or region.offset,
+        "bits": found,
+        "wanted": wanted,
+        "read": how,
+        "bit": found == wanted > 0,
+    }
+
+
+def _seen_cut(patch: Patch) -> dict[str, Any]:
+    size = Path(patch.region.path).stat().st_size
+    lost, where = len(patch.before), patch.region
+    place = {"file": where.path, "place": where.name or where.offset}
+    return {**place, "size": size, "bytes_cut": lost, "bit": size == where.offset and lost > 0}
+
+
+async def protect(ctx: FaultContext, step: FaultStep, patches: Sequence[Patch]) -> None:
+    """Put the way back into the guardian's hands; the undos are not the receipt's, see the module."""
+    undos = [restore(ctx, patch, number, step) for number, patch in enumerate(patches)]
+    await asyncio.shield(ctx.protect(undos))
+
+
+def _names(step: FaultStep) -> list[str]:
+    given = step.parameters.get("data", ())
+    return [given] if isinstance(given, str) else list(given)

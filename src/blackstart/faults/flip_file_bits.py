@@ -1,0 +1,27 @@
+"""Bit flips in files: a checkpoint, a journal, a configuration (R6, R18, R38)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blackstart.faults import damage
+from blackstart.faults.spoil import Spoil
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+
+    from blackstart.faults.damage import Patch
+    from blackstart.model.data import Region
+    from blackstart.model.scenario import FaultStep
+
+
+class FlipFileBits(Spoil):
+    """`parameters.bits` (1) seeded random bits turn in every file that `parameters.data` names."""
+
+    name = "flip_file_bits"
+    mechanism = "pwrite and fdatasync, read back past the page cache"
+
+    def patches(self, found: Sequence[Region], step: FaultStep, rng: random.Random) -> list[Patch]:
+        """See `damage.flips`."""
+        return damage.flips(found, step, rng)
