@@ -18,6 +18,7 @@ from blackstart.model.verdict import CheckResult
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from blackstart.model.data import Region
     from blackstart.model.instant import Instant
     from blackstart.model.manifest import Manifest, Match
     from blackstart.model.outcome import Run
@@ -137,6 +138,18 @@ class HasState(Protocol):
 
 
 @runtime_checkable
+class HasData(Protocol):
+    """A target that says where its data lie ([data] of its manifest), so that they can be damaged."""
+
+    async def regions(self, name: str, *, place: str = "") -> Sequence[Region]:
+        """Find where the data of that name lie now; `place` is a regular expression on the places' names.
+
+        Raises TargetError when that cannot be told.
+        """
+        ...
+
+
+@runtime_checkable
 class Oracle(Protocol):
     """Who knows what was acknowledged, sharing nothing with the system under test."""
 
@@ -171,6 +184,15 @@ class Misbehaving(Protocol):
 
     def disarm(self) -> Undo:
         """How the guardian does the same without us: an `http` undo."""
+        ...
+
+
+@runtime_checkable
+class TellsDeeds(Protocol):
+    """An oracle that tells what became of a misbehaviour."""
+
+    async def deeds(self, identifier: str) -> Sequence[int]:
+        """When it happened (monotonic ns), oldest first; empty while it has not."""
         ...
 
 

@@ -1,9 +1,10 @@
 """Damaging a target's data: where it lies, what is written over it, and how the old bytes come back.
 
-Damage is an event, not a state, so nothing is lifted when a fault ends: the target has to find it and heal by
-itself, and a repair by us would hide that it did not. The old bytes are kept in the trial's folder and in the
-guardian's hands. They are put back when the trial is over and the target closed (or when Blackstart dies), and
-only where the damaged bytes still lie as we left them: what the target wrote since is never written over.
+Damage is an event, not a state, so nothing is lifted when a fault ends: the target has to find it and heal
+by itself, and a repair by us would hide that it did not. The old bytes are kept in the trial's folder and in
+the guardian's hands. They are put back when the trial is over and the target closed (or when Blackstart
+dies), and only where the damaged bytes still lie as we left them: what the target wrote since is never
+written over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import msgspec
 from blackstart.contracts import HasData
 from blackstart.errors import FaultError
 from blackstart.host import bits
-from blackstart.model.data import Region
 from blackstart.model.fault import Undo
 from blackstart.scenario import seeds
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blackstart.contracts import FaultContext
+    from blackstart.model.data import Region
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
 
@@ -114,7 +115,13 @@ def _look(patch: Patch) -> dict[str, Any]:
         begin, size = max(0, region.offset - _CONTEXT), region.offset
         left = bits.read(region.path, begin, region.offset - begin)
     digest = hashlib.sha256(left).hexdigest()
-    look = {"path": region.path, "offset": region.offset, "begin": begin, "length": len(left), "sha256": digest}
+    look = {
+        "path": region.path,
+        "offset": region.offset,
+        "begin": begin,
+        "length": len(left),
+        "sha256": digest,
+    }
     return {**look, "size": size}
 
 

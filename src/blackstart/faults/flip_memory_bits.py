@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,14 +23,16 @@ if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
 
+_YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
+_ADMIN_ONLY, _NO_ATTACH = 2, 3
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 
 
 class FlipMemoryBits:
-    """`parameters.bits` (1) seeded random bits turn in shared memory (`data`), or in a process (`value`, `hex`).
+    """`parameters.bits` (1) random bits turn in shared memory (`data`) or in a process (`value`, `hex`).
 
-    `data` names places of the manifest's [data]; one of them is drawn (`places` says how many). `value` (text)
-    or `hex` (bytes) is looked for in the memory of the step's component; one copy is hit, or all with
+    `data` names places of the manifest's [data]; one of them is drawn (`places` says how many). `value`
+    (text) or `hex` (bytes) is looked for in the memory of the step's component; one copy is hit, or all with
     `copies = "all"`.
     """
 
@@ -45,7 +49,7 @@ class FlipMemoryBits:
             return "parameters: `data` (a name of the manifest's [data]), `value` or `hex` is missing"
         if len(step.components) != 1:
             return "a value is looked for in the memory of exactly one component"
-        return death.no_processes(target, step.components)
+        return death.no_processes(target, step.components) or _forbidden()
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Flip, and read back at once by another way: the target may heal it within milliseconds."""
@@ -120,6 +124,20 @@ async def _private(
     return process, [(place, value, bits.flipped(value, count, rng, bit=one)) for place in chosen]
 
 
+def _forbidden() -> str | None:
+    """Say whether this kernel lets nobody into another process's memory."""
+    try:
+        scope = int(_YAMA.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    allowed = scope < _NO_ATTACH and (scope < _ADMIN_ONLY or os.geteuid() == 0)
+    return (
+        None
+        if allowed
+        else f"kernel.yama.ptrace_scope = {scope} forbids it: sysctl kernel.yama.ptrace_scope=1"
+    )
+
+
 def _undo(process: ProcessRef, address: int, before: bytes, after: bytes) -> Undo:
     arguments = {"address": address, "before": before.hex(), "after": after.hex()}
     return Undo(
@@ -134,5 +152,3 @@ def _value(step: FaultStep) -> bytes:
     if isinstance(given, str):
         return bytes.fromhex(given) if _HEX.fullmatch(given) else b""
     return str(step.parameters.get("value", "")).encode()
-
-

@@ -14,15 +14,27 @@ from blackstart.contracts import Fault
 from blackstart.errors import ScenarioError
 from blackstart.faults.cold import Cold
 from blackstart.faults.disconnect import Disconnect
+from blackstart.faults.flip_file_bits import FlipFileBits
+from blackstart.faults.flip_memory_bits import FlipMemoryBits
 from blackstart.faults.kill import Kill
 from blackstart.faults.pause import Pause
 from blackstart.faults.terminate import Terminate
+from blackstart.faults.truncate_file import TruncateFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 GROUP = "blackstart.faults"
-_BUILT_IN: tuple[Callable[[], Fault], ...] = (Kill, Terminate, Cold, Disconnect, Pause)
+_BUILT_IN: tuple[Callable[[], Fault], ...] = (
+    Kill,
+    Terminate,
+    Cold,
+    Disconnect,
+    Pause,
+    FlipFileBits,
+    FlipMemoryBits,
+    TruncateFile,
+)
 
 
 @cache

@@ -1,14 +1,14 @@
 """Damage between death and restart: nobody alive may hold the data, and nobody may start what died too early.
 
-Whoever starts the components again (`supervisor` in their manifest entry) is stopped by SIGSTOP, the components
-are killed, their data are damaged, and the supervisor goes on, to find them dead as it would have. How long it
-stood still is told in the receipt: by so much the target noticed the death later.
+Whoever starts the components again (`supervisor` in their manifest entry) is stopped by SIGSTOP, the
+components are killed, their data are damaged, and the supervisor goes on, to find them dead as it would have.
+How long it stood still is told in the receipt: by so much the target noticed the death later.
 """
 
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -99,11 +99,6 @@ def impossible(manifest: Manifest, step: FaultStep) -> str | None:
         if spec.supervisor is None and (process is None or process.restart != "blackstart"):
             return f"nobody says who starts `{name}` again: give `supervisor` in [components.{name}]"
     return None
-
-
-def evidence(receipt_data: dict[str, Any]) -> dict[str, Any]:
-    """What of a receipt belongs into the witness's words."""
-    return {key: receipt_data[key] for key in ("held", "held_ms") if key in receipt_data}
 
 
 async def _supervisors(ctx: FaultContext, step: FaultStep) -> dict[str, ProcessRef]:

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from blackstart.model.data import Data  # noqa: TC001 - msgspec reads the annotation when it runs
+
 Environment = Literal["sim", "dev", "test", "staging", "production"]
 
 
@@ -58,7 +60,9 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Its process is found by exactly one of: a started process, a pid file, or JSON at an URL.
 
     `select` is a JMESPath expression that yields the pid. `service` overrides the scenario's service stream
-    for this component.
+    for this component. `supervisor` is the component that starts it again when it dies. `stop_signal` asks
+    for an orderly stop (default: that of its process). `dsn` is how a database is reached, to be told to
+    refuse connections.
     """
 
     process: str | None = None
@@ -66,6 +70,9 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     url: str | None = None
     select: str | None = None
     service: str | None = None
+    supervisor: str | None = None
+    stop_signal: Literal["TERM", "INT", "QUIT"] | None = None
+    dsn: str | None = None
 
 
 class EventSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -208,6 +215,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `isolation` says what each trial may have for itself: its own loopback network, its own mounts. Faults of
     the network and of file systems then touch nothing else on the host; only for targets that Blackstart
     starts wholly. `signs` says how the target tells what scenarios expect of it (`Expectation.signal`).
+    `data` says where data lie that faults can damage.
     In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without
     `environment` it is refused (R20). `folder` is where its file lies; the loader sets it.
     """
@@ -228,6 +236,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ready: str | None = None
     links: dict[str, Link] = {}
     signs: dict[str, tuple[Match, ...]] = {}
+    data: dict[str, Data] = {}
     services: dict[str, Service] = {}
     oracle: OracleSpec | None = None
     workload: WorkloadSpec | None = None

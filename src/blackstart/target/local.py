@@ -14,7 +14,7 @@ from blackstart.errors import TargetError
 from blackstart.host import refs
 from blackstart.host.death import DeathNotice
 from blackstart.model.record import ProcessSeen
-from blackstart.target import http, ports, reshape, streams
+from blackstart.target import data, http, ports, reshape, streams
 from blackstart.target.operator import Operator
 from blackstart.target.variables import expand, expand_all
 
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from blackstart.contracts import Clock, Protect, Sink
+    from blackstart.model.data import Region
     from blackstart.model.fault import LaunchChange, ProcessRef
     from blackstart.model.manifest import Component, Manifest
     from blackstart.model.record import LedgerFile
 
 
 class LocalTarget:
-    """Implements Target, HasProcesses, Restartable and HasState of `blackstart.contracts`.
+    """Implements Target, HasProcesses, Restartable, HasState and HasData of `blackstart.contracts`.
 
     Everything seen goes to `sink`; every process is put under `protect` before it runs. `on_restart` is
     called when a process was started again: its endpoints may have changed.
@@ -150,6 +151,10 @@ class LocalTarget:
         A failure is told in the record's `error`, never hidden.
         """
         return await streams.export_recovered(self, stream, folder)
+
+    async def regions(self, name: str, *, place: str = "") -> Sequence[Region]:
+        """See `contracts.HasData`."""
+        return await data.regions(self, name, place)
 
     def expand(self, text: str, *, where: str) -> str:
         """Replace the variables of a manifest's string by their present values."""

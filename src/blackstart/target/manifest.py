@@ -15,6 +15,7 @@ import msgspec
 import blackstart
 from blackstart.errors import ManifestError
 from blackstart.model import manifest as model
+from blackstart.model.data import Data
 from blackstart.model.manifest import Manifest
 from blackstart.scenario.fields import allowed
 from blackstart.target.problems import DOCUMENTS, problems
@@ -29,6 +30,7 @@ _TABLES: dict[str, Any] = {
     "groups": tuple[str, ...],
     "events": model.EventSource,
     "probes": model.ProbeSpec,
+    "data": Data,
     "services": model.Service,
     "streams": model.Stream,
     "state": model.StateDocument,

@@ -50,6 +50,7 @@ def problems(manifest: Manifest) -> list[str]:
         _services,
         _load,
         _streams,
+        _data,
         _state,
         _variables,
     )
@@ -118,6 +119,7 @@ def _components(manifest: Manifest) -> Iterator[str]:
         yield from _jmespath(component.select, f"{key}.select")
         yield from _known(component.process, manifest.processes, f"{key}.process", "process")
         yield from _known(component.service, manifest.services, f"{key}.service", "service")
+        yield from _known(component.supervisor, manifest.components, f"{key}.supervisor", "component")
     for name, members in manifest.groups.items():
         for member in members:
             yield from _known(member, manifest.components, f"groups.{name}", "component")
@@ -178,6 +180,7 @@ def _load(manifest: Manifest) -> Iterator[str]:
     if manifest.glue is not None:
         needed = ["connect", "write"] if manifest.workload is not None else []
         needed += [stream.glue for stream in manifest.streams.values() if stream.glue is not None]
+        needed += [data.glue for data in manifest.data.values() if data.glue is not None]
         yield from glue.problems(manifest, needed)
 
 
@@ -193,6 +196,14 @@ def _streams(manifest: Manifest) -> Iterator[str]:
         if stream.glue is not None and manifest.glue is None:
             yield f"{key}.glue: `{stream.glue}` is a function of the glue, but the manifest names none"
         yield from _jmespath(stream.select, f"{key}.select")
+
+
+def _data(manifest: Manifest) -> Iterator[str]:
+    for name, data in manifest.data.items():
+        if (data.files is None) == (data.glue is None):
+            yield f"data.{name}: give exactly one of files, glue"
+        if data.glue is not None and manifest.glue is None:
+            yield f"data.{name}.glue: `{data.glue}` is a function of the glue, but the manifest names none"
 
 
 def _acknowledged(manifest: Manifest, stream: Stream, key: str) -> Iterator[str]:
@@ -227,7 +238,7 @@ def _variables(manifest: Manifest) -> Iterator[str]:
             elif not own:
                 yield from _variable(variable, manifest, started, f"processes.{name}")
         started.add(name)
-    later = ("components", "events", "probes", "services", "oracle", "workload", "streams", "state")
+    later = ("components", "events", "probes", "services", "oracle", "workload", "streams", "data", "state")
     for section in later:
         for variable in variables.names(msgspec.to_builtins(getattr(manifest, section))):
             yield from _variable(variable, manifest, started, section)
