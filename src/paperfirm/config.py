@@ -70,6 +70,19 @@ class EngineSettings(msgspec.Struct, frozen=True):
     reconcile_s: float = 1.0
 
 
+class SupervisorSettings(msgspec.Struct, frozen=True):
+    """How a component that dies is started again.
+
+    At once the first time; then after `first_s`, doubling up to `longest_s`. After `rapid_deaths` in a row an
+    operator is called and the pause is `longest_s`. Who has stayed up for `stable_s` begins anew.
+    """
+
+    first_s: float = 0.1
+    longest_s: float = 10.0
+    stable_s: float = 10.0
+    rapid_deaths: int = 8
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """Where a listener of the exchange is."""
 
@@ -104,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     strategy: StrategySettings = StrategySettings()
     engine: EngineSettings = EngineSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
 
 
 class Firm(msgspec.Struct, frozen=True):
@@ -119,6 +133,7 @@ class Firm(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     strategy: StrategySettings = StrategySettings()
     engine: EngineSettings = EngineSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
     configuration: str = ""
     """Path of the person's file, empty if there is none."""
     sha256: str = ""

@@ -1,4 +1,7 @@
-"""The structured event log: one JSON line an event, one write a line, on the monotonic clock (R31)."""
+"""The structured event log: one JSON line an event, one write a line, on the monotonic clock (R31).
+
+A disk that takes nothing is no reason to stop: lines wait in memory, in order, until there is room again.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 
 Clock = tuple["Callable[[], int]", "Callable[[], int]"]
 SYSTEM_CLOCK: Clock = (time.monotonic_ns, time.time_ns)
+WAITING_BYTES = 4 << 20
+"""So much waits for room; what comes after that is lost, and counted."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -40,6 +45,9 @@ class EventLog:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._encoder = msgspec.json.Encoder()
         self._pid = os.getpid()
+        self._waiting = bytearray()
+        self.lost = 0
+        """Events that not even the memory had room for."""
 
     def emit(self, event: str, *, epoch: int | None = None, mono_ns: int | None = None, **detail: Any) -> int:
         """Write one event and return its monotonic stamp (ns); `mono_ns`: when it happened, if not now."""
@@ -53,9 +61,22 @@ class EventLog:
             detail,
             msgspec.UNSET if epoch is None else epoch,
         )
-        os.write(self._fd, self._encoder.encode(entry) + b"\n")
-        self.last_written_mono_ns = stamp
+        if len(self._waiting) < WAITING_BYTES:
+            self._waiting += self._encoder.encode(entry) + b"\n"
+        else:
+            self.lost += 1
+        if self.write_waiting():
+            self.last_written_mono_ns = stamp
         return stamp
+
+    def write_waiting(self) -> bool:
+        """Write what waits; whether nothing waits any more. Called now and then while a disk is full."""
+        try:
+            while self._waiting:  # a full disk may take a part of a line
+                del self._waiting[: os.write(self._fd, self._waiting)]
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the file; idempotent."""

@@ -20,9 +20,18 @@ from paperfirm.frames import listen
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from paperfirm.alerts import Alerts
+
 MAX_HEAD = 32 << 10
 MAX_BODY = 8 << 20
-REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 409: "Conflict"} | {
+REASONS = {
+    200: "OK",
+    202: "Accepted",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+} | {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
@@ -176,26 +185,47 @@ def take_request(buffer: bytearray) -> tuple[Request, bool] | None:
     return Request(parts[0], unquote(target.path), query, body), keep
 
 
-def common_routes(ready: Callable[[], str | None], metrics: Callable[[], str], *, component: str) -> Router:
-    """Return a router with `/health`, `/ready`, `/metrics`; `ready` gives the reason why not, or None."""
+def common_routes(
+    ready: Callable[[], str | None],
+    metrics: Callable[[], dict[str, float]],
+    *,
+    component: str,
+    alerts: Alerts | None = None,
+    prefix: str = "paperfirm",
+) -> Router:
+    """Return a router with `/health`, `/ready`, `/metrics` and `/alerts`.
+
+    `ready` gives the reason why not, or None.
+    """
     router = Router()
+
+    def scraped(_: Request) -> Response:
+        values = metrics() | (alerts.metrics() if alerts is not None else {})
+        return Response(200, render_metrics(values, prefix=prefix).encode(), "text/plain; version=0.0.4")
+
     router.add("GET", "/health", lambda _: json({"status": "ok", "component": component}))
     router.add("GET", "/ready", lambda _: readiness(ready()))
-    router.add("GET", "/metrics", lambda _: Response(200, metrics().encode(), "text/plain; version=0.0.4"))
+    router.add("GET", "/metrics", scraped)
+    router.add("GET", "/alerts", lambda _: json({"alerts": alerts.active if alerts is not None else []}))
     return router
 
 
-def readiness(reason: str | None) -> Response:
+def readiness(reason: str | None, **more: Any) -> Response:
     """200 when there is no reason against it, else 503 with the reason."""
-    return json({"ready": True}) if reason is None else json({"ready": False, "reason": reason}, 503)
+    if reason is None:
+        return json({"ready": True} | more)
+    return json({"ready": False, "reason": reason} | more, 503)
 
 
 def render_metrics(values: dict[str, float], *, prefix: str = "paperfirm") -> str:
     """Prometheus text: names ending in `_total` are counters, all others gauges."""
-    lines: list[str] = []
+    families: dict[str, list[str]] = {}
     for name, value in values.items():
-        kind = "counter" if name.split("{")[0].endswith("_total") else "gauge"
-        lines += [f"# TYPE {prefix}_{name.split('{')[0]} {kind}", f"{prefix}_{name} {value}"]
+        families.setdefault(name.split("{")[0], []).append(f"{prefix}_{name} {value}")
+    lines: list[str] = []
+    for family, samples in families.items():
+        kind = "counter" if family.endswith("_total") else "gauge"
+        lines += [f"# TYPE {prefix}_{family} {kind}", *samples]
     return "\n".join(lines) + "\n"
 
 

@@ -39,11 +39,15 @@ def write(folder: Path, payload: bytes, *, seq: int, wall_ns: int) -> Path:
     digest = hashlib.sha256(head + payload).digest()
     path = folder / f"{_next_number(folder):08d}.ckpt"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(head + payload + digest)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(head + payload + digest)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk it would keep the room that is missing
+        raise
     sync_folder(folder)
     return path
 
@@ -70,34 +74,44 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(str(path), seq, wall_ns, data[HEAD.size : -DIGEST_BYTES])
 
 
-def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest_valid(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
     """Return the newest valid checkpoint, and what was wrong with each newer one."""
-    refused: list[str] = []
+    refused: dict[Path, str] = {}
     for path in sorted(folder.glob("*.ckpt"), reverse=True):
         try:
             return read(path), refused
         except EngineError as error:
-            refused.append(str(error))
+            refused[path] = str(error)
     return None, refused
+
+
+def incomplete(folder: Path) -> list[Path]:
+    """Return what was left of checkpoints that a crash kept from being finished."""
+    return sorted(folder.glob("*.tmp"))
 
 
 def oldest_seq(folder: Path) -> int:
     """Sequence number of the oldest kept checkpoint.
 
-    The journal after it must be kept. 0 without a valid one.
+    The journal after it must be kept. 0 without a valid one, and when the numbers cannot be believed: a
+    damaged header must not cost journal that an older checkpoint needs.
     """
-    for path in sorted(folder.glob("*.ckpt")):
-        with path.open("rb") as file:
-            head = file.read(HEAD.size)
-        if len(head) == HEAD.size and head.startswith(MAGIC):
-            seq: int = HEAD.unpack(head)[1]
-            return seq
-    return 0
+    seqs = [seq for path in sorted(folder.glob("*.ckpt")) if (seq := _claimed_seq(path)) is not None]
+    return seqs[0] if seqs and seqs == sorted(seqs) else 0
+
+
+def _claimed_seq(path: Path) -> int | None:
+    with path.open("rb") as file:
+        head = file.read(HEAD.size)
+    if len(head) < HEAD.size or not head.startswith(MAGIC):
+        return None
+    seq: int = HEAD.unpack(head)[1]
+    return seq
 
 
 def prune(folder: Path, *, keep: int) -> int:
     """Remove all but the `keep` newest checkpoints and left-over temporary files; returns how many went."""
-    old = sorted(folder.glob("*.ckpt"), reverse=True)[keep:] + sorted(folder.glob("*.tmp"))
+    old = sorted(folder.glob("*.ckpt"), reverse=True)[keep:] + incomplete(folder)
     for path in old:
         path.unlink(missing_ok=True)
     return len(old)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from paperfirm.engine.errors import DiskFullError
 from paperfirm.engine.events import CancelRequested, ClientRefused, EpochStarted, OrderEntered, Record
 from paperfirm.engine.journal import HEAD, frame
 
@@ -34,7 +35,9 @@ class Committer:
 
     `soon` runs a callable later in this or the next loop turn, `later` after some milliseconds: news from the
     exchange is in the router's durable log already, so that its sync may wait and share that of the next
-    order. `replicate(first, last, bytes)` hands records to the standby while there is one; while
+    order. While the disk is full (`full`) records wait in memory, in order, and nothing is released; whoever
+    owns the committer calls `flush` again now and then. `on_full` tells of the beginning and (None) the end.
+    `replicate(first, last, bytes)` hands records to the standby while there is one; while
     `needs_standby`, effects wait for its answer. While `held`, nothing is released: the loss of the standby
     is being registered.
     """
@@ -48,11 +51,13 @@ class Committer:
         soon: Callable[[Effect], object],
         later: Callable[[Effect], object] | None = None,
         on_applied: Callable[[Event], None] | None = None,
+        on_full: Callable[[DiskFullError | None], None] = lambda _: None,
     ) -> None:
         self.state = state
         self.journal = journal
         self.replicate: Replicate | None = None
         self.held = False
+        self.full: DiskFullError | None = None
         self.needs_standby = False
         self.standby_seq = 0
         self.batches = 0
@@ -66,6 +71,7 @@ class Committer:
         self._soon = soon
         self._later = later or soon
         self._on_applied = on_applied
+        self._on_full = on_full
         self._pending: list[bytes] = []
         self._effects: deque[tuple[int, Effect]] = deque()
         self._flush_soon = False
@@ -82,7 +88,7 @@ class Committer:
             self._effects.append((self.state.seq, effect))
         if isinstance(event, URGENT):
             self._schedule()
-        elif not (self._flush_soon or self._flush_later):
+        elif not (self.full or self._flush_soon or self._flush_later):
             self._flush_later = True
             self._later(self._flush_if_due)
 
@@ -92,7 +98,7 @@ class Committer:
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self._flush_soon:
+        if not (self._flush_soon or self.full):
             self._flush_soon = True
             self._soon(self.flush)
 
@@ -106,15 +112,30 @@ class Committer:
         if self._pending:
             data = b"".join(self._pending)
             first, last = self.journal.written + 1, self.state.seq
-            crc = HEAD.unpack_from(self._pending[-1])[1]
+            if not self._write(data, last):
+                return
             self._pending.clear()
-            self.journal.write(data, last=last, last_crc=crc)
             if self.replicate is not None:
                 self._asked_ns = self._mono()
                 self.replicate(first, last, data)
             self.batches += 1
         self._sync()
         self.release()
+
+    def _write(self, data: bytes, last: int) -> bool:
+        """Write to the journal; False while there is no room."""
+        was = self.full
+        try:
+            self.journal.write(data, last=last, last_crc=HEAD.unpack_from(self._pending[-1])[1])
+        except DiskFullError as error:
+            self.full = error
+            if was is None:
+                self._on_full(error)
+            return False
+        self.full = None
+        if was is not None:
+            self._on_full(None)
+        return True
 
     def _sync(self) -> None:
         """Sync here: a thread would have to win the interpreter back, and that costs more."""

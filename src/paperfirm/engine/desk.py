@@ -222,7 +222,10 @@ class Desk:
         self._asked[self._asked_clients[client_order_id]].reply = reply
 
     def _answer(self, reply: Reply | None, outcome: Outcome) -> None:
-        if reply is not None:
+        """Answer when it is durable; while the disk is full a refusal must do without."""
+        if reply is not None and self.committer.full and outcome.reason:
+            reply(outcome)
+        elif reply is not None:
             self.committer.then(lambda: reply(outcome))
 
     def _refuse(self, client_order_id: str, reason: str, reply: Reply | None) -> None:

@@ -7,8 +7,10 @@ import gc
 import sys
 from typing import TYPE_CHECKING
 
+from paperfirm.alerts import Alerts
+from paperfirm.disk import wait_for_room
 from paperfirm.engine.arbiter import Arbiter
-from paperfirm.engine.errors import EngineError
+from paperfirm.engine.errors import DiskFullError, EngineError, FsyncFailedError
 from paperfirm.engine.lead import Lead
 from paperfirm.engine.links import FeedPeer
 from paperfirm.engine.orderentry import OrderEntry
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 FIRST_CHOICE = "engine-a"
 SECOND_CHOICE_WAITS_S = 1.0
+PEER_FIRST_S = 2.5
+"""An engine whose journal lacks something lets the other one go first: that may have it."""
 TAKE_OVER_LIMIT_S = 1.0
 SCRUB_ROWS = 128
 
@@ -47,7 +51,10 @@ class Engine:
         self.clock = clock
         self.ports = firm.ports[name]
         self.other = next(one for one in ("engine-a", "engine-b") if one != name)
-        self.store = Store(firm.path / "state" / name, firm.engine, clock=clock, emit=self.emit)
+        self.alerts = Alerts(self.emit)
+        self.store = Store(
+            firm.path / "state" / name, firm.engine, clock=clock, emit=self.emit, alerts=self.alerts
+        )
         self.timers = Timers(clock[0])
         self.order_entry = OrderEntry(clock[0])
         self.arbiter = Arbiter(firm.ports["supervisor"].http, name, emit=self.emit)
@@ -64,6 +71,7 @@ class Engine:
         self._orders: set[str] = set()
         self._last_checkpoint_s = 0.0
         self._waiting_because = ""
+        self.waiting_for_room = False
 
     def emit(self, event: str, **detail: object) -> int:
         """Write to the event log with the present epoch; returns the stamp (monotonic ns)."""
@@ -78,6 +86,7 @@ class Engine:
         web = await serve(self.ports.http, routes(self))
         await self.order_entry.open(self.ports.order_entry)
         self.feed.start()
+        await self._room()
         loaded = self.store.load()
         self._memory = SharedMemory(self.store.folder / "shm", self.store.state)
         self._last_checkpoint_s = loop.time()
@@ -91,12 +100,23 @@ class Engine:
         web.close()
         return status
 
+    async def _room(self) -> None:
+        """Begin only with room on the disk; until then this engine lives and is not ready."""
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        self.waiting_for_room = True
+        await wait_for_room(self.store.folder, self.alerts, self.stop)
+        self.waiting_for_room = False
+
     async def _alternate(self, *, deep: bool) -> int:
         """Standby until it is our turn, then primary to the end."""
         began_s = asyncio.get_running_loop().time()
+        if self.store.loaded.missing is not None:
+            began_s += PEER_FIRST_S
         while not self.stop.is_set():
             try:
                 epoch, from_standby = await self._become_primary(began_s)
+            except (DiskFullError, FsyncFailedError):
+                raise
             except (EngineError, OSError) as error:
                 self._say_once(str(error))
                 await asyncio.sleep(0.02)
@@ -116,9 +136,9 @@ class Engine:
         primary, epoch = await self.arbiter.present()
         if primary == self.other:
             return await self._follow(), True
-        if primary is None and self.name != FIRST_CHOICE:
+        if primary is None:
             waited_s = asyncio.get_running_loop().time() - began_s
-            if waited_s < SECOND_CHOICE_WAITS_S:
+            if waited_s < (0.0 if self.name == FIRST_CHOICE else SECOND_CHOICE_WAITS_S):
                 await self._pause(0.02)
                 return 0, False
         answer = await self.arbiter.promote(epoch)
@@ -149,6 +169,8 @@ class Engine:
 
         def take(link: Link, message: Message) -> None:
             follower.on_message(link, message)
+            if follower.in_step and not self.in_step:
+                self.store.found_again("peer")
             self.in_step = follower.in_step
 
         try:
@@ -196,17 +218,27 @@ class Engine:
 
     def _beat(self) -> None:
         self.heartbeat_mono_ns = self.clock[0]()
+        self.events.write_waiting()
+
+    def begin_checkpoint(self) -> str | None:
+        """Begin a checkpoint now; returns why not, or None."""
+        if self._memory is None:
+            return "the state is not loaded yet"
+        if self.lead is not None:
+            self.lead.committer.flush()
+            if self.lead.committer.full is not None:
+                return f"disk full: {self.lead.committer.full}"
+        self._last_checkpoint_s = asyncio.get_running_loop().time()
+        self.store.checkpoint_in_child()
+        return None
 
     def _keep_durable(self) -> None:
         """Sync the standby's journal in the background; write checkpoints in either role."""
-        now_s = asyncio.get_running_loop().time()
         if self.lead is None:
             self.store.journal.sync()
+        now_s = asyncio.get_running_loop().time()
         if self.store.due(last_s=self._last_checkpoint_s, now_s=now_s):
-            self._last_checkpoint_s = now_s
-            if self.lead is not None:
-                self.lead.committer.flush()
-            self.store.checkpoint_in_child()
+            self.begin_checkpoint()
 
     def touched(self, event: Event) -> None:
         """Remember which rows of the shared memory an event has made old."""

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from paperfirm.engine.errors import EngineError
+from paperfirm.disk import SyncFailedError, force, is_full
+from paperfirm.engine.errors import DiskFullError, EngineError, FsyncFailedError
 from paperfirm.engine.events import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from paperfirm.engine.mark import Mark
 
 HEAD = struct.Struct(">II")
 MAX_RECORD = 64 << 20
@@ -155,73 +158,94 @@ def _segment(segment: Path, following: Path | None, after: int) -> Iterator[tupl
         )
 
 
-def cut_torn_tail(folder: Path) -> int:
-    """Cut an unfinished record, and room never used, off the last segment; returns the number of bytes cut.
+def cut_torn_tail(folder: Path) -> tuple[int, int]:
+    """Cut an unfinished record, and room never used, off the last segment.
 
-    Raises JournalDamageError.
+    Returns the number of bytes cut and the number of the last record. Raises JournalDamageError.
     """
     found = segments(folder)
     if not found:
-        return 0
+        return 0, 0
     data = found[-1].read_bytes()
-    sound = 0
+    sound, last = 0, first_seq(found[-1]) - 1
     for raw in scan(data, name=str(found[-1]), last=True):
-        sound = raw.end
+        sound, last = raw.end, last + 1
     if sound < len(data):
         with found[-1].open("r+b") as file:
             file.truncate(sound)
             os.fsync(file.fileno())
-    return len(data[sound:].rstrip(b"\0"))
+    return len(data[sound:].rstrip(b"\0")), last
 
 
 class Journal:
-    """The writer. `written` is the last record handed to the kernel, `synced` the last one on the disk."""
+    """The writer. `written` is the last record handed to the kernel, `synced` the last one on the disk.
+
+    `fresh`: begin a new segment, because the last one does not end with record `last_seq`. Once a sync has
+    failed nothing is written or synced through this object any more: the kernel has forgotten which pages
+    are not on the disk, and a second sync would say that all is well.
+    """
 
     def __init__(
-        self, folder: Path, *, last_seq: int, last_crc: int = 0, segment_bytes: int = 16 << 20
+        self,
+        folder: Path,
+        *,
+        last_seq: int,
+        last_crc: int = 0,
+        segment_bytes: int = 16 << 20,
+        fresh: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.written = last_seq
         self.synced = last_seq
         self.last_crc = last_crc
+        self.mark: Mark | None = None
+        """Kept up with `synced`, if there is one."""
+        self.failed: FsyncFailedError | None = None
         self._segment_bytes = segment_bytes
         self._size = 0
         self._room = 0
         self._fd = -1
         found = segments(folder)
-        if found and last_seq >= first_seq(found[-1]) - 1:
+        if found and not fresh and last_seq >= first_seq(found[-1]) - 1:
             self._open(found[-1])
         else:
             self._roll()
 
     def _open(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._size = self._room = os.fstat(self._fd).st_size
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
+        self._size = self._room = os.fstat(fd).st_size
 
     def _roll(self) -> None:
         """Begin a new segment; the old one and the directory entry are synced first."""
         if self._fd >= 0:
             os.ftruncate(self._fd, self._size)
-            os.fsync(self._fd)
-            os.close(self._fd)
+            self._force(os.fsync)
         self._open(self.folder / f"{self.written + 1:016d}.seg")
         sync_folder(self.folder)
 
     def write(self, data: bytes, *, last: int, last_crc: int) -> None:
-        """Append framed records ending with number `last`; raises EngineError when the disk takes no more."""
-        if self._size >= self._segment_bytes:
-            self._roll()
+        """Append framed records ending with number `last`; all of them, or none as far as a reader can tell.
+
+        Raises DiskFullError, after which the same records may be written again; EngineError when the disk
+        is bad.
+        """
+        self._refuse_after_failure()
         try:
+            if self._size >= self._segment_bytes:
+                self._roll()
             if self._size + len(data) > self._room:
                 self._make_room(len(data))
-            done = os.pwrite(self._fd, data, self._size)
+            done = 0
             while done < len(data):
-                done += os.pwrite(self._fd, data[done:], self._size + done)
+                done += os.pwrite(self._fd, data[done:] if done else data, self._size + done)
         except OSError as error:
-            raise EngineError(
-                f"{self.folder}: journal cannot be written: {error}; free space and restart"
-            ) from error
+            if is_full(error):
+                raise DiskFullError(self.folder, error) from error
+            raise EngineError(f"{self.folder}: journal cannot be written: {error}; mend the disk") from error
         self._size += len(data)
         self.written = last
         self.last_crc = last_crc
@@ -229,13 +253,32 @@ class Journal:
     def _make_room(self, wanted: int) -> None:
         """Write zeros ahead: to sync bytes that replace others costs the file system no transaction."""
         room = max(wanted, ROOM_BYTES)
-        self._room = self._size + os.pwrite(self._fd, bytes(room), self._size)
+        try:
+            self._room = self._size + os.pwrite(self._fd, bytes(room), self._size)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._room = self._size  # less than that may still fit
 
     def sync(self) -> None:
-        """Make everything written durable (fdatasync)."""
+        """Make everything written durable (fdatasync); raises FsyncFailedError, for good."""
+        self._refuse_after_failure()
         if self.synced != self.written:
-            os.fdatasync(self._fd)
+            self._force(os.fdatasync)
             self.synced = self.written
+            if self.mark is not None:
+                self.mark.set(self.synced)
+
+    def _force(self, call: Callable[[int], None]) -> None:
+        try:
+            force(lambda: call(self._fd), self.folder, self.folder)
+        except SyncFailedError as error:
+            self.failed = FsyncFailedError(str(error))
+            raise self.failed from error
+
+    def _refuse_after_failure(self) -> None:
+        if self.failed is not None:
+            raise self.failed from self.failed.__cause__
 
     def prune(self, *, keep_after: int) -> int:
         """Remove segments wholly at or before record `keep_after`; returns how many."""
@@ -248,8 +291,9 @@ class Journal:
     def close(self) -> None:
         """Sync and close; idempotent."""
         if self._fd >= 0:
-            self.sync()
-            os.ftruncate(self._fd, self._size)
+            if self.failed is None:
+                self.sync()
+                os.ftruncate(self._fd, self._size)
             os.close(self._fd)
             self._fd = -1
 

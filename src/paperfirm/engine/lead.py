@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from paperfirm import wire
+from paperfirm.disk import sound_full
 from paperfirm.engine import events as ev
 from paperfirm.engine.commit import Committer
 from paperfirm.engine.database import History, read_history
@@ -22,6 +23,7 @@ from paperfirm.engine.strategy import MarketMaker
 
 if TYPE_CHECKING:
     from paperfirm.engine.engine import Engine
+    from paperfirm.engine.errors import DiskFullError
 
 QUOTES_GONE_S = 1.0
 OUTBOX_GONE_S = 2.0
@@ -50,6 +52,7 @@ class Lead:
             soon=asyncio.get_running_loop().call_soon,
             later=lambda work: asyncio.get_running_loop().call_later(LAZY_SYNC_S, work),
             on_applied=engine.touched,
+            on_full=self._disk_full,
         )
         self.desk = Desk(
             store.state,
@@ -128,9 +131,22 @@ class Lead:
         timers.every("indicators", 0.5, self._keep_indicators)
         timers.every("reconcile", settings.engine.reconcile_s, self._reconcile_later)
         timers.every("replication", 0.05, self._check_standby)
+        timers.every("room", 0.1, self._try_for_room)
 
     def _check_standby(self) -> None:
         self.replication.check(asyncio.get_running_loop().time())
+
+    def _disk_full(self, error: DiskFullError | None) -> None:
+        """Refuse everything new while the journal has no room; recover when it has."""
+        if error is not None:
+            sound_full(self._engine.alerts, error.path, error.cause)
+        else:
+            self._engine.alerts.clear("disk_full")
+        self._peers_changed()
+
+    def _try_for_room(self) -> None:
+        if self.committer.full is not None:
+            self.committer.flush()
 
     def _keep_indicators(self) -> None:
         self.maker.journal_indicators()
@@ -153,6 +169,8 @@ class Lead:
 
     def obstacle(self) -> str | None:
         """Why trading is impossible now, or None."""
+        if self.committer.full is not None:
+            return f"disk full: {self.committer.full}"
         if not self.router.up:
             return "router lost"
         if not self.router.session_up:
@@ -184,6 +202,7 @@ class Lead:
         if self.obstacle() is not None:
             return
         self._deep = self._thorough = False
+        self._engine.store.found_again("exchange")
         self.desk.resume()
         self.maker.adopt()
         self._emit("trading_started")

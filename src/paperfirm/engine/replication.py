@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from paperfirm.engine import checkpoint, journal
-from paperfirm.engine.errors import EngineError
+from paperfirm.engine.errors import DiskFullError, EngineError, FsyncFailedError
 from paperfirm.frames import Link, listen
 from paperfirm.wire import Append, Appended, Hello, Image, Message, Synced
 
@@ -281,6 +281,8 @@ class Follower:
             elif isinstance(message, Synced):
                 self.in_step = True
                 self._emit("standby_synced", epoch=self._store.state.epoch, seq=self._store.state.seq)
+        except (DiskFullError, FsyncFailedError):
+            raise  # no resync helps: this process ends, and comes back when the disk is well
         except EngineError as error:
             self.error = error
             self._emit("replication_failed", reason=str(error))

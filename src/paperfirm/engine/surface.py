@@ -9,7 +9,7 @@ import msgspec
 
 from paperfirm.engine import documents
 from paperfirm.engine.errors import EngineError
-from paperfirm.http import Request, Response, Router, common_routes, json, problem, render_metrics
+from paperfirm.http import Request, Response, Router, common_routes, json, problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 def routes(engine: Engine) -> Router:
     """All routes of an engine."""
 
-    def scraped() -> str:
+    def scraped() -> dict[str, float]:
         engine.scrapes += 1
-        return render_metrics(metrics(engine))
+        return metrics(engine)
 
-    router = common_routes(lambda: not_ready(engine), scraped, component=engine.name)
+    router = common_routes(lambda: not_ready(engine), scraped, component=engine.name, alerts=engine.alerts)
+    router.add("POST", "/checkpoint", lambda _: checkpoint(engine))
     for name, document in _DOCUMENTS.items():
         router.add("GET", f"/state/{name}", _when_primary(engine, document))
     return router
+
+
+def checkpoint(engine: Engine) -> Response:
+    """Begin a checkpoint now, at an operator's (or a tester's) wish."""
+    reason = engine.begin_checkpoint()
+    if reason is not None:
+        return problem(503, reason, "ask again")
+    return json({"started": True, "seq": engine.store.state.seq}, 202)
 
 
 def not_ready(engine: Engine) -> str | None:
@@ -36,6 +45,8 @@ def not_ready(engine: Engine) -> str | None:
     if engine.lead is not None:
         desk = engine.lead.desk
         return None if desk.trading else f"primary, not trading: {desk.halted_because}"
+    if engine.waiting_for_room:
+        return "waiting for room on the disk"
     return None if engine.in_step else "standby, not in step with a primary"
 
 

@@ -7,7 +7,7 @@ import time
 
 from paperfirm.feed.service import FeedService, open_feed
 from paperfirm.frames import Link, listen
-from paperfirm.http import common_routes, render_metrics, serve
+from paperfirm.http import common_routes, serve
 from paperfirm.supervisor.component import Context, run_component
 
 TICK_S = 0.05
@@ -36,20 +36,18 @@ async def main(context: Context) -> None:
     web.close()
 
 
-def metrics(service: FeedService) -> str:
+def metrics(service: FeedService) -> dict[str, float]:
     """Return the counters for Prometheus."""
     state = service.state
-    return render_metrics(
-        {
-            "feed_datagrams_total": service.datagrams,
-            "feed_undecodable_total": service.undecodable,
-            "feed_gaps_total": state.gaps,
-            "feed_duplicates_total": state.duplicates,
-            "feed_snapshots_total": state.snapshots,
-            "feed_next_seq": state.next_seq,
-            "feed_up": float(service.trouble(time.monotonic_ns()) is None),
-        }
-    )
+    return {
+        "feed_datagrams_total": service.datagrams,
+        "feed_undecodable_total": service.undecodable,
+        "feed_gaps_total": state.gaps,
+        "feed_duplicates_total": state.duplicates,
+        "feed_snapshots_total": state.snapshots,
+        "feed_next_seq": state.next_seq,
+        "feed_up": float(service.trouble(time.monotonic_ns()) is None),
+    }
 
 
 if __name__ == "__main__":

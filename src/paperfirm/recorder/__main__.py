@@ -15,7 +15,7 @@ sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type]
 import asyncpg  # noqa: E402
 import msgspec  # noqa: E402
 
-from paperfirm.http import common_routes, json, problem, render_metrics, serve  # noqa: E402
+from paperfirm.http import common_routes, json, problem, serve  # noqa: E402
 from paperfirm.recorder.database import LOST, Database  # noqa: E402
 from paperfirm.recorder.stream import Stream  # noqa: E402
 from paperfirm.recorder.tables import decode, lookup  # noqa: E402
@@ -98,7 +98,9 @@ async def main(context: Context) -> None:
     """Record executions and finished orders until asked to stop."""
     firm, emit = context.firm, context.events.emit
     recorder = Recorder(Stream(firm.nats, emit), Database(firm.postgres, emit), emit)
-    routes = common_routes(recorder.trouble, lambda: metrics(recorder), component="recorder")
+    routes = common_routes(
+        recorder.trouble, lambda: metrics(recorder), component="recorder", alerts=context.alerts
+    )
     routes.add("GET", "/state", lambda _: json(state(recorder)))
     routes.add("GET", "/stored", lambda request: stored(recorder, request))
     web = await serve(firm.ports["recorder"].http, routes)
@@ -125,20 +127,18 @@ async def drained(recorder: Recorder, *, limit_s: float = 2.0) -> None:
         await asyncio.sleep(0.01)
 
 
-def metrics(recorder: Recorder) -> str:
+def metrics(recorder: Recorder) -> dict[str, float]:
     """Return the counters for Prometheus."""
     progress = recorder.progress
-    return render_metrics(
-        {
-            "recorder_executions_total": progress.executions,
-            "recorder_orders_total": progress.orders,
-            "recorder_refused_total": progress.refused,
-            "recorder_batches_total": progress.batches,
-            "recorder_lag_messages": progress.lag,
-            "recorder_database_up": float(recorder.database.connected),
-            "recorder_queue_up": float(recorder.stream.link.connected),
-        }
-    )
+    return {
+        "recorder_executions_total": progress.executions,
+        "recorder_orders_total": progress.orders,
+        "recorder_refused_total": progress.refused,
+        "recorder_batches_total": progress.batches,
+        "recorder_lag_messages": progress.lag,
+        "recorder_database_up": float(recorder.database.connected),
+        "recorder_queue_up": float(recorder.stream.link.connected),
+    }
 
 
 def state(recorder: Recorder) -> dict[str, object]:

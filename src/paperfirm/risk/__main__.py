@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from paperfirm.frames import Link, listen
-from paperfirm.http import common_routes, json, render_metrics, serve
+from paperfirm.http import common_routes, json, serve
 from paperfirm.risk.service import RiskService
 from paperfirm.supervisor.component import Context, run_component
 
@@ -17,7 +17,7 @@ async def main(context: Context) -> None:
     ports = context.firm.ports["risk"]
     service = RiskService(context.firm.limits, context.events.emit)
     engines = await listen(ports.service, lambda: Link(service.on_message, on_close=service.on_close))
-    routes = common_routes(lambda: None, lambda: metrics(service), component="risk")
+    routes = common_routes(lambda: None, lambda: metrics(service), component="risk", alerts=context.alerts)
     routes.add("GET", "/state", lambda _: json(state(service)))
     web = await serve(ports.http, routes)
     context.events.emit("ready")
@@ -32,18 +32,16 @@ async def main(context: Context) -> None:
     web.close()
 
 
-def metrics(service: RiskService) -> str:
+def metrics(service: RiskService) -> dict[str, float]:
     """Return the counters for Prometheus."""
-    return render_metrics(
-        {
-            "risk_approved_total": service.counters.approved,
-            "risk_refused_total": service.counters.refused,
-            "risk_snapshots_total": service.counters.snapshots,
-            "risk_open_orders": service.book.open_orders,
-            "risk_gross_notional_ticks": service.book.gross_notional,
-            "risk_serving": float(service.served),
-        }
-    )
+    return {
+        "risk_approved_total": service.counters.approved,
+        "risk_refused_total": service.counters.refused,
+        "risk_snapshots_total": service.counters.snapshots,
+        "risk_open_orders": service.book.open_orders,
+        "risk_gross_notional_ticks": service.book.gross_notional,
+        "risk_serving": float(service.served),
+    }
 
 
 def state(service: RiskService) -> dict[str, object]:

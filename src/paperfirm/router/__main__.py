@@ -6,8 +6,9 @@ import asyncio
 import time
 
 from fixsession.clock import Now
+from paperfirm.disk import has_room, wait_for_room, write_anew
 from paperfirm.frames import Link, listen
-from paperfirm.http import Response, common_routes, json, problem, render_metrics, serve
+from paperfirm.http import Response, common_routes, json, problem, serve
 from paperfirm.router.connection import keep_connected
 from paperfirm.router.fence import Fence
 from paperfirm.router.inbound import InboundLog
@@ -22,12 +23,14 @@ LOGOUT_LIMIT_S = 1.0
 async def main(context: Context) -> None:
     """Keep the FIX session with the exchange and carry orders and reports until asked to stop."""
     ports, exchange = context.firm.ports["router"], context.firm.exchange
+    await room(context)
     router = make_router(context)
     engines = await listen(ports.service, lambda: Link(router.engine_message, on_close=router.engine_closed))
     routes = common_routes(
         lambda: None if router.session_up else "the FIX session is down",
         lambda: metrics(router),
         component="router",
+        alerts=context.alerts,
     )
     routes.add("GET", "/state", lambda _: json(state(router)))
     routes.add("POST", "/control/reset", lambda _: reset(router, context))
@@ -43,10 +46,25 @@ async def main(context: Context) -> None:
     web.close()
 
 
+async def room(context: Context) -> None:
+    """Begin only with room on the disk; until then this process lives, answers, and is not ready."""
+    folder = context.state_folder("router")
+    if has_room(folder) is None:
+        return
+    routes = common_routes(lambda: "no room on the disk", dict, component="router", alerts=context.alerts)
+    web = await serve(context.firm.ports["router"].http, routes)
+    await wait_for_room(folder, context.alerts, context.stop)
+    web.close()
+
+
 def make_router(context: Context) -> Router:
     """Open the router's durable state and put the parts together."""
     firm = context.firm
     folder = context.state_folder("router")
+    files = [folder / "session.log", *sorted((folder / "inbound").glob("*.seg"))[-1:]]
+    rewritten = write_anew(folder, (path for path in files if path.exists()))
+    if rewritten:
+        context.events.emit("store_rewritten", files=rewritten)
     log = InboundLog(folder / "inbound")
     if log.torn_bytes:
         context.events.emit("torn_tail_cut", bytes=log.torn_bytes, log=str(folder / "inbound"))
@@ -86,20 +104,18 @@ def reset(router: Router, context: Context) -> Response:
     return json({"reset": "at the next logon"})
 
 
-def metrics(router: Router) -> str:
+def metrics(router: Router) -> dict[str, float]:
     """Return the counters for Prometheus."""
     counters = router.counters
-    return render_metrics(
-        {
-            "router_sent_total": counters.sent,
-            "router_unsent_total": counters.unsent,
-            "router_inbound_total": counters.inbound,
-            "router_late_total": counters.late,
-            "router_sessions_total": counters.sessions,
-            "router_untranslatable_total": counters.untranslatable,
-            "router_session_up": float(router.session_up),
-        }
-    )
+    return {
+        "router_sent_total": counters.sent,
+        "router_unsent_total": counters.unsent,
+        "router_inbound_total": counters.inbound,
+        "router_late_total": counters.late,
+        "router_sessions_total": counters.sessions,
+        "router_untranslatable_total": counters.untranslatable,
+        "router_session_up": float(router.session_up),
+    }
 
 
 def state(router: Router) -> dict[str, object]:

@@ -18,6 +18,7 @@ from zlib import crc32
 import msgspec
 
 from paperfirm.config import write_atomically
+from paperfirm.disk import force
 from paperfirm.wire import Report  # noqa: TC001 - msgspec reads the annotation
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class InboundLog:
             return
         data = b"".join(self._pending)
         _write_all(self._fd, data)
-        os.fdatasync(self._fd)
+        force(lambda: os.fdatasync(self._fd), self._folder, self._folder.parent)
         self._pending.clear()
         self._size += len(data)
         if self._size >= self._segment_bytes:

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from fixsession.filestore import FileStore
+from paperfirm.disk import force
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +38,10 @@ class RememberingStore(FileStore):
         super().save_out(seq_num, raw, wall_ns)
         if self._ids is not None:
             self._ids |= _ids_in(raw)
+
+    def sync(self) -> None:
+        """Force what was written to the disk; raises SyncFailedError, after which this process must end."""
+        force(super().sync, self._file, self._file.parent)
 
     def reset(self, wall_ns: int) -> None:
         """Archive the ids durably, then forget everything else."""

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from paperfirm.alerts import Alerts
+from paperfirm.config import SupervisorSettings
 from paperfirm.servers import Identity, enter
 from paperfirm.supervisor.backoff import Backoff
 from paperfirm.supervisor.component import PARENT_VARIABLE
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
 
 State = Literal["starting", "running", "back_off", "stopped"]
 
-FIRST_S, LONGEST_S, STABLE_S = 0.1, 10.0, 10.0
-RAPID_DEATHS = 8
-"""After so many deaths in a row an operator is called; the child is still tried every LONGEST_S."""
 POLL_S = 0.02
 
 
@@ -51,13 +50,25 @@ def _environment() -> dict[str, str]:
 class Child:
     """A component or server under the supervisor. `emit` writes events."""
 
-    def __init__(self, spec: Spec, emit: Callable[..., int], *, on_exit: Callable[[Child], None]) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        emit: Callable[..., int],
+        *,
+        on_exit: Callable[[Child], None],
+        settings: SupervisorSettings | None = None,
+        alerts: Alerts | None = None,
+    ) -> None:
         self.spec = spec
         self._emit = emit
         self._on_exit = on_exit
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
-        self._backoff = Backoff(first_s=FIRST_S, longest_s=LONGEST_S, stable_s=STABLE_S)
+        self._settings = settings = settings or SupervisorSettings()
+        self._alerts = alerts or Alerts(emit)
+        self._backoff = Backoff(
+            first_s=settings.first_s, longest_s=settings.longest_s, stable_s=settings.stable_s
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.exited = asyncio.Event()
@@ -142,9 +153,11 @@ class Child:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
-        code = process.wait()
+        _, status, used = os.wait4(process.pid, 0)
+        code = process.returncode = os.waitstatus_to_exitcode(status)
         self._process = None
-        detail = {"signal": -code} if code < 0 else {"exit_status": code}
+        detail: dict[str, Any] = {"signal": -code} if code < 0 else {"exit_status": code}
+        detail |= {"core_dumped": os.WCOREDUMP(status), "max_rss_kb": used.ru_maxrss}
         self._emit("component_exited", mono_ns=mono_ns, component=self.name, pid=process.pid, **detail)
         self.state = "stopped"
         self.exited.set()
@@ -155,17 +168,24 @@ class Child:
     def _start_again(self, *, ran_s: float) -> None:
         delay_s = self._backoff.failed(ran_s)
         self.restarts += 1
-        failures = self._backoff.failures
-        if failures == RAPID_DEATHS:
-            self._emit("component_given_up", component=self.name, deaths=failures, retry_s=LONGEST_S)
+        failures, settings = self._backoff.failures, self._settings
+        if failures == settings.rapid_deaths:
+            self._give_up(failures)
         if delay_s == 0:
             self.start()
             return
-        if failures >= RAPID_DEATHS:
-            delay_s = LONGEST_S
+        if failures >= settings.rapid_deaths:
+            delay_s = settings.longest_s
         self.state = "back_off"
         self._emit("component_back_off", component=self.name, delay_ms=round(delay_s * 1000), deaths=failures)
         self._spawn(self._start_later(delay_s))
+
+    def _give_up(self, deaths: int) -> None:
+        """Call an operator; from now on it is tried at long intervals only."""
+        retry_s = self._settings.longest_s
+        self._emit("component_given_up", component=self.name, deaths=deaths, retry_s=retry_s)
+        text = f"{self.name} died {deaths} times in a row; see {self.spec.log}; tried again every {retry_s} s"
+        self._alerts.sound("component_given_up", text, key=self.name, component=self.name, deaths=deaths)
 
     async def _start_later(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
@@ -185,6 +205,8 @@ class Child:
         pid = self.pid
         if self.state == "running" and pid is not None and await self.spec.is_ready(pid):
             self.heartbeat_ns = time.monotonic_ns()
+            if self.heartbeat_ns - self.started_ns > self._settings.stable_s * 1e9:
+                self._alerts.clear("component_given_up", self.name)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvloop
 
+from paperfirm.alerts import Alerts
 from paperfirm.config import ConfigError, Firm, load_firm
+from paperfirm.disk import SyncFailedError, cause_of, sound
 from paperfirm.eventlog import EventLog, open_event_log
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 CRASHED = 70  # EX_SOFTWARE
+NO_ROOM = 73  # EX_CANTCREAT
+BAD_DISK = 74  # EX_IOERR
+WRITE_AGAIN_S = 0.2
 PARENT_VARIABLE = "PAPERFIRM_SUPERVISOR_PID"
 
 
@@ -33,6 +38,7 @@ class Context(msgspec.Struct, frozen=True):
     firm: Firm
     events: EventLog
     stop: asyncio.Event
+    alerts: Alerts
 
     def state_folder(self, name: str) -> Path:
         """Return `DIR/state/NAME`, made if need be."""
@@ -59,7 +65,7 @@ def run_component(name: str, main: Callable[[Context], Awaitable[None]]) -> None
     # What the imports left behind never becomes garbage; scanning it would only cost latency.
     gc.collect()
     gc.freeze()
-    uvloop.run(_run(firm, events, main))
+    uvloop.run(_run(name, firm, events, main))
 
 
 def die_with_supervisor() -> None:
@@ -75,16 +81,34 @@ def die_with_supervisor() -> None:
         sys.exit(1)
 
 
-async def _run(firm: Firm, events: EventLog, main: Callable[[Context], Awaitable[None]]) -> None:
+async def _run(name: str, firm: Firm, events: EventLog, main: Callable[[Context], Awaitable[None]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: _crash(events, context))
+    alerts = Alerts(events.emit)
+    loop.set_exception_handler(lambda _, context: _crash(events, alerts, firm.path / "state" / name, context))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await main(Context(firm, events, stop))
+    writing = asyncio.create_task(keep_writing(events))
+    try:
+        await main(Context(firm, events, stop, alerts))
+    except Exception as error:  # noqa: BLE001 - told like any other, with the disk's name if it is to blame
+        _crash(events, alerts, firm.path / "state" / name, {"exception": error})
+    writing.cancel()
 
 
-def _crash(events: EventLog, context: dict[str, Any]) -> None:
+async def keep_writing(events: EventLog) -> None:
+    """Write what the event log could not while a disk was full, for ever."""
+    while True:
+        await asyncio.sleep(WRITE_AGAIN_S)
+        events.write_waiting()
+
+
+def status_of(cause: OSError) -> int:
+    """Return the exit status that a disk's error leads to."""
+    return BAD_DISK if isinstance(cause, SyncFailedError) else NO_ROOM
+
+
+def _crash(events: EventLog, alerts: Alerts, folder: Path, context: dict[str, Any]) -> None:
     """End the process on an error nobody caught.
 
     State on disk is right at any moment, state in memory may not be.
@@ -95,7 +119,10 @@ def _crash(events: EventLog, context: dict[str, Any]) -> None:
         file=sys.stderr,
         flush=True,
     )
+    cause = cause_of(error)
     try:
+        if cause is not None:
+            sound(alerts, folder, cause)
         events.emit("crashed", error=f"{type(error).__name__}: {error}" if error else str(context["message"]))
     finally:
-        os._exit(CRASHED)
+        os._exit(CRASHED if cause is None else status_of(cause))

@@ -7,6 +7,7 @@ from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from paperfirm.alerts import Alerts
 from paperfirm.config import COMPONENTS, ENGINES
 from paperfirm.http import HttpError, fetch
 from paperfirm.supervisor.arbiter import Arbiter
@@ -35,7 +36,11 @@ class Supervised:
     def __init__(self, firm: Firm, specs: Iterable[Spec], emit: Callable[..., int], *, state: Path) -> None:
         self.firm = firm
         self._emit = emit
-        children = [Child(spec, emit, on_exit=self._noticed_exit) for spec in specs]
+        self.alerts = Alerts(emit)
+        children = [
+            Child(spec, emit, on_exit=self._noticed_exit, settings=firm.supervisor, alerts=self.alerts)
+            for spec in specs
+        ]
         self.children = {child.name: child for child in children}
         """All of them from the beginning; whoever takes them on starts them."""
         self.arbiter = Arbiter(state / "epoch.json", self._holder_lives)

@@ -6,8 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -25,6 +24,7 @@ from paperfirm.eventlog import open_event_log
 from paperfirm.http import serve
 from paperfirm.servers import ServerError, ServerPlan, make_cluster, plan_postgres, prepare_nats
 from paperfirm.servers.placement import sweep
+from paperfirm.supervisor.component import keep_writing
 from paperfirm.supervisor.firm import Supervised
 from paperfirm.supervisor.lock import InUseError, take_lock
 from paperfirm.supervisor.ports import Reservations
@@ -32,7 +32,6 @@ from paperfirm.supervisor.specs import component_specs, server_spec
 from paperfirm.supervisor.web import routes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from paperfirm.config import Ports, UpOptions
@@ -77,7 +76,7 @@ async def _run(options: UpOptions) -> None:
     state = options.dir / "state" / "supervisor"
     state.mkdir(parents=True, exist_ok=True)
     specs = [*map(server_spec, plans.values()), *component_specs(firm)]
-    supervised = Supervised(firm, specs, _unfailing(events), state=state)
+    supervised = Supervised(firm, specs, events.emit, state=state)
     web = await serve(firm.ports["supervisor"].http, routes(supervised))
     _write_endpoints(firm)
     try:
@@ -119,6 +118,7 @@ def _firm(options: UpOptions, ports: dict[str, Ports], plans: dict[str, ServerPl
         limits=settings.limits,
         strategy=settings.strategy,
         engine=settings.engine,
+        supervisor=settings.supervisor,
         configuration=str(options.config.absolute()) if options.config else "",
         sha256=sha256,
     )
@@ -141,6 +141,7 @@ async def _start(supervised: Supervised, plans: dict[str, ServerPlan]) -> None:
 async def _watch(supervised: Supervised, events: EventLog, stop: asyncio.Event) -> None:
     """Note each time the firm begins or ceases to trade, and every child's heartbeat, until asked to stop."""
     beats = asyncio.create_task(_beat(supervised))
+    writing = asyncio.create_task(keep_writing(events))
     ready = False
     while not stop.is_set():
         reason = await supervised.not_ready()
@@ -155,6 +156,7 @@ async def _watch(supervised: Supervised, events: EventLog, stop: asyncio.Event) 
         except TimeoutError:
             continue
     beats.cancel()
+    writing.cancel()
 
 
 async def _beat(supervised: Supervised) -> None:
@@ -164,19 +166,6 @@ async def _beat(supervised: Supervised) -> None:
             await asyncio.sleep(POLL_S)
             await supervised.beat()
         await supervised.scrape()
-
-
-def _unfailing(events: EventLog) -> Callable[..., int]:
-    """Return an `emit` for which a full disk is no reason to stop supervising."""
-
-    def emit(event: str, **detail: Any) -> int:
-        try:
-            return events.emit(event, **detail)
-        except OSError as error:
-            print(f"paperfirm: event {event} {detail} not written: {error}", file=sys.stderr)
-            return detail.get("mono_ns") or time.monotonic_ns()
-
-    return emit
 
 
 def _former_ports(directory: Path) -> dict[str, Ports]:

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from paperfirm.http import HttpError, Response, common_routes, fetch, json, problem, readiness, render_metrics
+from paperfirm.http import HttpError, Response, common_routes, fetch, json, problem, readiness
 from paperfirm.wire import Promote, Replication
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ FORWARD_LIMIT_S = 10.0
 
 def routes(supervised: Supervised) -> Router:
     """Return all routes."""
-    router = common_routes(lambda: None, lambda: metrics(supervised), component="supervisor")
+    router = common_routes(
+        lambda: None,
+        lambda: metrics(supervised),
+        component="supervisor",
+        alerts=supervised.alerts,
+        prefix="paperfirm_supervisor",
+    )
 
     async def ready(_: Request) -> Response:
         return readiness(await supervised.not_ready())
@@ -39,6 +45,7 @@ def routes(supervised: Supervised) -> Router:
     router.add("GET", "/components", lambda _: json(components(supervised)))
     router.add("GET", "/state/", state)
     router.add("POST", "/promote", promote)
+    router.add("POST", "/checkpoint", state)
     router.add("POST", "/replication", lambda request: replication(supervised, request))
     return router
 
@@ -80,13 +87,14 @@ async def forward(supervised: Supervised, request: Request) -> Response:
         return problem(503, "there is no primary", "ask again: an engine is being promoted or started")
     query = f"?{urlencode(request.query)}" if request.query else ""
     try:
-        status, body = await fetch(f"{supervised.url(primary)}{request.path}{query}", limit_s=FORWARD_LIMIT_S)
+        url = f"{supervised.url(primary)}{request.path}{query}"
+        status, body = await fetch(url, method=request.method, limit_s=FORWARD_LIMIT_S)
     except HttpError as error:
         return problem(503, str(error), "ask again: the primary is going or coming")
     return Response(status, body)
 
 
-def metrics(supervised: Supervised) -> str:
+def metrics(supervised: Supervised) -> dict[str, float]:
     """Return counters of all children for Prometheus."""
     values: dict[str, float] = {"epoch": supervised.arbiter.tenure.epoch}
     for name, child in supervised.children.items():
@@ -94,4 +102,4 @@ def metrics(supervised: Supervised) -> str:
         values[f'scrapes_total{{component="{name}"}}'] = supervised.scrapes[name]
         values[f'scrape_failures_total{{component="{name}"}}'] = supervised.scrape_failures[name]
         values[f'up{{component="{name}"}}'] = float(child.state == "running")
-    return render_metrics(values, prefix="paperfirm_supervisor")
+    return values

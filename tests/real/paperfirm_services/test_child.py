@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from paperfirm.config import SupervisorSettings
 from paperfirm.servers import Identity, Kind
-from paperfirm.supervisor import child as child_module
-from paperfirm.supervisor.child import RAPID_DEATHS, Child, Spec
+from paperfirm.supervisor.child import Child, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    import pytest
 
 SLEEPER = "import time; time.sleep(600)"
 STUBBORN = """
@@ -33,7 +32,9 @@ time.sleep(600)
 class Watched:
     """A child with everything that it reported."""
 
-    def __init__(self, folder: Path, program: str, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, program: str, *, settings: SupervisorSettings | None = None, **options: Any
+    ) -> None:
         self.events: list[tuple[str, int, dict[str, Any]]] = []
         self.ready = asyncio.Event()
         self.log = folder / "child.log"
@@ -45,7 +46,7 @@ class Watched:
             is_ready=self.is_ready,
             **options,
         )
-        self.child = Child(spec, self.emit, on_exit=lambda _: None)
+        self.child = Child(spec, self.emit, on_exit=lambda _: None, settings=settings)
 
     async def is_ready(self, _pid: int) -> bool:
         """Be ready once the program has written something, or at once if it never does."""
@@ -86,7 +87,10 @@ def test_a_death_is_noticed_at_once_and_answered_at_once(tmp_path: Path) -> None
         os.kill(pid, signal.SIGKILL)
         await until(lambda: watched.child.pid not in {None, pid})
         (exited,) = [event for event in watched.events if event[0] == "component_exited"]
-        assert exited[2] == {"component": "child", "pid": pid, "signal": 9}
+        assert exited[2] == {"component": "child", "pid": pid, "signal": 9, "core_dumped": False} | {
+            "max_rss_kb": exited[2]["max_rss_kb"]
+        }
+        assert exited[2]["max_rss_kb"] > 1000
         assert killed_ns < exited[1] < killed_ns + 2_000_000_000
         assert watched.child.restarts == 1
         assert watched.count("component_back_off") == 0
@@ -96,22 +100,49 @@ def test_a_death_is_noticed_at_once_and_answered_at_once(tmp_path: Path) -> None
     run(scenario())
 
 
-def test_rapid_deaths_back_off_and_call_an_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rapid_deaths_back_off_and_call_an_operator(tmp_path: Path) -> None:
     """A child that dies at every start is tried ever more slowly and reported as given up once."""
-    monkeypatch.setattr(child_module, "FIRST_S", 0.001)
-    monkeypatch.setattr(child_module, "LONGEST_S", 0.05)
+    settings = SupervisorSettings(first_s=0.001, longest_s=0.05, rapid_deaths=8)
 
     async def scenario() -> None:
-        watched = Watched(tmp_path, "raise SystemExit(3)")
+        watched = Watched(tmp_path, "raise SystemExit(3)", settings=settings)
         watched.child.start()
-        await until(lambda: watched.count("component_started") > RAPID_DEATHS + 1)
+        await until(lambda: watched.count("component_started") > settings.rapid_deaths + 1)
         await watched.child.stop()
         delays = [e[2]["delay_ms"] for e in watched.events if e[0] == "component_back_off"]
         assert delays == sorted(delays)
         assert delays[-1] == 50
         assert watched.count("component_given_up") == 1
+        (alert,) = [e[2] for e in watched.events if e[0] == "alert"]
+        assert (alert["code"], alert["component"], alert["deaths"]) == ("component_given_up", "child", 8)
+        assert watched.count("alert_cleared") == 0
         exits = [e[2] for e in watched.events if e[0] == "component_exited"]
         assert {e.get("exit_status") for e in exits[:-1]} == {3}  # the last one was stopped
+
+    run(scenario())
+
+
+def test_a_child_that_stays_up_again_ends_the_alert(tmp_path: Path) -> None:
+    """Given up means tried at long intervals: when it works again for a while, the operator is told."""
+    settings = SupervisorSettings(first_s=0.001, longest_s=0.01, stable_s=0.05, rapid_deaths=3)
+    broken = tmp_path / "broken"
+    broken.touch()
+    program = f"import os, time\nif os.path.exists({str(broken)!r}): raise SystemExit(3)\ntime.sleep(600)"
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path, program, settings=settings)
+        watched.child.start()
+        await until(lambda: watched.count("alert") == 1)
+        broken.unlink()
+
+        async def cleared() -> None:
+            while not watched.count("alert_cleared"):
+                await watched.child.beat()
+                await asyncio.sleep(0.01)
+
+        async with asyncio.timeout(20):
+            await cleared()
+        await watched.child.stop()
 
     run(scenario())
 

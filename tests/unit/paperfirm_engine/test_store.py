@@ -92,6 +92,7 @@ def test_a_damaged_journal_is_set_aside(tmp_path: Path) -> None:
     assert again.state.seq == again.loaded.replayed
     assert "journal_damaged" in log.names()
     kept = again.state.seq
+    again.found_again("exchange")
     write(again, 3)
     again.close()
     third = open_store(tmp_path, log)
@@ -134,7 +135,7 @@ def test_old_segments_go_only_with_their_checkpoints(tmp_path: Path) -> None:
     newest.write_bytes(b"spoiled")
     again = open_store(tmp_path, log)
     assert (again.state.seq, again.loaded.checkpoint_seq) == (80, 60)
-    assert "checkpoint_refused" in log.names()
+    assert "checkpoint_rejected" in log.names()
     again.close()
 
 
@@ -166,7 +167,7 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(EngineError, match="free space"):
+    with pytest.raises(EngineError, match="make room"):
         write(store, 1)
 
 

@@ -18,7 +18,7 @@ from paperfirm.engine.state import Indicator, State
 from paperfirm.engine.strategy import quote, updated
 from paperfirm.frames import FrameError, Splitter, listen, pack
 from paperfirm.http import _Connection as HttpConnection
-from paperfirm.http import common_routes, fetch, render_metrics, take_request
+from paperfirm.http import common_routes, fetch, take_request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +71,7 @@ def test_common_routes_over_a_socket() -> None:
     """Health, readiness with its reason, metrics, and errors with a hint, over a real connection."""
 
     async def work() -> list[tuple[int, bytes]]:
-        routes = common_routes(lambda: "not yet", lambda: render_metrics({"a_total": 1.0}), component="x")
+        routes = common_routes(lambda: "not yet", lambda: {"a_total": 1.0}, component="x")
         routes.add("GET", "/broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
         server = await listen(0, lambda: HttpConnection(routes))
         port = server.sockets[0].getsockname()[1]
