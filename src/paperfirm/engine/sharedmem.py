@@ -14,6 +14,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
+from paperfirm.disk import is_full
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -62,7 +64,8 @@ class Table:
         self._grow(rows)
 
     def _grow(self, rows: int) -> None:
-        os.ftruncate(self._fd, rows * self._width)
+        # Room is taken now: a mapped page for which a full disk has none would end the process with SIGBUS.
+        os.posix_fallocate(self._fd, 0, rows * self._width)
         if self._map is not None:
             self._map.close()
         self._map = mmap.mmap(self._fd, rows * self._width)
@@ -70,13 +73,22 @@ class Table:
         self._rows = rows
 
     def put(self, key: str) -> None:
-        """Write the key's row as it must be now."""
+        """Write the key's row as it must be now; on a full disk a new key may have to go without a row."""
         slot = self._slots.get(key)
         if slot is None:
-            if not self._free:
-                self._grow(self._rows * 2)
+            if not self._free and not self._doubled():
+                return
             slot = self._slots[key] = self._free.pop()
         self._write(slot, self._want(key))
+
+    def _doubled(self) -> bool:
+        try:
+            self._grow(self._rows * 2)
+        except OSError as error:
+            if is_full(error):
+                return False
+            raise
+        return True
 
     def drop(self, key: str) -> None:
         """Free the key's row, if it has one."""
