@@ -16,7 +16,7 @@ from paperexchange.gateway.orderentry import OrderEntry
 from paperexchange.gateway.reports import FILL_KINDS, report_for
 from paperexchange.gateway.store import LedgerStore
 from paperexchange.ledger.writer import Ledger, Written
-from paperexchange.marketdata import Feed
+from paperexchange.marketdata import Deed, Feed
 from paperexchange.misbehave import Engine, Misbehaviour
 from paperexchange.model import CancelOrder, NewOrder, Order, Phase, ReplaceOrder
 from paperexchange.recovery import Recovered
@@ -62,7 +62,7 @@ class Exchange:
         self.engine = Engine(self._on_ready)
         self.hub = Hub(ledger)
         self.venue = Venue(config.instruments(), state, self.record)
-        self.feed = Feed(lambda: state.md_seq)
+        self.feed = Feed(lambda: state.md_seq, self._feed_did)
         self.orders_received = 0
         self.orders_per_s = 0.0
         self.entry = OrderEntry(self, on_logon=self._logged_on, on_gone=self._gone)
@@ -324,6 +324,18 @@ class Exchange:
         mono_ns = _ACTS[armed.action](host, armed) or self.clock().mono_ns
         self.engine.fire(armed, mono_ns)
         self._fired(armed, self.clock())
+
+    def _feed_did(self, deed: Deed) -> None:
+        """Tell of it in the ledger; it happens while entries become durable, so the entry waits."""
+        self._record_later(
+            f.MisbehaviourFired(
+                mono_ns=deed.fired_mono_ns[-1],
+                wall_ns=self.clock().wall_ns,
+                id=deed.id,
+                action=f"market_data {deed.action}",
+                session="",
+            )
+        )
 
     def _fired(self, armed: Misbehaviour, now: Now) -> None:
         self.record(

@@ -28,17 +28,42 @@ class Subscription(msgspec.Struct):
     until_ns: int
 
 
+class Deed(msgspec.Struct):
+    """A misbehaviour of the feed: how many messages are still due for it, and when it happened."""
+
+    id: str
+    action: str
+    left: int = 1
+    field: str = "price"
+    value: Any = None
+    fired_mono_ns: list[int] = msgspec.field(default_factory=list)
+
+
+_NONSENSE: Final[dict[str, Any]] = {
+    "price": -10_000,
+    "quantity": 10**15,
+    "mono_ns": 2**62,
+    "symbol": "\ufffd?",
+}
+"""Which fields of a level can be nonsense, and what stands there unless told otherwise."""
+
+
 class Feed(asyncio.DatagramProtocol):
     """Publishes book changes and trades."""
 
-    def __init__(self, sequence: Callable[[], int]) -> None:
-        """`sequence` gives the newest market-data number of the venue."""
+    def __init__(self, sequence: Callable[[], int], on_deed: Callable[[Deed], None] = lambda _: None) -> None:
+        """`sequence` gives the newest market-data number of the venue.
+
+        `on_deed` is told whenever a misbehaviour took effect.
+        """
         self.epoch = 0
         self.base = 0
         self.subscriptions: dict[Address, Subscription] = {}
         self._sequence = sequence
         self._transport: asyncio.DatagramTransport | None = None
-        self._skip = 0
+        self.deeds: dict[str, Deed] = {}
+        self._on_deed = on_deed
+        self._nonsense: dict[int, Deed] = {}
         self._cross = 0
         self._stale_until_ns = 0
         self._last_sent_ns = 0
@@ -70,12 +95,46 @@ class Feed(asyncio.DatagramProtocol):
         if not changes:
             return
         self._published = changes[-1].md_seq
-        skipped, self._skip = min(self._skip, len(changes)), max(0, self._skip - len(changes))
+        changes = self._lose(changes)
         if not self.subscriptions or self._stale_until_ns > time.monotonic_ns():
             return
+        spoilt = self._spoil(changes)
         for address, subscription in list(self.subscriptions.items()):
-            self._send_changes(address, subscription, changes[skipped:])
+            self._send_changes(address, subscription, changes)
+        for deed in spoilt:
+            self._did(deed)
+        self._nonsense.clear()
         self._cross = 0
+
+    def _lose(self, changes: list[f.BookChange | f.BookTrade]) -> list[f.BookChange | f.BookTrade]:
+        """Leave out what `gap` asked for."""
+        for deed in self._due("gap"):
+            lost, deed.left = min(deed.left, len(changes)), max(0, deed.left - len(changes))
+            changes = changes[lost:]
+            self._did(deed)
+        return changes
+
+    def _spoil(self, changes: list[f.BookChange | f.BookTrade]) -> list[Deed]:
+        """Choose the levels that will carry nonsense; one deed a level."""
+        spoilt = []
+        for change in changes:
+            deed = next(iter(self._due("nonsense")), None)
+            if deed is not None and isinstance(change, f.BookChange):
+                deed.left -= 1
+                self._nonsense[change.md_seq] = deed
+                spoilt.append(deed)
+        if self._cross and any(isinstance(change, f.BookChange) for change in changes):
+            spoilt += self._due("crossed")
+            for deed in self._due("crossed"):
+                deed.left = 0
+        return spoilt
+
+    def _due(self, action: str) -> list[Deed]:
+        return [deed for deed in self.deeds.values() if deed.action == action and deed.left > 0]
+
+    def _did(self, deed: Deed) -> None:
+        deed.fired_mono_ns.append(time.monotonic_ns())
+        self._on_deed(deed)
 
     def _send_changes(
         self, address: Address, subscription: Subscription, changes: list[f.BookChange | f.BookTrade]
@@ -100,6 +159,9 @@ class Feed(asyncio.DatagramProtocol):
             price = change.price + away
             message |= {"side": change.side, "price": price, "quantity": change.quantity or int(bool(away))}
         message["mono_ns"] = change.mono_ns
+        deed = self._nonsense.get(change.md_seq)
+        if deed is not None:
+            message[deed.field] = deed.value
         if self.epoch:
             message["epoch"] = self.epoch
         return message
@@ -121,14 +183,24 @@ class Feed(asyncio.DatagramProtocol):
         for address in self.subscriptions:
             self._send(address, [heartbeat])
 
-    def misbehave(self, action: str, *, n: int = 10, ms: float = 1000.0) -> None:
+    def misbehave(
+        self, action: str, *, n: int = 10, ms: float = 1000.0, field: str = "price", value: Any = None
+    ) -> Deed:
         """Behave badly.
 
         `gap`: lose the next `n` messages. `stale`: silence for `ms`. `crossed`: the next change
         crosses the book by `n` ticks of 0.01. `failover`: a new epoch whose sequence begins at 1.
+        `nonsense`: the next `n` levels carry `value` in `field` (price, quantity, mono_ns or symbol).
         """
+        if field not in _NONSENSE:
+            raise ExchangeError(
+                f"{field!r} cannot be nonsense", where="field", hint="one of " + " ".join(_NONSENSE)
+            )
+        deed = Deed(f"D{len(self.deeds) + 1}", action, field=field)
         if action == "gap":
-            self._skip += n
+            deed.left = n
+        elif action == "nonsense":
+            deed.left, deed.value = n, _NONSENSE[field] if value is None else value
         elif action == "stale":
             self._stale_until_ns = time.monotonic_ns() + int(ms * 1e6)
         elif action == "crossed":
@@ -140,5 +212,16 @@ class Feed(asyncio.DatagramProtocol):
             raise ExchangeError(
                 f"unknown market-data action {action!r}",
                 where="action",
-                hint="gap, stale, crossed or failover",
+                hint="gap, stale, crossed, failover or nonsense",
             )
+        self.deeds[deed.id] = deed
+        if action in ("stale", "failover"):
+            deed.left = 0
+            self._did(deed)
+        return deed
+
+    def behave(self) -> None:
+        """Lift everything that is still due, and silence."""
+        for deed in self.deeds.values():
+            deed.left = 0
+        self._stale_until_ns = self._cross = 0

@@ -118,6 +118,10 @@ class Server:
 
     def _listen(self, port_name: str, make: Callable[[tuple[str, int]], Any]) -> Any:
         port: int = getattr(self.config.ports, port_name)
+        before = self._ports_before().get(port_name, 0) if port == 0 else 0
+        if before:
+            with contextlib.suppress(OSError):  # somebody else has it now: any free one
+                return make((self.config.host, before))
         try:
             return make((self.config.host, port))
         except OSError as error:
@@ -126,6 +130,15 @@ class Server:
                 where=f"ports.{port_name}",
                 hint="0 takes any free port",
             ) from error
+
+    def _ports_before(self) -> dict[str, int]:
+        """Give the ports of the life before: members come back to where they were."""
+        if self._mode == "new":
+            return {}
+        try:
+            return msgspec.json.decode((self.directory / "ports.json").read_bytes(), type=dict[str, int])
+        except (OSError, msgspec.DecodeError):
+            return {}
 
     def _acceptor(self, exchange: Exchange, port_name: str, gateway: str) -> Acceptor:
         hosts = {
@@ -159,7 +172,7 @@ class Server:
         ]
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(
-            lambda: exchange.feed, local_addr=(self.config.host, self.config.ports.market_data)
+            lambda: exchange.feed, sock=self._listen("market_data", _bound_datagram)
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -189,6 +202,11 @@ class Server:
             "comp_id": self.config.comp_id,
             "accounts": {a: {"comp_id": i[0], "drop_copy_comp_id": i[1]} for a, i in ids.items()},
         }
+        numbers = [http.getsockname()[1], *(port["port"] for port in ports), md]
+        names = ("http", "fix", "fix_backup", "drop_copy", "market_data")
+        (self.directory / "ports.json").write_bytes(
+            msgspec.json.encode(dict(zip(names, numbers, strict=True)))
+        )
         text = msgspec.json.encode(endpoints)
         temporary = self.directory / "endpoints.json.new"
         temporary.write_bytes(text + b"\n")
@@ -282,6 +300,17 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(runner.cleanup(), 2)
         os.close(self._lock_fd)
+
+
+def _bound_datagram(address: tuple[str, int]) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    bound.setblocking(False)
+    return bound
 
 
 def _bound(address: tuple[str, int]) -> socket.socket:

@@ -17,6 +17,8 @@ from blackstart.faults.disconnect import Disconnect
 from blackstart.faults.flip_file_bits import FlipFileBits
 from blackstart.faults.flip_memory_bits import FlipMemoryBits
 from blackstart.faults.kill import Kill
+from blackstart.faults.misbehave import Misbehave
+from blackstart.faults.nonsense import Nonsense
 from blackstart.faults.pause import Pause
 from blackstart.faults.terminate import Terminate
 from blackstart.faults.truncate_file import TruncateFile
@@ -34,6 +36,8 @@ _BUILT_IN: tuple[Callable[[], Fault], ...] = (
     FlipFileBits,
     FlipMemoryBits,
     TruncateFile,
+    Misbehave,
+    Nonsense,
 )
 
 

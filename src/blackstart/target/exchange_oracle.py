@@ -37,7 +37,7 @@ _KEYS_OF_THE_WHOLE = ("count", "expires_s", "session")
 
 
 class ExchangeOracle:
-    """Implements Oracle, Misbehaving, Quiets and ScriptsFills of `blackstart.contracts`.
+    """Implements Oracle, Misbehaving, TellsDeeds, Quiets and ScriptsFills of `blackstart.contracts`.
 
     `url` is asked for at each use: the exchange may have moved.
     """
@@ -84,13 +84,23 @@ class ExchangeOracle:
     ) -> Mapping[str, Any]:
         """Arm a misbehaviour, or do it at once without `on`.
 
-        `count`, `expires_s` and `session` may be among the parameters.
+        `count`, `expires_s` and `session` may be among the parameters. An action `market_data gap` is one of
+        the market-data feed.
         """
+        feed, _, of_feed = action.partition(" ")
+        if feed == "market_data":
+            return await self._post("/control/market_data", {"action": of_feed, **parameters})
         inner = {key: value for key, value in parameters.items() if key not in _KEYS_OF_THE_WHOLE}
         outer = {key: parameters[key] for key in _KEYS_OF_THE_WHOLE if key in parameters}
         event = None if on is None else {"kind": on.event, **on.where}
         body = {"action": action, "on": event, "session": self.session, "parameters": inner, **outer}
         return await self._post("/control/misbehave", body)
+
+    async def deeds(self, identifier: str) -> Sequence[int]:
+        """Return when a misbehaviour happened, oldest first. Raises TargetError."""
+        path, key = ("market_data", "deeds") if identifier.startswith("D") else ("misbehaviours",) * 2
+        listed = (await http.fetch_json(f"{self._url()}/control/{path}"))[key]
+        return [moment for one in listed if one["id"] == identifier for moment in one["fired_mono_ns"]]
 
     async def behave(self) -> None:
         """Disarm everything; idempotent. Raises TargetError."""

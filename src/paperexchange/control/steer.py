@@ -65,6 +65,8 @@ class MarketDataBody(msgspec.Struct, forbid_unknown_fields=True):
     action: str
     n: int = 10
     ms: float = 1000.0
+    field: str = "price"
+    value: int | str | None = None
 
 
 class RestateBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -188,6 +190,8 @@ async def disarm(request: web.Request) -> web.Response:
     sessions = {entry.session for entry in chosen} if "id" in request.match_info else set(exchange.hosts)
     for name in sessions:
         exchange.hosts[name].behave()
+    if "id" not in request.match_info:
+        exchange.feed.behave()
     exchange.note("disarm", request.match_info.get("id", "all"))
     return answer({"disarmed": [entry.id for entry in chosen]})
 
@@ -221,9 +225,17 @@ async def market_data(request: web.Request) -> web.Response:
     """`POST /control/market_data`."""
     exchange = request.app[EXCHANGE]
     body = await body_of(request, MarketDataBody)
-    exchange.feed.misbehave(body.action, n=body.n, ms=body.ms)
+    feed = exchange.feed
+    deed = feed.misbehave(body.action, n=body.n, ms=body.ms, field=body.field, value=body.value)
     exchange.note(f"market data {body.action}", f"n={body.n} ms={body.ms:g}")
-    return answer({"action": body.action, "epoch": exchange.feed.epoch})
+    done = {"mono_ns": deed.fired_mono_ns[-1]} if deed.fired_mono_ns else {}
+    return answer({"id": deed.id, "action": body.action, "epoch": feed.epoch, **done})
+
+
+async def deeds(request: web.Request) -> web.Response:
+    """`GET /control/market_data`: the feed's misbehaviours, and when each took effect."""
+    found = request.app[EXCHANGE].feed.deeds.values()
+    return answer({"deeds": [msgspec.to_builtins(deed) for deed in found]})
 
 
 async def restate(request: web.Request) -> web.Response:
@@ -294,6 +306,7 @@ ROUTES = [
     web.post("/control/session", session),
     web.post("/control/gateway", gateway),
     web.post("/control/market_data", market_data),
+    web.get("/control/market_data", deeds),
     web.post("/control/restate", restate),
     web.post("/control/bust", bust),
     web.post("/control/correct", correct),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blackstart.engine.clocks import SystemClock
-from blackstart.faults import registry
+from blackstart.errors import FaultError
+from blackstart.faults import nonsense, registry
 from blackstart.model.manifest import Manifest, OracleSpec
 from blackstart.model.scenario import FaultStep
 from blackstart.target import services
@@ -87,3 +90,86 @@ def test_a_cut_that_nobody_saw_is_not_called_proven(tmp_path: Path) -> None:
         ctx = Context(exchange.endpoints["http"])
         _, witness = asyncio.run(cut(ctx, registry.make("disconnect")))
         assert witness.bit is None
+
+
+async def misbehaved(ctx: Any, member: Member, kind: str, **parameters: Any) -> tuple[Receipt, Witness]:
+    """Watch the exchange, inject while the member sends orders that fill each other, hear the witness."""
+    watching = asyncio.create_task(services.oracle_events(ctx.oracle, [], sink=ctx.records.append))
+    fault: Any = registry.make(kind)
+    step = FaultStep(kind=kind, parameters=parameters)
+    assert fault.unavailable(ctx.manifest, step) is None
+    try:
+        await asyncio.sleep(0.2)  # the stream begins now; nothing tells when it does
+        injecting = asyncio.create_task(fault.inject(ctx, step))
+        while not injecting.done():
+            with contextlib.suppress(TimeoutError, OSError):
+                for side in ("1", "2"):
+                    await asyncio.to_thread(member.order, side=side, quantity=1, price="100.00")
+                await asyncio.to_thread(member.pump, 0.05)
+        receipt = injecting.result()
+        return receipt, await fault.witness(ctx, receipt)
+    finally:
+        watching.cancel()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "trace"),
+    [
+        ({"action": "drop"}, "misbehaviour M1 (drop)"),
+        ({"action": "duplicate", "on": {"kind": "fill"}}, "misbehaviour M1 (duplicate)"),
+        ({"action": "freeze", "ms": 200}, "misbehaviour M1 (freeze)"),
+        ({"action": "disconnect_mid_message", "on": {"kind": "fill"}}, "session_disconnected"),
+        ({"action": "half_open", "ms": 60_000}, "session_disconnected"),
+        ({"action": "market_data stale", "ms": 200}, "misbehaviour D1 (market_data stale)"),
+        ({"action": "skew_sending_time", "ms": -3_600_000}, "misbehaviour M1 (skew_sending_time)"),
+    ],
+    ids=lambda one: one["action"] if isinstance(one, dict) else "",
+)
+def test_every_misbehaviour_is_a_fault(tmp_path: Path, parameters: dict[str, Any], trace: str) -> None:
+    """It happens at the stated instant, on its event or at once, and the exchange's ledger witnesses it."""
+    with running(tmp_path / "x", "--participants", "0") as exchange:
+        member = exchange.member().connect()
+        ctx = Context(exchange.endpoints["http"])
+        before = time.monotonic_ns()
+        receipt, witness = asyncio.run(misbehaved(ctx, member, "misbehave", **parameters))
+        assert before < receipt.t0_mono_ns < time.monotonic_ns()
+        assert ctx.log == [receipt.undo[0].id]
+        assert witness.bit is True
+        assert any(trace in one for one in witness.evidence["traces"])
+
+
+def test_a_misbehaviour_whose_event_never_comes_is_an_error_and_disarmed(tmp_path: Path) -> None:
+    """What did not happen is no fault, and will not happen later."""
+    with running(tmp_path / "x", "--participants", "0") as exchange:
+        ctx = Context(exchange.endpoints["http"])
+        step = FaultStep(
+            kind="misbehave", parameters={"action": "drop", "on": {"kind": "trade_busted"}, "limit_s": 0.2}
+        )
+        fault: Any = registry.make("misbehave")
+        with pytest.raises(FaultError, match="did not happen"):
+            asyncio.run(fault.inject(ctx, step))
+        assert [one["armed"] for one in exchange.get("/control/misbehaviours")["misbehaviours"]] == [False]
+
+
+def test_nonsense_of_every_kind_is_sent_and_the_truth_kept(tmp_path: Path) -> None:
+    """Each kind leaves the exchange once; its own books keep sound times, prices and quantities."""
+    with running(tmp_path / "x", "--participants", "20") as exchange:
+        address = exchange.endpoints["market_data"]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as subscriber:
+            subscriber.sendto(b'{"subscribe": "*"}', (address["host"], address["port"]))
+            member = exchange.member().connect()
+            ctx = Context(exchange.endpoints["http"])
+            receipt, witness = asyncio.run(misbehaved(ctx, member, "nonsense"))
+        assert witness.bit is True
+        assert set(receipt.data["sent_mono_ns"]) == set(nonsense.KINDS) - {"sending_time_future"}
+        for told in (b"\x0160=20991231-23:59:59.999\x01", b"\x0160=yesterday\x01", b"\x0131=-1\x01"):
+            assert told in member.received
+        fills = exchange.get("/accounts/FIRM/executions?since=0")["executions"]
+        assert all(fill["quantity"] > 0 and fill["price"] > 0 for fill in fills)
+
+
+def test_unknown_nonsense_is_refused_beforehand() -> None:
+    """A misspelt kind is an answer of `unavailable` that names the known ones."""
+    fault = registry.make("nonsense")
+    step = FaultStep(kind="nonsense", parameters={"kinds": ["time_futur"]})
+    assert "time_future" in str(fault.unavailable(Manifest(schema=1, name="x"), step))

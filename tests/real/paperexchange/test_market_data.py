@@ -144,3 +144,34 @@ def test_feed_failover_begins_a_new_epoch(exchange: Running, follower: Follower)
     assert (change["seq"], change["epoch"]) == (1, 1)
     snapshot = exchange.get("/market_data/snapshot")
     assert (snapshot["seq"], snapshot["epoch"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [("price", None, -10_000), ("quantity", 0, 0), ("mono_ns", -1, -1), ("symbol", None, "\ufffd?")],
+)
+def test_nonsense_is_published_but_not_real(
+    exchange: Running, follower: Follower, field: str, value: int | None, expected: object
+) -> None:
+    """Two levels carry the nonsense under their own numbers, the third none; the snapshot is sound."""
+    member = exchange.member().connect()
+    armed = exchange.post("/control/market_data", action="nonsense", n=2, field=field, value=value)
+    for price in ("90.00", "91.00", "92.00"):
+        member.report(member.order(price=price), "0")
+    seen = [follower.until(lambda m: "seq" in m)[-1] for _ in range(3)]
+    assert [message["seq"] for message in seen] == [1, 2, 3]
+    assert [message[field] == expected for message in seen] == [True, True, False]
+    books = exchange.get("/market_data/snapshot?symbol=ALFA")["books"]
+    assert books["ALFA"]["bids"] == [[920_000, 100], [910_000, 100], [900_000, 100]]
+    (deed,) = exchange.get("/control/market_data")["deeds"]
+    assert (deed["id"], len(deed["fired_mono_ns"]), deed["left"]) == (armed["id"], 2, 0)
+
+
+def test_disarming_makes_market_data_sound_again(exchange: Running, follower: Follower) -> None:
+    """What was still due does not happen after DELETE."""
+    exchange.post("/control/market_data", action="nonsense", n=100)
+    exchange.post("/control/market_data", action="gap", n=100)
+    assert exchange.request("DELETE", "/control/misbehave")[0] == 200
+    member = exchange.member().connect()
+    member.report(member.order(price="90.00"), "0")
+    assert follower.until(lambda m: "seq" in m)[-1]["price"] == 900_000

@@ -95,6 +95,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.parametrize("again", ["--recover", "--fresh"])
+def test_a_restarted_exchange_is_where_it_was(start: Callable[..., Running], again: str) -> None:
+    """After a kill it listens on the same ports, with its state or without."""
+    first = start("--participants", "0")
+    first.member().connect()
+    first.kill()
+    second = start("--participants", "0", again)
+    names = ("http", "fix", "fix_backup", "drop_copy", "market_data")
+    assert [second.endpoints[name] for name in names] == [first.endpoints[name] for name in names]
+    assert second.get("/health")["status"] == "ok"
+
+
 def test_directory_in_use_is_refused(exchange: Running) -> None:
     """A second exchange in the same directory names the first one's process and does not start."""
     directory = str(exchange.ledger.parent)
