@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.check.service import epoch_of
+from blackstart.check.service import FACTOR, epoch_of
 from blackstart.check.stamps import candidates, last_notice
 from blackstart.check.validators.documents import optional
 from blackstart.check.validators.shapes import Orders
@@ -59,13 +59,14 @@ def _drained(facts: Facts, rto: Rto, since_ns: int) -> int:
     """Return until when orders from before the response can still arrive.
 
     Every part of the target acts on its own notice of the failure, and what it sent until then may be under
-    way as long as events usually keep each other waiting: the last notice plus the usual 99th percentile of
-    the gaps, but never beyond the first recovery, for from then on there is somebody new who can send.
+    way as long as no interruption is seen: the last notice plus three times the usual 99th percentile of the
+    gaps (the machine may hold up oracle and target alike), but never beyond the first recovery, for from then
+    on there is somebody new who can send.
     """
     t0 = rto.stamps[StampName.FAILURE.value].mono_ns
     recovered = [s.mono_ns for s in candidates(facts, "recovered", not_before_ns=since_ns)][:1]
     notice = last_notice(facts, t0, recovered[0] if recovered else since_ns)
-    return min([max(since_ns, notice) + (rto.usual_gap_ns or 0), *recovered])
+    return min([max(since_ns, notice) + FACTOR * (rto.usual_gap_ns or 0), *recovered])
 
 
 def _later_epoch(key: str, facts: Facts, rto: Rto) -> bool:

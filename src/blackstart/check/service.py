@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 NS_PER_S = 1_000_000_000
 BASELINE_NS = 5 * NS_PER_S
 FEWEST_GAPS = 10
+FEWEST_INSTANTS = FEWEST_GAPS + 2
 FACTOR = 3
 HICCUP_FACTOR = 10
 FEWEST_FOR_P99 = 100
@@ -154,7 +155,7 @@ class ResumeWatch:
 
     def _stage(self, record: StageReached) -> None:
         if record.stage == "steady":
-            self._steady_ns = record.mono_ns
+            self._steady_ns = record.detail.get("since_mono_ns") or record.mono_ns - self._hold_ns
 
     def _injected(self, record: Injected) -> None:
         if self.t0_ns is not None:
@@ -179,7 +180,7 @@ class ResumeWatch:
     def _settle_baseline(self, before: Sequence[Event], t0: int) -> None:
         start = t0 - BASELINE_NS
         if self._steady_ns is not None:
-            start = max(start, self._steady_ns - self._hold_ns)
+            start = max(start, self._steady_ns)
         self.usual = usual(sorted({mono for mono, _, _ in before if mono >= start}))
         self._last_ns = max((mono for mono, _, _ in before), default=None)
         epochs = [found for _, key, _ in before if (found := self._epoch_of(key)) is not None]

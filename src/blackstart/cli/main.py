@@ -30,6 +30,9 @@ Target = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where run folders are made.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Everything random comes from it.")]
 Repeat = Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Run each trial N times.")]
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Run so many trials side by side.")
+]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="ID", help="Only this scenario or trial (R25:router); may be repeated."),
@@ -38,6 +41,7 @@ Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout, p
 
 DEFAULT_TARGET = "paperfirm"
 DEFAULT_OUT = Path("runs")
+SIDE_BY_SIDE = 1
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it with the option's value
@@ -64,12 +68,15 @@ def suite(
     seed: Seed = 7,
     only: Only = None,
     repeat: Repeat = 1,
+    jobs: Jobs = SIDE_BY_SIDE,
     as_json: Json = False,
 ) -> int:
     """Run all standard scenarios that the target can carry."""
     from blackstart.cli import run as command  # noqa: PLC0415
 
-    status: int = command.suite(target, out=out, seed=seed, only=only or [], repeat=repeat, as_json=as_json)
+    status: int = command.suite(
+        target, out=out, seed=seed, only=only or [], repeat=repeat, as_json=as_json, jobs=jobs
+    )
     return status
 
 
@@ -83,12 +90,15 @@ def run(
     out: Out = DEFAULT_OUT,
     seed: Seed = 7,
     repeat: Repeat = 1,
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> int:
     """Run one scenario, or several."""
     from blackstart.cli import run as command  # noqa: PLC0415
 
-    status: int = command.suite(target, out=out, seed=seed, only=scenario, repeat=repeat, as_json=as_json)
+    status: int = command.suite(
+        target, out=out, seed=seed, only=scenario, repeat=repeat, as_json=as_json, jobs=jobs
+    )
     return status
 
 

@@ -12,6 +12,7 @@ import uvloop
 from blackstart.cli import host, status
 from blackstart.cli.hold import holding
 from blackstart.cli.main import DEFAULT_TARGET
+from blackstart.engine import worker
 from blackstart.engine.conductor import Kit
 from blackstart.engine.suite import RunOptions, run_suite
 from blackstart.errors import BlackstartError, ScenarioError
@@ -43,7 +44,9 @@ class ReportError(BlackstartError):
     exit_status = 2
 
 
-def suite(target: str, *, out: Path, seed: int, only: Sequence[str], repeat: int, as_json: bool) -> int:
+def suite(
+    target: str, *, out: Path, seed: int, only: Sequence[str], repeat: int, as_json: bool, jobs: int = 1
+) -> int:
     """Run what was asked for; without `only`, every standard scenario that fits. Return the exit status."""
     manifest = manifests.load(target)
     console = terminal.console(sys.stderr if as_json else sys.stdout)
@@ -61,12 +64,17 @@ def suite(target: str, *, out: Path, seed: int, only: Sequence[str], repeat: int
             "no scenario fits this target", where=target, hint="`blackstart validate` says why"
         )
     with holding() as hold:
-        run = _run(manifest, plans, console, RunOptions(runs=out, seed=seed), hold)
+        run = _run(manifest, plans, console, _options(out, seed, jobs), hold)
         _report(run, console, as_json=as_json)
     if run.interrupted:
         text = f"interrupted: {len(plans) - len(run.trials)} of {len(plans)} trials not run"
         console.print(text, soft_wrap=True, highlight=False)
     return status.of_run(run)
+
+
+def _options(out: Path, seed: int, jobs: int) -> RunOptions:
+    """Each trial is conducted in a process of its own."""
+    return RunOptions(runs=out, seed=seed, jobs=jobs, conduct=worker.run)
 
 
 def _chosen(only: Sequence[str]) -> list[tuple[Scenario, str | None, str]]:

@@ -94,7 +94,7 @@ async def read(trial: RunningTrial, folder: Path) -> None:
     detail = await settle.quiesce(trial.rig, trial.clock, trial.plan.scenario.observe.quiesce_s)
     await trial.stage("quiesced", **detail)
     await settle.read_state(trial.rig, trial.clock, trial.record, "after")
-    await settle.export(trial.rig, trial.record, folder / "ledger")
+    await settle.export(trial.rig, trial.clock, trial.record, folder / "ledger")
     await trial.stage("read")
 
 

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from blackstart.check import steady as steady_check
+from blackstart.check.service import FEWEST_INSTANTS
 from blackstart.contracts import ScriptsFills
 from blackstart.engine import settle
 from blackstart.engine.trial import RunningTrial, Stop
@@ -73,6 +74,8 @@ async def start_load(trial: RunningTrial) -> None:
 async def steady_state(trial: RunningTrial) -> None:
     """Wait until the target has been ready without a break for `hold_s`, and was loaded in that time.
 
+    And until the service has shown its rhythm: silence after the fault is judged by it.
+
     Raises Stop: `no-load` or `not-steady`.
     """
     load = _load_service(trial)
@@ -90,7 +93,8 @@ async def steady_state(trial: RunningTrial) -> None:
             since = None
             return False
         since = now if since is None else since
-        return now - since >= hold_ns and _loaded(trial, steady.hold_s)
+        rhythm = trial.live.instants(trial.plan.service, since) >= FEWEST_INSTANTS
+        return now - since >= hold_ns and rhythm and _loaded(trial, steady.hold_s)
 
     if not await trial.until(held, steady.limit_s):
         raise _not_steady(trial)
@@ -101,6 +105,7 @@ async def steady_state(trial: RunningTrial) -> None:
         required_per_s=least,
         service=load,
         ready=trial.manifest.ready,
+        since_mono_ns=since,
     )
 
 

@@ -97,7 +97,7 @@ class Conductor:
     async def run(self) -> History:
         """See `conduct`."""
         self._main = asyncio.current_task()
-        self._recorder(_header(self._plan, self._manifest, self._kit.clock))
+        self._recorder(_header(self._plan, self._manifest, self._kit))
         self._recorder.flush()
         how = await self._first_half()
         self._closing = True
@@ -341,9 +341,10 @@ def _uncancel() -> None:
         task.uncancel()
 
 
-def _header(plan: Plan, manifest: Manifest, clock: Clock) -> Header:
+def _header(plan: Plan, manifest: Manifest, kit: Kit) -> Header:
     host = {
-        "wall_ns": clock.now().wall_ns,
+        "wall_ns": kit.clock.now().wall_ns,
+        "isolation": sorted(kit.isolation),
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "cpus": psutil.cpu_count(),

@@ -79,7 +79,7 @@ class Guard:
         A guardian that does not go within 5 s is ended: a stopped one would be waited for without end.
         """
         self._closing = True
-        self._writer.write(b'{"close": true}\n')
+        self._say({"close": True})
         try:
             async with asyncio.timeout(0 if self._lost else _ANSWER_LIMIT_S):
                 await self.process.wait()
@@ -96,12 +96,17 @@ class Guard:
             if self._lost:
                 raise self._gone()
             self._number += 1
-            self._writer.write(json.dumps({**request, "number": self._number}).encode() + b"\n")
+            self._say({**request, "number": self._number})
             answer = await self._answer()
         if answer is None:
             self._answers.put_nowait(None)
             raise self._gone()
         return answer
+
+    def _say(self, request: dict[str, Any]) -> None:
+        """Write to the guardian, unless the link has ended: uvloop takes that for an error."""
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(request).encode() + b"\n")
 
     async def _answer(self) -> dict[str, Any] | None:
         """Wait 5 s, and longer only for one that is at work: a victim may take its time to end."""

@@ -115,6 +115,14 @@ def hold(run: str, name: str) -> int | None:
     return handle
 
 
+def wait_for(run: str, name: str, limit_s: float) -> int | None:
+    """Take a lock as soon as its holder lets go; None when it does not within `limit_s`."""
+    end = time.monotonic() + limit_s
+    while (lock := hold(run, name)) is None and time.monotonic() < end:
+        time.sleep(0.005)
+    return lock
+
+
 def holder(run: str, name: str) -> int | None:
     """Return the pid that the last holder of a lock wrote into it."""
     try:

@@ -77,6 +77,10 @@ class Live:
         since = now_ns - round(window_s * _RATE_NS)
         return sum(1 for moment in recent if moment > since) / window_s
 
+    def instants(self, service: str, since_ns: int) -> int:
+        """Count the instants, since then, at which the service had events."""
+        return len({moment for moment in self._recent.get(service, ()) if moment >= since_ns})
+
     def total(self, service: str) -> int:
         """Count all events of a service so far."""
         return self._total.get(service, 0)

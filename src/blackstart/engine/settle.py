@@ -17,6 +17,8 @@ from blackstart.model.record import StateRead
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from blackstart.model.record import Record
+
 _TOGETHER = ("orders", "risk", "positions")
 _REST_NS = 3_000_000_000
 _READ_NS = 15_000_000_000
@@ -210,10 +212,50 @@ def _record(
     )
 
 
-async def export(rig: Rig, sink: Sink, folder: Path) -> None:
-    """Write both sides of every stream as ledger files."""
+async def export(rig: Rig, clock: Clock, sink: Sink, folder: Path) -> None:
+    """Write both sides of every stream as ledger files.
+
+    Both sides of one moment: when orders moved meanwhile (a strategy may still cancel what rests while the
+    market is closed) everything is written once more, for at most 3 s.
+    """
     folder.mkdir(exist_ok=True)  # noqa: ASYNC240 - one call, after everything was measured
-    for name in rig.target.manifest.streams:
-        sink(await rig.acknowledged(name, folder))
-        if isinstance(rig.target, HasState):
-            sink(await rig.target.export(name, folder))
+    end = clock.now().mono_ns + _REST_NS
+    rest = await _moving(rig, clock)
+    while True:
+        ledgers = [
+            ledger for name in rig.target.manifest.streams for ledger in await _both(rig, name, folder)
+        ]
+        before, rest = rest, await _moving(rig, clock)
+        if (before == rest and not rest.pending) or clock.now().mono_ns > end:
+            break
+        await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
+    for ledger in ledgers:
+        sink(ledger)
+
+
+class _Moving(msgspec.Struct, frozen=True):
+    """What moves while ledgers are written: counts, and the orders that rest on either side."""
+
+    totals: Totals
+    mine: Any
+    theirs: Any
+    pending: bool
+
+
+async def _moving(rig: Rig, clock: Clock) -> _Moving:
+    target, oracle = rig.target, rig.oracle
+    askings: dict[str, Asking] = {}
+    if isinstance(target, HasState) and "orders" in target.manifest.state:
+        askings["orders"] = partial(target.document, "orders")
+    if oracle is not None:
+        askings["oracle"] = oracle.open_orders
+    found = await _Reader(clock, {}).read(askings)
+    mine, theirs = (_content(found[name]) if name in found else None for name in ("orders", "oracle"))
+    return _Moving(await _totals(rig), mine, theirs, _pending(found))
+
+
+async def _both(rig: Rig, stream: str, folder: Path) -> list[Record]:
+    ledgers = [await rig.acknowledged(stream, folder)]
+    if isinstance(rig.target, HasState):
+        ledgers.append(await rig.target.export(stream, folder))
+    return ledgers

@@ -1,4 +1,4 @@
-"""Running trials one after the other.
+"""Running trials, one after the other or side by side.
 
 One that fails or crashes never keeps the others from running (R43, R45).
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import errno
+import itertools
 import os
 import signal
-import traceback
+from collections.abc import Callable, Coroutine
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,15 @@ import msgspec
 
 import blackstart
 from blackstart.check.analyse import analyse
-from blackstart.engine import leftovers, permit
-from blackstart.engine.conductor import Analyse, Kit, conduct
+from blackstart.engine import leftovers, permit, single
+from blackstart.engine.conductor import Analyse, Kit
 from blackstart.engine.trial import tell
 from blackstart.errors import BlackstartError
-from blackstart.model.outcome import Rpo, Rto, Run, Trial
-from blackstart.model.verdict import Verdict
+from blackstart.model.outcome import Run, Trial
 from blackstart.scenario.plan import folder_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from blackstart.model.instant import Instant
     from blackstart.model.manifest import Manifest
@@ -36,14 +35,22 @@ if TYPE_CHECKING:
 
 LATEST = "latest"
 
+Conduct = Callable[["Plan", "Manifest", Path, Kit, Analyse], Coroutine[Any, Any, Trial]]
+"""Runs one trial in a folder and never raises."""
+
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`runs` is the folder that holds all runs; `seed` is written down, the plans already carry theirs."""
+    """`runs` is the folder that holds all runs; `seed` is written down, the plans already carry theirs.
+
+    `jobs` trials run side by side; `conduct` runs one of them, here or in a process of its own.
+    """
 
     runs: Path = Path("runs")
     seed: int = 0
     kit: Kit = Kit()
     analyse: Analyse = analyse
+    jobs: int = 1
+    conduct: Conduct = single.run
 
 
 async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptions) -> Run:
@@ -88,88 +95,44 @@ async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptio
 class _Suite:
     def __init__(self, manifest: Manifest, folder: Path, options: RunOptions) -> None:
         self._manifest, self._folder, self._options = manifest, folder, options
-        self._running: asyncio.Task[Trial] | None = None
+        self._running: set[asyncio.Task[Trial]] = set()
+        self._names: set[str] = set()
         self.interrupted = False
 
     def interrupt(self) -> None:
-        """End the running trial; called again, faster."""
+        """End the running trials; called again, faster."""
         self.interrupted = True
-        if self._running is not None:
-            self._running.cancel()
+        for task in self._running:
+            task.cancel()
 
     async def run(self, plans: Sequence[Plan]) -> list[Trial]:
-        """Run all, or those up to the interruption."""
-        trials: list[Trial] = []
-        for index, plan in enumerate(plans):
+        """Run all, `jobs` of them side by side, or those up to the interruption."""
+        gate = asyncio.Semaphore(self._options.jobs)
+        numbered = [self._in_turn(gate, plan, {"index": k, "of": len(plans)}) for k, plan in enumerate(plans)]
+        return [trial for trial in await asyncio.gather(*numbered) if trial is not None]
+
+    def _free(self, name: str) -> Path:
+        """Return a folder of that name, or one beside it when the same trial was begun before in this run."""
+        others = (f"{name}-again-{count}" for count in itertools.count(2))
+        chosen = next(one for one in itertools.chain([name], others) if one not in self._names)
+        self._names.add(chosen)
+        return self._folder / chosen
+
+    async def _in_turn(self, gate: asyncio.Semaphore, plan: Plan, place: dict[str, int]) -> Trial | None:
+        async with gate:
             if self.interrupted:
-                break
-            figures = {
-                "trial_id": plan.trial_id,
-                "title": plan.scenario.title,
-                "index": index,
-                "of": len(plans),
-            }
-            folder = _free(self._folder / folder_name(plan.trial_id))
-            await _tell(self._options, "trial-started", {**figures, "folder": str(folder)})
-            self._running = asyncio.ensure_future(self._one(plan, folder))
-            trial = await self._running
-            trials.append(trial)
-            await _tell(self._options, "trial-ended", {"trial": trial, "index": index, "of": len(plans)})
-        return trials
-
-    async def _one(self, plan: Plan, folder: Path) -> Trial:
-        began = self._options.kit.clock.now()
-        try:
-            history = await conduct(plan, self._manifest, folder, self._options.kit)
-            return self._options.analyse(history)
-        except asyncio.CancelledError:
-            return _unknown(plan, self._manifest, folder, began, "interrupted")
-        except BlackstartError as error:
-            return _unknown(plan, self._manifest, folder, began, error.render())
-        except OSError as error:
-            reason = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run-folder"
-            return _unknown(plan, self._manifest, folder, began, f"{reason}: {error}")
-        except Exception as error:  # noqa: BLE001 - R45: one trial never stops the others
-            _keep_traceback(folder, error)
-            return _unknown(
-                plan, self._manifest, folder, began, f"engine-error: {type(error).__name__}: {error}"
-            )
-
-
-def _free(folder: Path) -> Path:
-    """Return the folder, or one beside it when the same trial has been run before in this run."""
-    numbered = (folder.with_name(f"{folder.name}-again-{count}") for count in range(2, 10_000))
-    return folder if not folder.exists() else next(one for one in numbered if not one.exists())
-
-
-def _unknown(plan: Plan, manifest: Manifest, folder: Path, began: Instant, reason: str) -> Trial:
-    """Make the result of a trial that did not even get a history: nothing is known."""
-    return Trial(
-        id=plan.trial_id,
-        scenario=plan.scenario.id,
-        title=plan.scenario.title,
-        requirement=plan.scenario.requirement,
-        target=manifest.name,
-        verdict=Verdict.UNKNOWN,
-        reasons=(reason,),
-        seed=plan.seed,
-        replay=plan.replay,
-        fault=None,
-        rto=Rto(),
-        rpo=Rpo(),
-        validation={},
-        checklist=(),
-        started_wall_ns=began.wall_ns,
-        folder=str(folder),
-    )
-
-
-def _keep_traceback(folder: Path, error: Exception) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "bug.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    except OSError:
-        return  # the reason in the result says what there is to say
+                return None
+            folder = self._free(folder_name(plan.trial_id))
+            figures = {"trial_id": plan.trial_id, "title": plan.scenario.title, "folder": str(folder)}
+            await _tell(self._options, "trial-started", {**figures, **place})
+            options = self._options
+            work = options.conduct(plan, self._manifest, folder, options.kit, options.analyse)
+            running = asyncio.ensure_future(work)
+            self._running.add(running)
+            trial = await running
+            self._running.discard(running)
+            await _tell(self._options, "trial-ended", {"trial": trial, **place})
+            return trial
 
 
 async def _clear_leftovers(options: RunOptions) -> None:

@@ -171,7 +171,6 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sql: str | None = None
     dsn: str | None = None
     glue: str | None = None
-    isolation: tuple[Literal["network", "files"], ...] = ()
     ordered: str | None = None
     rename: dict[str, str] = {}
     notional: tuple[str, ...] = ()
@@ -226,6 +225,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     description: str = ""
     title: str = ""
     glue: str | None = None
+    isolation: tuple[Literal["network", "files"], ...] = ()
     ports: tuple[str, ...] = ()
     processes: dict[str, Process] = {}
     components: dict[str, Component] = {}

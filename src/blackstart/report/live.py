@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
@@ -44,7 +45,7 @@ class LiveView:
     def __init__(self, out: Console) -> None:
         self._out = out
         self._live: Live | None = None
-        self._head = ""
+        self._running: dict[str, tuple[str, Spinner]] = {}
         self._handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "run-started": self._run_started,
             "leftovers": self._leftovers,
@@ -74,10 +75,13 @@ class LiveView:
     def _print(self, text: Text) -> None:
         self._out.print(text, soft_wrap=True)
 
-    def _now(self, what: str) -> None:
+    def _now(self, trial_id: str, what: str) -> None:
+        """Say what a trial does; those that run side by side have a line each."""
+        if trial_id in self._running:
+            head, spinner = self._running[trial_id]
+            spinner.update(text=Text.assemble((head, "bold"), ("  " + what, "dim")))
         if self._live is not None:
-            text = Text.assemble((self._head, "bold"), ("  " + what, "dim"))
-            self._live.update(Spinner("dots", text=text))
+            self._live.update(Group(*(spinner for _, spinner in self._running.values())))
 
     def _run_started(self, figures: Mapping[str, Any]) -> None:
         self._print(Text(f"{plural(figures['trials'], 'trial')} into {figures['folder']}", "dim"))
@@ -87,14 +91,17 @@ class LiveView:
 
     def _trial_started(self, figures: Mapping[str, Any]) -> None:
         number = f"{figures['index'] + 1}/{figures['of']}"
-        self._head = f"{number:>5}  {figures['trial_id']}  {figures['title']}"
-        self._now("starting the target")
+        head = f"{number:>5}  {figures['trial_id']}  {figures['title']}"
+        self._running[figures["trial_id"]] = (head, Spinner("dots"))
+        self._now(figures["trial_id"], "starting the target")
 
     def _stage(self, figures: Mapping[str, Any]) -> None:
-        self._now(STAGES.get(figures["stage"], figures["stage"]))
+        self._now(figures["trial_id"], STAGES.get(figures["stage"], figures["stage"]))
 
     def _trial_ended(self, figures: Mapping[str, Any]) -> None:
         trial: Trial = figures["trial"]
+        self._running.pop(trial.id, None)
+        self._now(trial.id, "")
         line = row(trial)
         number = f"{figures['index'] + 1}/{figures['of']}"
         parts = [line.rto, f"lost {line.rpo}", f"state {line.state}", line.note]

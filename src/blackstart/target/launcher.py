@@ -18,6 +18,7 @@ import sys
 
 CLONE_NEWUSER = 0x1000_0000
 PR_SET_PDEATHSIG = 1
+PR_CAP_AMBIENT, CLEAR_ALL = 47, 4
 NOT_STARTED = 97  # exit status: the command could not be executed; the reason is in the log
 
 
@@ -27,6 +28,8 @@ def main(arguments: list[str]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if user == "unprivileged":
         leave_root(libc)
+    # What a trial in namespaces of its own holds there is not the target's.
+    libc.prctl(PR_CAP_AMBIENT, CLEAR_ALL, 0, 0, 0)
     # After the change of credentials, which would clear it.
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):

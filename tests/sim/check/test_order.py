@@ -64,9 +64,9 @@ def test_what_arrives_before_the_response_was_in_flight(world: Any, ms: float) -
     assert found(world) == {}
 
 
-def test_what_arrives_within_a_usual_gap_of_the_last_notice_was_in_flight(world: Any) -> None:
-    """Every part acts on its own notice; that orders were still under way is said."""
-    stage(world, (4.0, "1-C9"), (41.0, "1-C10"))
+def test_what_arrives_without_an_interruption_after_the_last_notice_was_in_flight(world: Any) -> None:
+    """Within three usual gaps of 2.5 ms: a busy machine holds up oracle and target alike. It is said."""
+    stage(world, (9.0, "1-C9"), (41.0, "1-C10"))
     assert found(world)["traded-before-validated"].data["keys"] == ["1-C10"]
     world.signals.append(signal("peer_lost", 40))
     assert set(found(world)) == {"in-flight"}

@@ -1,12 +1,14 @@
-"""Run one trial as a process of its own: RUNS SCENARIO. Prints each stage; ends with the trial's folder."""
+"""Run trials as `blackstart` does: RUNS SCENARIO…. Prints each stage; ends with the trial's folder."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blackstart.engine import worker
 from blackstart.engine.conductor import Kit
 from blackstart.engine.suite import RunOptions, run_suite
 from blackstart.scenario.load import load as scenarios
@@ -30,6 +32,8 @@ here = Path(__file__).parent
 manifest = load(here / "small.toml")
 known = scenarios(here / "scenarios")
 plans = [one for scenario, _ in select(known, sys.argv[2:]) for one in plan(scenario, manifest, seed=7)]
-asyncio.run(
-    run_suite(manifest, plans, RunOptions(runs=Path(sys.argv[1]), seed=7, kit=Kit(progress=progress)))
+jobs = int(os.environ.get("JOBS", "1"))
+options = RunOptions(
+    runs=Path(sys.argv[1]), seed=7, kit=Kit(progress=progress), jobs=jobs, conduct=worker.run
 )
+asyncio.run(run_suite(manifest, plans, options))
