@@ -150,6 +150,22 @@ class HasData(Protocol):
 
 
 @runtime_checkable
+class HasDatabases(Protocol):
+    """A target with components that are databases (`dsn` in their manifest entry)."""
+
+    def dsn(self, component: str) -> str:
+        """Return how it is reached. Raises TargetError."""
+        ...
+
+    async def ask(self, component: str, statement: str, *arguments: Any, from_outside: bool = False) -> Any:
+        """Carry out a statement over a connection of our own; returns the first value of the first row.
+
+        `from_outside`: connected to another database of the same server. Raises TargetError.
+        """
+        ...
+
+
+@runtime_checkable
 class Oracle(Protocol):
     """Who knows what was acknowledged, sharing nothing with the system under test."""
 

@@ -20,6 +20,9 @@ from blackstart.faults.kill import Kill
 from blackstart.faults.misbehave import Misbehave
 from blackstart.faults.nonsense import Nonsense
 from blackstart.faults.pause import Pause
+from blackstart.faults.pause_service import PauseService
+from blackstart.faults.refuse_service import RefuseService
+from blackstart.faults.stop_service import StopService
 from blackstart.faults.terminate import Terminate
 from blackstart.faults.truncate_file import TruncateFile
 
@@ -38,6 +41,9 @@ _BUILT_IN: tuple[Callable[[], Fault], ...] = (
     TruncateFile,
     Misbehave,
     Nonsense,
+    StopService,
+    PauseService,
+    RefuseService,
 )
 
 

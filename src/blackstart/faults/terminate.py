@@ -80,4 +80,6 @@ def stop_signal(manifest: Manifest, component: str) -> signal.Signals:
     """Return what asks the component's process to end: `stop_signal` of the process that it is."""
     spec = manifest.components.get(component)
     process = manifest.processes.get(spec.process) if spec and spec.process else None
+    if spec and spec.stop_signal:
+        return signal.Signals[f"SIG{spec.stop_signal}"]
     return signal.Signals[f"SIG{process.stop_signal}"] if process else signal.SIGTERM

@@ -14,7 +14,7 @@ from blackstart.errors import TargetError
 from blackstart.host import refs
 from blackstart.host.death import DeathNotice
 from blackstart.model.record import ProcessSeen
-from blackstart.target import data, http, ports, reshape, streams
+from blackstart.target import data, http, ports, reshape, sql, streams
 from blackstart.target.operator import Operator
 from blackstart.target.variables import expand, expand_all
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class LocalTarget:
-    """Implements Target, HasProcesses, Restartable, HasState and HasData of `blackstart.contracts`.
+    """Implements Target, HasProcesses, Restartable, HasState, HasData and HasDatabases of `contracts`.
 
     Everything seen goes to `sink`; every process is put under `protect` before it runs. `on_restart` is
     called when a process was started again: its endpoints may have changed.
@@ -155,6 +155,17 @@ class LocalTarget:
     async def regions(self, name: str, *, place: str = "") -> Sequence[Region]:
         """See `contracts.HasData`."""
         return await data.regions(self, name, place)
+
+    def dsn(self, component: str) -> str:
+        """See `contracts.HasDatabases`."""
+        spec, where = self._component(component), f"components.{component}.dsn"
+        if spec.dsn is None:
+            raise TargetError("not given: nobody says how it is reached", where=where)
+        return self.expand(spec.dsn, where=where)
+
+    async def ask(self, component: str, statement: str, *arguments: Any, from_outside: bool = False) -> Any:
+        """See `contracts.HasDatabases`."""
+        return await sql.ask(self.dsn(component), statement, *arguments, from_outside=from_outside)
 
     def expand(self, text: str, *, where: str) -> str:
         """Replace the variables of a manifest's string by their present values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from blackstart.errors import TargetError
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 LIMIT_S = 10.0
+_MAINTENANCE = ("postgres", "template1")
 
 
 def _asyncpg() -> Any:
@@ -22,12 +24,12 @@ def _asyncpg() -> Any:
     return asyncpg
 
 
-async def connect(dsn: str) -> Any:
+async def connect(dsn: str, *, database: str | None = None) -> Any:
     """Open a connection. Raises TargetError (the address without its password)."""
     asyncpg = _asyncpg()
     try:
         async with asyncio.timeout(LIMIT_S):
-            return await asyncpg.connect(dsn, command_timeout=LIMIT_S)
+            return await asyncpg.connect(dsn, database=database, command_timeout=LIMIT_S)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise TargetError(f"cannot connect: {error or type(error).__name__}", where=_public(dsn)) from error
 
@@ -54,6 +56,22 @@ async def count(dsn: str, query: str) -> int:
         return int(await connection.fetchval(counting))
     except (OSError, _asyncpg().PostgresError) as error:
         raise TargetError(f"{type(error).__name__}: {error}", where=query) from error
+    finally:
+        await connection.close(timeout=LIMIT_S)
+
+
+async def ask(dsn: str, statement: str, *arguments: Any, from_outside: bool = False) -> Any:
+    """Carry out one statement; returns the first value of its first row.
+
+    `from_outside`: connected to a maintenance database of the same server. Raises TargetError.
+    """
+    name = urlsplit(dsn).path.strip("/")
+    outside = next(one for one in _MAINTENANCE if one != name) if from_outside else None
+    connection = await connect(dsn, database=outside)
+    try:
+        return await connection.fetchval(statement, *arguments)
+    except (OSError, _asyncpg().PostgresError) as error:
+        raise TargetError(f"{type(error).__name__}: {error}", where=statement) from error
     finally:
         await connection.close(timeout=LIMIT_S)
 

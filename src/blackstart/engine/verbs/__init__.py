@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blackstart.engine.verbs import damage, files, http, process
+from blackstart.engine.verbs import damage, files, http, process, sql
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blackstart.engine.verbs.verb import Outcome, Verb, Verify
 
-VERBS: dict[str, Verb] = {**process.VERBS, **http.VERBS, **files.VERBS, **damage.VERBS}
+VERBS: dict[str, Verb] = {**process.VERBS, **http.VERBS, **files.VERBS, **damage.VERBS, **sql.VERBS}
 
 
 def begin(action: str, arguments: Mapping[str, Any], run: str) -> Verify:

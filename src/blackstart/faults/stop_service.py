@@ -1,0 +1,124 @@
+"""Stop a service and hold it down although somebody would start it again: database, broker (R8, R9, R30)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+from blackstart.contracts import FaultContext, HasProcesses
+from blackstart.errors import BlackstartError, FaultError
+from blackstart.faults import death
+from blackstart.faults.terminate import stop_signal
+from blackstart.host import procs, refs
+from blackstart.model.fault import Receipt, Witness
+
+if TYPE_CHECKING:
+    from blackstart.model.fault import ProcessRef
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep
+
+_LOOK_NS = 5_000_000
+_END_LIMIT_S = 30.0
+_DEFAULT_S = 3.0
+
+
+class StopService:
+    """The stop signal, or SIGKILL with `how = "kill"`; what starts within `duration_s` (3 s) is killed again.
+
+    Nothing stays in place: without Blackstart nobody holds it down, and its own supervisor starts it. One
+    that only Blackstart starts is started when the time is over.
+    """
+
+    name = "stop_service"
+
+    def __init__(self) -> None:
+        self._bed: death.Deathbed | None = None
+        self._holding: asyncio.Task[None] | None = None
+        self._prevented: list[int] = []
+        self._started = False
+        self._over = False
+
+    def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
+        """See `contracts.Fault`."""
+        if not step.components:
+            return "which components are to be stopped?"
+        return death.no_processes(target, step.components)
+
+    async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
+        """Open handles on the processes before the trigger."""
+        self._bed = await death.aimed(self._bed, ctx, step)
+
+    async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
+        """Ask them to end, or kill them, and begin to hold them down."""
+        self._bed = bed = await death.aimed(self._bed, ctx, step)
+        kill = step.parameters.get("how") == "kill"
+        numbers = [
+            signal.SIGKILL if kill else stop_signal(ctx.target.manifest, name) for name in bed.processes
+        ]
+        before, after = bed.strike(*numbers)
+        restart = death.ours(ctx.target.manifest, step.components)
+        held = {name: one for name, one in bed.processes.items() if not _is_ours(ctx, name, restart)}
+        self._holding = asyncio.ensure_future(self._hold_down(ctx, held))
+        names = " and ".join(sorted({number.name for number in numbers}))
+        return Receipt(
+            fault=self.name,
+            mechanism=f"{names}, then SIGKILL at each start",
+            t0_mono_ns=after,
+            t0_source="the kill call" if kill else "the call that asked for the stop",
+            uncertainty_ns=after - before,
+            processes=bed.processes,
+            data={"restart": restart, "duration_s": step.duration_s or _DEFAULT_S},
+        )
+
+    async def _hold_down(self, ctx: FaultContext, held: dict[str, ProcessRef]) -> None:
+        """Kill every later process of the components as soon as it is seen."""
+        while held and not self._over:
+            for name, first in held.items():
+                found = await _present(ctx, name)
+                if found is not None and found != first and found.pid not in self._prevented:
+                    for one in procs.family(found.pid, found.start_ticks):
+                        procs.send(one, signal.SIGKILL)
+                    self._prevented.append(found.pid)
+            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
+
+    async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
+        """Prove the ends; a service that ignores the signal was not stopped."""
+        del ctx
+        assert self._bed is not None
+        return await death.witness(self._bed, receipt.t0_mono_ns, limit_s=_END_LIMIT_S)
+
+    async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """When the time is over, let it start; start it where that is our part. Tell what was prevented."""
+        assert self._bed is not None
+        if not await self._bed.gone(_END_LIMIT_S):
+            raise FaultError("does not end", where=", ".join(self._bed.processes))
+        await ctx.clock.sleep_until(receipt.t0_mono_ns + round(receipt.data["duration_s"] * 1e9))
+        await self.revert(ctx, receipt)
+
+    async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Hold it down no longer, and start what only Blackstart starts; idempotent."""
+        self._over = True
+        if self._holding is not None:
+            await self._holding
+        if self._bed is not None:
+            self._bed.close()
+        if not self._started:
+            self._started = True
+            await death.start_again(ctx, receipt.data["restart"])
+
+
+async def _present(ctx: FaultContext, component: str) -> ProcessRef | None:
+    """Look up the component's process; None while there is none."""
+    target = ctx.target
+    assert isinstance(target, HasProcesses)
+    try:
+        found = await target.process(component)
+    except BlackstartError:
+        return None
+    return found if refs.alive(found) else None
+
+
+def _is_ours(ctx: FaultContext, component: str, restart: list[str]) -> bool:
+    spec = ctx.target.manifest.components.get(component)
+    return spec is not None and spec.process in restart

