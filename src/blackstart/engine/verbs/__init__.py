@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blackstart.engine.verbs import damage, files, http, process, sql
+from blackstart.engine.verbs import damage, files, http, process, seccomp, sql
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blackstart.engine.verbs.verb import Outcome, Verb, Verify
 
-VERBS: dict[str, Verb] = {**process.VERBS, **http.VERBS, **files.VERBS, **damage.VERBS, **sql.VERBS}
+_FAMILIES = (process, http, files, damage, sql, seccomp)
+VERBS: dict[str, Verb] = {name: verb for family in _FAMILIES for name, verb in family.VERBS.items()}
 
 
 def begin(action: str, arguments: Mapping[str, Any], run: str) -> Verify:

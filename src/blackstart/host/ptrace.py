@@ -1,0 +1,303 @@
+"""Acting inside a running process by ptrace: system calls in its name, a jump to nowhere. x86-64 only."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import signal
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from blackstart.errors import FaultError
+from blackstart.host import procs, seccomp_filter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+T = TypeVar("T")
+
+_SEIZE, _INTERRUPT, _CONT, _SYSCALL, _DETACH = 0x4206, 0x4207, 7, 24, 17
+_GETREGS, _SETREGS, _GETSIGMASK, _SETSIGMASK = 12, 13, 0x420A, 0x420B
+_OPTION_SYSGOOD = 1
+_EVENT_STOP = 128
+_SYSCALL_STOP = signal.SIGTRAP | 0x80
+_WALL = 0x4000_0000
+_STOP_LIMIT_S = 1.0
+_EVERY_SIGNAL = (1 << 64) - 1
+
+_REGISTERS = struct.Struct("<27Q")
+_R10, _R9, _R8, _RAX, _RDX, _RSI, _RDI, _ORIG_RAX, _RIP, _CS = 7, 8, 9, 10, 12, 13, 14, 15, 16, 17
+_ARGUMENTS = (_RDI, _RSI, _RDX, _R10, _R8, _R9)
+_NO_CALL = (1 << 64) - 1
+_CS_64_BIT = 0x33
+_SYSCALL_INSTRUCTION = b"\x0f\x05"
+
+_MMAP, _MUNMAP, _CLOSE, _PRCTL, _SECCOMP = 9, 11, 3, 157, 317
+_PAGE = 4096
+_PIDFD_GETFD = 438
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+_libc.ptrace.restype = ctypes.c_long
+
+
+def unavailable() -> str | None:
+    """Say why no process can be entered here, or None. Whether this very one can, only trying tells."""
+    if platform.machine() != "x86_64":
+        return f"ptrace injection is not available on {platform.machine()}, only on x86_64"
+    return None
+
+
+class Entered:
+    """One thread of a process, stopped for us: registers, memory, and system calls made in its name.
+
+    Everything is put back on leaving. Belongs to the operating-system thread that made it: see `alone`.
+    Raises FaultError when the thread cannot be stopped.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.tid = 0
+        self._at = 0
+
+    def __enter__(self) -> Self:
+        """Stop the first thread that lets itself be stopped."""
+        for tid in _threads(self.pid):
+            _ptrace(_SEIZE, tid, 0, _OPTION_SYSGOOD)
+            _ptrace(_INTERRUPT, tid)
+            if self._stopped(tid):
+                break
+        else:
+            raise FaultError("no thread can be stopped", where=f"pid {self.pid}")
+        self.tid = tid
+        self._before = self._registers()
+        self._mask = ctypes.c_uint64()
+        _ptrace(_GETSIGMASK, tid, 8, ctypes.addressof(self._mask))
+        if self._before[_CS] != _CS_64_BIT:
+            self._leave()
+            raise FaultError("is no 64-bit process", where=f"pid {self.pid}")
+        self._block(_EVERY_SIGNAL)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let it run on as if nothing had been.
+
+        Stopped once more before it leaves the kernel, where an interrupted system call is begun again by the
+        kernel's own rules.
+        """
+        with contextlib.suppress(FaultError):  # it died meanwhile
+            self._set(self._before)
+            _ptrace(_INTERRUPT, self.tid)
+            _ptrace(_CONT, self.tid)
+            self._stopped(self.tid)
+            self._leave()
+
+    def call(self, number: int, *arguments: int) -> int:
+        """Make a system call in its name; returns the kernel's answer, negative errno included."""
+        registers = list(self._before)
+        registers[_RAX], registers[_ORIG_RAX], registers[_RIP] = number, _NO_CALL, self._instruction()
+        for place, value in zip(_ARGUMENTS, (*arguments, *(0,) * (6 - len(arguments))), strict=True):
+            registers[place] = value & _NO_CALL
+        self._set(registers)
+        for _ in range(2):  # once on the way in, once on the way out
+            _ptrace(_SYSCALL, self.tid)
+            if _wait(self.tid, _STOP_LIMIT_S) != _SYSCALL_STOP:
+                raise FaultError("a system call in its name did not come back", where=f"pid {self.pid}")
+        answer = self._registers()[_RAX]
+        return answer - (1 << 64) if answer >> 63 else answer
+
+    def write(self, address: int, data: bytes) -> None:
+        """Put bytes into its memory."""
+        with open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as memory:  # noqa: PTH123 - seeks in a process
+            memory.seek(address)
+            memory.write(data)
+
+    def jump_to_null(self) -> None:
+        """Let it run on at address 0: a call through a null pointer, with all that follows."""
+        registers = list(self._before)
+        registers[_RIP], registers[_ORIG_RAX] = 0, _NO_CALL
+        self._before = tuple(registers)
+
+    def _instruction(self) -> int:
+        """Find a `syscall` instruction: every process has one in its vDSO, or else where it is."""
+        self._at = self._at or _find_instruction(self.pid)
+        return self._at
+
+    def _stopped(self, tid: int) -> bool:
+        """Wait for the stop that we asked for; other stops on the way are passed on."""
+        while (status := _wait(tid, _STOP_LIMIT_S)) is not None:
+            if status >> 8 == _EVENT_STOP:
+                return True
+            _ptrace(_CONT, tid, 0, status & 0x7F)
+        return False
+
+    def _registers(self) -> tuple[int, ...]:
+        buffer = ctypes.create_string_buffer(_REGISTERS.size)
+        _ptrace(_GETREGS, self.tid, 0, ctypes.addressof(buffer))
+        return _REGISTERS.unpack(buffer.raw)
+
+    def _set(self, registers: Iterable[int]) -> None:
+        buffer = ctypes.create_string_buffer(_REGISTERS.pack(*registers), _REGISTERS.size)
+        _ptrace(_SETREGS, self.tid, 0, ctypes.addressof(buffer))
+
+    def _block(self, signals: int) -> None:
+        mask = ctypes.c_uint64(signals)
+        _ptrace(_SETSIGMASK, self.tid, 8, ctypes.addressof(mask))
+
+    def _leave(self) -> None:
+        self._block(self._mask.value)
+        _ptrace(_DETACH, self.tid)
+
+
+def alone(work: Callable[[], T]) -> T:
+    """Do it in an operating-system thread of its own, and wait for it.
+
+    Tracing belongs to a thread. When this one ends, the kernel lets go of all that it held in any case.
+    """
+    found: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return found[0]
+
+
+def jump_to_null(pid: int) -> int:
+    """Make a process crash by a real null dereference; returns the moment it was let go (monotonic ns)."""
+
+    def work() -> int:
+        with Entered(pid) as process:
+            process.jump_to_null()
+        return time.monotonic_ns()
+
+    return alone(work)
+
+
+def add_filter(pid: int, calls: Iterable[str], keep: Callable[[int], None]) -> None:
+    """Put a seccomp filter around all threads of a running process; `keep` gets our copy of its listener.
+
+    `keep` must have brought it to safety when it returns: the process' own copy is closed then. Raises
+    FaultError.
+    """
+    code = seccomp_filter.build(calls)
+
+    def work() -> None:
+        with Entered(pid) as process:
+            listener = _install(process, code)
+            try:
+                handle = _take(pid, listener)
+                try:
+                    keep(handle)
+                finally:
+                    os.close(handle)
+            finally:
+                process.call(_CLOSE, listener)
+
+    alone(work)
+
+
+def _install(process: Entered, code: bytes) -> int:
+    page = process.call(_MMAP, 0, _PAGE, 3, 0x22, _NO_CALL, 0)
+    if page < 0:
+        raise FaultError(f"mmap in its name: {os.strerror(-page)}", where=f"pid {process.pid}")
+    try:
+        process.write(page, struct.pack("<HxxxxxxQ", len(code) // 8, page + 16) + code)
+        answer = _filter(process, page)
+    finally:
+        process.call(_MUNMAP, page, _PAGE)
+    if answer < 0:
+        hint = "it has a supervisor already: one a process" if -answer == errno.EBUSY else ""
+        raise FaultError(
+            f"seccomp in its name: {os.strerror(-answer)}", where=f"pid {process.pid}", hint=hint
+        )
+    return answer
+
+
+def _filter(process: Entered, page: int) -> int:
+    """Ask for `no_new_privs` only where the kernel demands it (EACCES); old kernels know fewer flags."""
+    flags = seccomp_filter.EVERY_THREAD | seccomp_filter.FLAG_WAIT_KILLABLE
+    answer = process.call(_SECCOMP, seccomp_filter.SET_MODE_FILTER, flags, page)
+    if answer == -errno.EACCES:
+        process.call(_PRCTL, seccomp_filter.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        answer = process.call(_SECCOMP, seccomp_filter.SET_MODE_FILTER, flags, page)
+    if answer == -errno.EINVAL:
+        answer = process.call(_SECCOMP, seccomp_filter.SET_MODE_FILTER, seccomp_filter.EVERY_THREAD, page)
+    return answer
+
+
+def _take(pid: int, descriptor: int) -> int:
+    """Copy a descriptor out of another process."""
+    handle = os.pidfd_open(pid)
+    try:
+        found = int(_libc.syscall(_PIDFD_GETFD, handle, descriptor, 0))
+    finally:
+        os.close(handle)
+    if found < 0:
+        raise FaultError(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}", where=f"pid {pid}")
+    return found
+
+
+def _threads(pid: int) -> list[int]:
+    try:
+        found = [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - names are numbers
+    except FileNotFoundError:
+        raise FaultError("has ended", where=f"pid {pid}") from None
+    live = [tid for tid in found if (one := procs.stat(tid)) is not None and not one.dead]
+    return sorted(live, key=lambda tid: tid != pid)
+
+
+def _find_instruction(pid: int) -> int:
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123
+        areas = [line.split() for line in maps]
+        code = [area for area in areas if "x" in area[1] and area[-1] != "[vsyscall]"]
+        for area in sorted(code, key=lambda one: one[-1] != "[vdso]"):
+            start, end = (int(number, 16) for number in area[0].split("-"))
+            memory.seek(start)
+            place = memory.read(end - start).find(_SYSCALL_INSTRUCTION)
+            if place >= 0:
+                return start + place
+    raise FaultError("no `syscall` instruction found", where=f"pid {pid}")
+
+
+def _ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> None:
+    if _libc.ptrace(request, tid, address, data) == 0:
+        return
+    number = ctypes.get_errno()
+    hint = ""
+    if number == errno.EPERM:
+        hint = "a debugger holds it, it is somebody else's, or kernel.yama.ptrace_scope forbids it"
+    raise FaultError(f"ptrace: {os.strerror(number)}", where=f"thread {tid}", hint=hint)
+
+
+def _wait(tid: int, limit_s: float) -> int | None:
+    """Return the stop's signal and event (`status >> 8`); None when it did not stop within the limit.
+
+    Raises FaultError when it ended.
+    """
+    end = time.monotonic() + limit_s
+    while True:
+        found, status = os.waitpid(tid, os.WNOHANG | _WALL)
+        if found and os.WIFSTOPPED(status):
+            return status >> 8
+        if found:
+            raise FaultError("ended meanwhile", where=f"thread {tid}")
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.00005)
