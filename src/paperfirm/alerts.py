@@ -37,11 +37,15 @@ class Alerts:
         """Those that have not ended, oldest first."""
         return list(self._active.values())
 
+    def lasts(self, code: str, key: str = "") -> bool:
+        """Whether this trouble has begun and not ended."""
+        return (code, key) in self._active
+
     def sound(
         self, code: str, text: str, *, key: str = "", severity: Severity = "critical", **detail: Any
     ) -> None:
         """Tell of a trouble, unless this one has been told of and lasts."""
-        if (code, key) in self._active:
+        if self.lasts(code, key):
             return
         stamp = self._emit("alert", code=code, severity=severity, text=text, **detail)
         self._active[code, key] = Alert(code, severity, text, key, stamp, detail)

@@ -81,6 +81,10 @@ class SupervisorSettings(msgspec.Struct, frozen=True):
     longest_s: float = 10.0
     stable_s: float = 10.0
     rapid_deaths: int = 8
+    silent_s: float = 1.0
+    """A component of ours that answers nobody for so long is an alert,"""
+    hung_s: float = 30.0
+    """and for so long is killed."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):

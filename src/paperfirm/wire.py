@@ -80,7 +80,7 @@ class Appended(Frame, frozen=True):
 
 
 class Beat(Frame, frozen=True):
-    """Sign of life on an otherwise silent link."""
+    """Sign of life: an engine's to risk, router and feed is sent back; a primary's to its standby is not."""
 
     mono_ns: int
 
@@ -459,12 +459,15 @@ class Promote(msgspec.Struct, frozen=True):
 
     Granted at once to the persisted primary itself (it restarted) and, when there has never been one, to
     anybody. Granted to the other engine only if the persisted primary is dead by pidfd (the supervisor may
-    wait some milliseconds for that) and it was last registered as `in_sync` (see `Replication`). Persisted
-    (fsync) before the answer.
+    wait some milliseconds for that) and it was last registered as `in_sync` (see `Replication`).
+    `silent`: the primary is connected and says nothing; if it does not answer the supervisor either, it
+    counts as dead: whatever it does when it wakes carries an epoch that router, risk and standby refuse.
+    Persisted (fsync) before the answer.
     """
 
     engine: EngineName
     epoch: int
+    silent: bool = False
 
 
 class Promoted(msgspec.Struct, frozen=True):
@@ -486,3 +489,11 @@ class Replication(msgspec.Struct, frozen=True):
     engine: EngineName
     epoch: int
     in_sync: bool
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """`POST /restart`: an engine asks for another life of a server that answers and does not work."""
+
+    component: str
+    by: EngineName
+    reason: str

@@ -9,7 +9,7 @@ import msgspec
 
 from paperfirm.engine.errors import EngineError
 from paperfirm.http import HttpError, fetch
-from paperfirm.wire import Promote, Promoted, Replication
+from paperfirm.wire import Promote, Promoted, Replication, Restart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,15 +44,23 @@ class Arbiter:
             raise EngineError(f"supervisor: {error}; without it nobody becomes primary") from error
         return found.primary, found.epoch
 
-    async def promote(self, epoch: int) -> Promoted:
+    async def promote(self, epoch: int, *, silent: bool = False) -> Promoted:
         """Ask for `epoch` + 1; raises EngineError when there is no answer."""
-        body = msgspec.json.encode(Promote(self._engine, epoch))
+        body = msgspec.json.encode(Promote(self._engine, epoch, silent))
         try:
             _, answer = await fetch(f"{self._base}/promote", method="POST", body=body, limit_s=2.0)
             promoted: Promoted = _promoted(answer)
         except (HttpError, msgspec.DecodeError) as error:
             raise EngineError(f"supervisor: {error}; without it nobody becomes primary") from error
         return promoted
+
+    async def restart(self, component: str, reason: str) -> None:
+        """Ask for another life of a server; nothing happens when it is not ours."""
+        body = msgspec.json.encode(Restart(component, self._engine, reason))
+        try:
+            await fetch(f"{self._base}/restart", method="POST", body=body, limit_s=2.0)
+        except HttpError as error:
+            self._emit("supervisor_silent", reason=str(error))
 
     async def register(self, epoch: int, *, in_sync: bool) -> bool:
         """Persist whether the standby is in step; tries until there is an answer.

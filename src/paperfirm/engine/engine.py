@@ -12,7 +12,7 @@ from paperfirm.disk import wait_for_room
 from paperfirm.engine.arbiter import Arbiter
 from paperfirm.engine.errors import DiskFullError, EngineError, FsyncFailedError
 from paperfirm.engine.lead import Lead
-from paperfirm.engine.links import FeedPeer
+from paperfirm.engine.links import BEAT_S, FeedPeer
 from paperfirm.engine.orderentry import OrderEntry
 from paperfirm.engine.outbox import load_client
 from paperfirm.engine.replication import Follower
@@ -23,6 +23,7 @@ from paperfirm.engine.timers import Timers
 from paperfirm.eventlog import SYSTEM_CLOCK
 from paperfirm.frames import Link, dial
 from paperfirm.http import serve
+from paperfirm.silence import Silence, told
 
 if TYPE_CHECKING:
     from paperfirm.config import Firm
@@ -35,6 +36,10 @@ SECOND_CHOICE_WAITS_S = 1.0
 PEER_FIRST_S = 2.5
 """An engine whose journal lacks something lets the other one go first: that may have it."""
 TAKE_OVER_LIMIT_S = 1.0
+PRIMARY_SILENT_S = 0.25
+"""A primary sends a sign of life every 50 ms."""
+SYNC_SILENT_S = 2.0
+LOOK_S = 0.05
 SCRUB_ROWS = 128
 
 
@@ -92,6 +97,7 @@ class Engine:
         self._last_checkpoint_s = loop.time()
         self.timers.every("heartbeat", 0.1, self._beat)
         self.timers.every("durability", 0.05, self._keep_durable)
+        self.timers.every("beat to feed", BEAT_S, self.feed.beat)
         self.timers.every("scrub", 0.1, self._scrub)
         calm_memory()
         deep = self.store.state.seq == 0 or bool(loaded.damage)
@@ -181,28 +187,41 @@ class Engine:
             await self._pause(0.01)
             return 0
         self.emit("role", role="standby")
-        stop, gone = asyncio.ensure_future(self.stop.wait()), asyncio.ensure_future(link.closed.wait())
-        await asyncio.wait([stop, gone], return_when=asyncio.FIRST_COMPLETED)
-        link.close()
-        stop.cancel()
-        gone.cancel()
+        reason, silent = await self._lost(link, follower)
+        link.abort()
         was_in_step, self.in_step = follower.in_step, False
         if self.stop.is_set() or not was_in_step:
             await self._pause(0.01)
             return 0
-        self.emit("peer_lost", peer=self.other)
-        return await self._take_over()
+        self.emit("peer_lost", peer=self.other, reason=reason)
+        return await self._take_over(silent=silent)
 
-    async def _take_over(self) -> int:
+    async def _lost(self, link: Link, follower: Follower) -> tuple[str, bool]:
+        """Wait until the primary is gone or silent, or we are to stop; says which, and if it is silence."""
+        loop = asyncio.get_running_loop()
+        stop, gone = asyncio.ensure_future(self.stop.wait()), asyncio.ensure_future(link.closed.wait())
+        silence = Silence(PRIMARY_SILENT_S)
+        try:
+            while not (stop.done() or gone.done()):
+                await asyncio.wait([stop, gone], timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+                silence.limit_s = PRIMARY_SILENT_S if follower.in_step else SYNC_SILENT_S
+                if silence.lasts(follower.heard_s, loop.time()):
+                    return told(follower.heard_s, loop.time()), True
+        finally:
+            stop.cancel()
+            gone.cancel()
+        return str(link.error or "connection closed"), False
+
+    async def _take_over(self, *, silent: bool) -> int:
         """Ask for the next epoch until it is granted, somebody else has it, or the limit passes."""
         self.emit("promotion_started")
         loop = asyncio.get_running_loop()
         until_s, pause_s = loop.time() + TAKE_OVER_LIMIT_S, 0.002
         while loop.time() < until_s and not self.stop.is_set():
-            answer = await self.arbiter.promote(self.store.state.epoch)
+            answer = await self.arbiter.promote(self.store.state.epoch, silent=silent)
             if answer.granted:
                 return answer.epoch
-            if answer.primary != self.other:
+            if silent or answer.primary != self.other:
                 break
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 0.05)

@@ -13,7 +13,7 @@ from paperfirm.engine.database import History, read_history
 from paperfirm.engine.decide import ExchangeExecution, missing_executions
 from paperfirm.engine.desk import Desk
 from paperfirm.engine.errors import EngineError
-from paperfirm.engine.links import RiskPeer, RouterPeer
+from paperfirm.engine.links import BEAT_S, RiskPeer, RouterPeer
 from paperfirm.engine.member import Member
 from paperfirm.engine.outbox import Outbox
 from paperfirm.engine.recorderwatch import RecorderWatch
@@ -93,7 +93,14 @@ class Lead:
             timeout_s=firm.engine.standby_timeout_ms / 1000,
         )
         self.recorder = RecorderWatch(firm.ports["recorder"].http, store.state, emit=self._emit, clock=mono)
-        self.outbox = Outbox(self.committer, firm.nats, emit=self._emit, clock=mono)
+        self.outbox = Outbox(
+            self.committer,
+            firm.nats,
+            emit=self._emit,
+            clock=mono,
+            alerts=engine.alerts,
+            restart=lambda reason: engine.arbiter.restart("nats", reason),
+        )
 
     # --- the term ---
 
@@ -131,6 +138,8 @@ class Lead:
         timers.every("indicators", 0.5, self._keep_indicators)
         timers.every("reconcile", settings.engine.reconcile_s, self._reconcile_later)
         timers.every("replication", 0.05, self._check_standby)
+        timers.every("beat to router", BEAT_S, self.router.beat)
+        timers.every("beat to risk", BEAT_S, self.risk.beat)
         timers.every("room", 0.1, self._try_for_room)
 
     def _check_standby(self) -> None:

@@ -11,6 +11,7 @@ from paperfirm import wire
 from paperfirm.engine import events as ev
 from paperfirm.engine.errors import EngineError
 from paperfirm.frames import Link, keep_dialled
+from paperfirm.silence import Silence, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 
 USAGE_LIMIT_S = 0.5
+BEAT_S = 0.1
+SILENT_S = 0.5
 
 
 class Peer:
@@ -37,6 +40,8 @@ class Peer:
         self._mono = clock
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
+        self._heard_s = 0.0
+        self._silence = Silence(SILENT_S)
 
     def start(self) -> None:
         """Begin connecting."""
@@ -68,11 +73,27 @@ class Peer:
 
     def _opened(self, link: Link) -> None:
         self._link = link
+        self._heard_s = self._mono() / 1e9
+        self._silence = Silence(SILENT_S)
         self.opened(link)
 
     def _message(self, link: Link, message: wire.Message) -> None:
-        if link is self._link:
+        if link is not self._link:
+            return
+        self._heard_s = self._mono() / 1e9
+        if not isinstance(message, wire.Beat):
             self.message(message)
+
+    def beat(self) -> None:
+        """Ask for a sign of life, and cut a connection on which there has been none; called by a timer."""
+        link, now_s = self._link, self._mono() / 1e9
+        if link is None:
+            return
+        if self._silence.lasts(self._heard_s, now_s):
+            link.error = TimeoutError(told(self._heard_s, now_s))
+            link.abort()
+        else:
+            link.send(wire.Beat(self._mono()))
 
     def _closed(self, link: Link, error: Exception | None) -> None:
         if link is self._link:

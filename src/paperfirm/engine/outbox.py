@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from paperfirm import wire
+from paperfirm.alerts import Alerts
 from paperfirm.engine import events as ev
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from paperfirm.engine.commit import Committer
     from paperfirm.engine.state import OutboxEntry, State
@@ -27,6 +28,7 @@ BATCH = 200
 PAUSE_S = 0.05
 YIELD_AFTER = 8
 ACK_LIMIT_S = 2.0
+STUCK_S = 3.0
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -82,11 +84,22 @@ class Outbox:
     """Publishes in order, in batches; a lost broker only makes the outbox longer."""
 
     def __init__(
-        self, committer: Committer, url: str, *, emit: Callable[..., int], clock: Callable[[], int]
+        self,
+        committer: Committer,
+        url: str,
+        *,
+        emit: Callable[..., int],
+        clock: Callable[[], int],
+        alerts: Alerts | None = None,
+        restart: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._committer = committer
         self._url = url
         self._emit = emit
+        self._alerts = alerts or Alerts(emit)
+        self._restart = restart
+        self._ever = False
+        self._first_s = 0.0
         self._client: Any = None
         self._context: Any = None
         self._stream_seq = 0
@@ -111,7 +124,29 @@ class Outbox:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a broker or its client does, the outbox waits and retries
                 self._mark(up=False, reason=f"{type(error).__name__}: {error}")
+                await self._consider_restart()
                 await asyncio.sleep(0.2)
+
+    async def _consider_restart(self) -> None:
+        """Ask for another life of a broker that answers and stores nothing.
+
+        After a full disk JetStream refuses everything until then.
+        """
+        now_s = asyncio.get_running_loop().time()
+        first_s = self._first_s = self._first_s or now_s
+        if self._restart is None or now_s - first_s < STUCK_S or not await self._answers():
+            return
+        self._first_s = now_s
+        await self._restart("it answers, and the stream stores nothing")
+
+    async def _answers(self) -> bool:
+        if self._client is None or not self._client.is_connected:
+            return False
+        try:
+            await self._client.flush(timeout=1)
+        except Exception:  # noqa: BLE001 - whatever it is, this is no answer
+            return False
+        return True
 
     async def _round(self) -> int:
         """Publish one batch and journal how far the stream has it; returns how many."""
@@ -199,6 +234,13 @@ class Outbox:
             self.connected = up
             event = "link_restored" if up else "link_lost"
             self.since_mono_ns = self._emit(event, link="nats", **({"reason": reason} if reason else {}))
+        if up:
+            self._ever = True
+            self._first_s = 0.0
+            self._alerts.clear("broker_lost")
+        elif self._ever or (self._first_s and asyncio.get_running_loop().time() - self._first_s > STUCK_S):
+            text = f"the broker takes nothing: {reason}; {self.backlog} messages wait in the journal"
+            self._alerts.sound("broker_lost", text, reason=reason)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from paperfirm.engine import checkpoint, journal
 from paperfirm.engine.errors import DiskFullError, EngineError, FsyncFailedError
 from paperfirm.frames import Link, listen
-from paperfirm.wire import Append, Appended, Hello, Image, Message, Synced
+from paperfirm.wire import Append, Appended, Beat, Hello, Image, Message, Synced
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -216,8 +217,11 @@ class Primary:
     def check(self, now_s: float) -> None:
         """Cut a standby that owes an answer for too long; called by a timer.
 
-        Only the second look in a row counts: after a pause of our own its answer may be waiting to be read.
+        It gets a sign of life each time. Only the second look in a row counts: after a pause of our own its
+        answer may be waiting to be read.
         """
+        if self._link is not None:
+            self._link.send(Beat(time.monotonic_ns()))
         asked = self._asked_since_s
         late = asked is not None and now_s - asked > self._timeout_s
         warned, self._warned = self._warned, late
@@ -261,6 +265,8 @@ class Follower:
         self._ready = False
         self.in_step = False
         self.error: EngineError | None = None
+        self.heard_s = asyncio.get_running_loop().time()
+        """When the primary last said anything."""
 
     def on_open(self, link: Link) -> None:
         """Introduce ourselves."""
@@ -271,6 +277,7 @@ class Follower:
 
     def on_message(self, link: Link, message: Message) -> None:
         """Write, apply, answer; a stream that does not fit is cut and begun anew."""
+        self.heard_s = asyncio.get_running_loop().time()
         try:
             if isinstance(message, Image):
                 self._image(message)

@@ -11,7 +11,7 @@ import msgspec
 from paperfirm.feed.core import FeedState
 from paperfirm.feed.messages import decode_datagram, decode_snapshot
 from paperfirm.http import HttpError, fetch
-from paperfirm.wire import FeedStatus, Subscribe, Top
+from paperfirm.wire import Beat, FeedStatus, Subscribe, Top
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,9 @@ class FeedService(asyncio.DatagramProtocol):
 
     def on_message(self, link: Link, message: Message) -> None:
         """Give a new engine everything there is."""
-        if isinstance(message, Subscribe):
+        if isinstance(message, Beat):
+            link.send(message)
+        elif isinstance(message, Subscribe):
             self.engines.add(link)
             link.send(self.status())
             if self.state.synchronised:

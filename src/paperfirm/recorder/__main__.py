@@ -97,7 +97,9 @@ class Recorder:
 async def main(context: Context) -> None:
     """Record executions and finished orders until asked to stop."""
     firm, emit = context.firm, context.events.emit
-    recorder = Recorder(Stream(firm.nats, emit), Database(firm.postgres, emit), emit)
+    recorder = Recorder(
+        Stream(firm.nats, emit, context.alerts), Database(firm.postgres, emit, context.alerts), emit
+    )
     routes = common_routes(
         recorder.trouble, lambda: metrics(recorder), component="recorder", alerts=context.alerts
     )

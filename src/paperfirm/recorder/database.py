@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from paperfirm.alerts import Alerts
 from paperfirm.recorder import tables
 from paperfirm.supervisor.backoff import Backoff
 
@@ -28,15 +30,23 @@ LOST = (
 WAIT = (*LOST, asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
 
 
+WRITE_S = 3.0
+"""A server that takes longer is paused or cut off; the batch is written again, rows stay single."""
+PATIENCE_S = 15.0
+"""A server that was not there yet may be starting for so long before that is an alert."""
+
+
 class Database:
     """Writes batches, each in one transaction, and does not give up."""
 
-    def __init__(self, url: str, emit: Callable[..., int]) -> None:
+    def __init__(self, url: str, emit: Callable[..., int], alerts: Alerts | None = None) -> None:
         self._url = url
         self._emit = emit
+        self._alerts = alerts or Alerts(emit)
         self._connection: Any = None
         self._backoff = Backoff(first_s=0.02, longest_s=1.0, stable_s=1.0)
         self._was_connected = False
+        self._began_s = time.monotonic()
         self.since_ns = 0
         self.on_connected: Callable[[Any], Awaitable[None]] | None = None
         """Called with each new connection before anything is written through it."""
@@ -51,7 +61,7 @@ class Database:
         while True:
             connection = await self.connection()
             try:
-                async with asyncio.timeout(10), connection.transaction():
+                async with asyncio.timeout(WRITE_S), connection.transaction():
                     if batch.executions:
                         await connection.execute(tables.INSERT_EXECUTIONS, *tables.columns(batch.executions))
                     if batch.orders:
@@ -102,6 +112,7 @@ class Database:
             connection.terminate()
             raise
         connection.add_termination_listener(self._terminated)
+        self._alerts.clear("database_lost")
         self._was_connected = True
         self._backoff.reset()
         return connection
@@ -110,11 +121,21 @@ class Database:
         """Note at once that the server went away, also when nothing is being written."""
         if connection is self._connection:
             self._connection = None
-            self.since_ns = self._emit("database_lost", reason="the server closed the connection")
+            self._tell("the server closed the connection")
+
+    def _tell(self, reason: str) -> None:
+        self.since_ns = self._emit("database_lost", reason=reason)
+        self._alert(reason)
+
+    def _alert(self, reason: str) -> None:
+        text = f"the database is away: {reason}; what is to be stored waits in the stream"
+        self._alerts.sound("database_lost", text, reason=reason)
 
     async def _lost(self, error: Exception) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            self.since_ns = self._emit("database_lost", reason=f"{type(error).__name__}: {error}")
+            self._tell(f"{type(error).__name__}: {error}")
             connection.terminate()
+        elif self._was_connected or time.monotonic() - self._began_s > PATIENCE_S:
+            self._alert(f"{type(error).__name__}: {error}")
         await asyncio.sleep(self._backoff.failed(0.0))

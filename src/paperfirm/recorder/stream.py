@@ -11,6 +11,7 @@ import nats.errors
 import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 
+from paperfirm.alerts import Alerts
 from paperfirm.wire import STREAM
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ class Link(msgspec.Struct):
 class Stream:
     """Fetches batches for ever; a lost broker is an event and a pause."""
 
-    def __init__(self, url: str, emit: Callable[..., int]) -> None:
+    def __init__(self, url: str, emit: Callable[..., int], alerts: Alerts | None = None) -> None:
         self._url = url
         self._emit = emit
+        self._alerts = alerts or Alerts(emit)
         self._client: Client | None = None
         self._subscription: Any = None
         self.link = Link()
@@ -146,9 +148,13 @@ class Stream:
     async def _on_lost(self) -> None:
         if self.link.connected:
             self.link = Link(connected=False, since_ns=self._emit("queue_lost"))
+            self._alerts.sound(
+                "broker_lost", "the broker is away; the recorder waits for it and goes on then"
+            )
 
     async def _on_restored(self) -> None:
         self.link = Link(connected=True, since_ns=self._emit("queue_restored"))
+        self._alerts.clear("broker_lost")
         self._subscription = None  # its outstanding fetch died with the old connection
 
     async def _on_error(self, error: Exception) -> None:

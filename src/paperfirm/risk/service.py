@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from paperfirm.risk.core import RiskBook
-from paperfirm.wire import Adopted, Approve, AskUsage, Booked, Check, Closed, Mark, Refuse, Snapshot, Usage
+from paperfirm.wire import (
+    Adopted,
+    Approve,
+    AskUsage,
+    Beat,
+    Booked,
+    Check,
+    Closed,
+    Mark,
+    Refuse,
+    Snapshot,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,12 +60,17 @@ class RiskService:
 
     def on_message(self, link: Link, message: Message) -> None:
         """Handle one message of an engine."""
-        if isinstance(message, Snapshot):
+        if isinstance(message, Beat):
+            link.send(message)
+        elif isinstance(message, Snapshot):
             self._take_over(link, message)
-        elif link is not self._served:
-            if isinstance(message, Check):
-                self._refuse(link, message.id, "this risk manager holds no snapshot of yours")
+        elif link is self._served:
+            self._take(link, message)
         elif isinstance(message, Check):
+            self._refuse(link, message.id, "this risk manager holds no snapshot of yours")
+
+    def _take(self, link: Link, message: Message) -> None:
+        if isinstance(message, Check):
             self._check(link, message)
         elif isinstance(message, Booked):
             self.book.booked(message.id, message.symbol, message.side, message.quantity, message.price)

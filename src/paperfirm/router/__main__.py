@@ -78,6 +78,7 @@ def make_router(context: Context) -> Router:
         emit=context.events.emit,
         now=lambda: Now(time.monotonic_ns(), time.time_ns()),
         soon=loop.call_soon,
+        alerts=context.alerts,
     )
 
 

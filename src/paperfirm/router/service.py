@@ -28,8 +28,10 @@ from fixsession.effects import (
 from fixsession.effects import Warning as Notice
 from fixsession.errors import FixError
 from fixsession.session import Session
+from paperfirm.alerts import Alerts
 from paperfirm.router import fix
 from paperfirm.wire import (
+    Beat,
     Bind,
     BindDone,
     BindRefused,
@@ -111,6 +113,7 @@ class Router:
         emit: Emit,
         now: Callable[[], Now],
         soon: Callable[[Callable[[], None]], object],
+        alerts: Alerts | None = None,
     ) -> None:
         self._config = SessionConfig(
             sender=identity[0], target=identity[1], role=Role.INITIATOR, heartbeat_s=1, logon_timeout_s=2.0
@@ -118,6 +121,7 @@ class Router:
         self._account = account
         self._store, self._log, self._fence = store, log, fence
         self._emit, self._now, self._soon = emit, now, soon
+        self._alerts = alerts or Alerts(emit)
         self.counters = Counters()
         self.session = Session(self._config, store, may_resend=self._may_resend)
         self.session_up = False
@@ -132,6 +136,7 @@ class Router:
         self._flush_due = self._close_due = self._resending = False
         self._alive_ns = self.since_ns
         self._stalled_since_ns = 0
+        self._leaving = False
 
     # ---- the exchange's side
 
@@ -156,6 +161,7 @@ class Router:
 
     def logout(self) -> None:
         """Begin the clean end of the session."""
+        self._leaving = True
         self._carry_out(self.session.logout("the firm stops", self._now()))
 
     def tick(self) -> None:
@@ -246,6 +252,7 @@ class Router:
         if self.session.logged_on and not missing and not self.session_up:
             self.session_up = True
             self.since_ns = self._emit("session_established", next_in=self.session.next_in)
+            self._alerts.clear("exchange_lost")
             self.flush()
             self._tell(SessionUp(self.since_ns))
         elif not self.session.logged_on:
@@ -256,6 +263,9 @@ class Router:
             return
         self.session_up = self._resending = False
         self.since_ns = self._emit("session_lost", reason=reason)
+        if not self._leaving:
+            text = f"no session with the exchange: {reason}; connected again, reconciled, then traded"
+            self._alerts.sound("exchange_lost", text, reason=reason)
         self._tell(SessionDown(self.since_ns, reason))
 
     def _deliver(self, message: FixMessage, fix_seq: int, *, resent: bool) -> None:
@@ -286,6 +296,8 @@ class Router:
         """Take one frame of an engine."""
         if self._notice_pause(self._now().mono_ns) and not isinstance(message, Bind):
             link.abort()
+        elif isinstance(message, Beat):
+            link.send(message)
         elif isinstance(message, Bind):
             self._bind(link, message)
         elif link is not self._engine:

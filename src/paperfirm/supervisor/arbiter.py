@@ -43,9 +43,9 @@ class Arbiter:
             other and not self.closed and request.epoch == tenure.epoch and self._lives(tenure.primary or "")
         )
 
-    def promote(self, request: Promote) -> Promoted:
-        """Grant epoch + 1 or say why not."""
-        reason = self._refusal(request)
+    def promote(self, request: Promote, *, hung: bool = False) -> Promoted:
+        """Grant epoch + 1 or say why not. `hung`: the present primary was found to answer nobody."""
+        reason = self._refusal(request, hung=hung)
         if reason is not None:
             return Promoted(
                 granted=False, epoch=self.tenure.epoch, primary=self.tenure.primary, reason=reason
@@ -62,7 +62,7 @@ class Arbiter:
             self._set(msgspec.structs.replace(tenure, in_sync=report.in_sync))
         return True
 
-    def _refusal(self, request: Promote) -> str | None:
+    def _refusal(self, request: Promote, *, hung: bool) -> str | None:
         tenure = self.tenure
         if self.closed:
             return "the firm stops"
@@ -70,7 +70,7 @@ class Arbiter:
             return f"the epoch is {tenure.epoch}, not {request.epoch}"
         if tenure.primary in {None, request.engine}:
             return None
-        if self._lives(tenure.primary or ""):
+        if not hung and self._lives(tenure.primary or ""):
             return f"{tenure.primary} lives and is primary"
         if not tenure.in_sync:
             return f"only {tenure.primary} is known to hold everything: it must come back"

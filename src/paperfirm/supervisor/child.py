@@ -141,6 +141,10 @@ class Child:
             self._signal(signal.SIGKILL)
             await self.exited.wait()
 
+    def restart(self) -> None:
+        """End it; it is started again like after any death."""
+        self._signal(self.spec.stop_signal)
+
     def _signal(self, number: signal.Signals) -> None:
         if self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, number)
@@ -160,6 +164,7 @@ class Child:
         detail |= {"core_dumped": os.WCOREDUMP(status), "max_rss_kb": used.ru_maxrss}
         self._emit("component_exited", mono_ns=mono_ns, component=self.name, pid=process.pid, **detail)
         self.state = "stopped"
+        self._alerts.clear("component_silent", self.name)
         self.exited.set()
         self._on_exit(self)
         if not self._stopping:
@@ -203,10 +208,27 @@ class Child:
     async def beat(self) -> None:
         """Ask a running child whether it still works, and remember when it last did."""
         pid = self.pid
-        if self.state == "running" and pid is not None and await self.spec.is_ready(pid):
+        if self.state != "running" or pid is None:
+            return
+        if not await self.spec.is_ready(pid):
+            self._silent(pid)
+        elif self.pid == pid:
             self.heartbeat_ns = time.monotonic_ns()
+            self._alerts.clear("component_silent", self.name)
             if self.heartbeat_ns - self.started_ns > self._settings.stable_s * 1e9:
                 self._alerts.clear("component_given_up", self.name)
+
+    def _silent(self, pid: int) -> None:
+        """Call an operator when a component is hung, and end it when it stays so."""
+        silent_s = (time.monotonic_ns() - self.heartbeat_ns) / 1e9
+        if not self.spec.own or self.pid != pid or silent_s < self._settings.silent_s:
+            return
+        detail: dict[str, Any] = {"component": self.name, "pid": pid, "silent_ms": round(silent_s * 1000)}
+        text = f"{self.name} (process {pid}) does not answer; killed after {self._settings.hung_s} s"
+        self._alerts.sound("component_silent", text, key=self.name, **detail)
+        if silent_s >= self._settings.hung_s:
+            self._emit("component_killed", component=self.name, reason="hung")
+            self._signal(signal.SIGKILL)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

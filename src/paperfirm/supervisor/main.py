@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 REFUSED = 1
 STARTING_POLL_S = 0.02
 POLL_S = 0.5
-SCRAPE_EVERY = 2
+SCRAPE_S = 1.0
+PARTS_S = 0.25
 
 
 def run(options: UpOptions) -> int:
@@ -140,7 +142,8 @@ async def _start(supervised: Supervised, plans: dict[str, ServerPlan]) -> None:
 
 async def _watch(supervised: Supervised, events: EventLog, stop: asyncio.Event) -> None:
     """Note each time the firm begins or ceases to trade, and every child's heartbeat, until asked to stop."""
-    beats = asyncio.create_task(_beat(supervised))
+    beats = [asyncio.create_task(work) for work in (_beat(supervised), _scrape(supervised))]
+    parts = asyncio.create_task(_watch_parts(supervised, events))
     writing = asyncio.create_task(keep_writing(events))
     ready = False
     while not stop.is_set():
@@ -155,17 +158,41 @@ async def _watch(supervised: Supervised, events: EventLog, stop: asyncio.Event) 
                 await stop.wait()
         except TimeoutError:
             continue
-    beats.cancel()
+    for task in (*beats, parts):
+        task.cancel()
     writing.cancel()
 
 
 async def _beat(supervised: Supervised) -> None:
-    """Look after every child's heartbeat, and fetch the metrics at every second look."""
+    """Look after every child's heartbeat."""
     while True:
-        for _ in range(SCRAPE_EVERY):
-            await asyncio.sleep(POLL_S)
-            await supervised.beat()
+        await asyncio.sleep(POLL_S)
+        await supervised.beat()
+
+
+async def _scrape(supervised: Supervised) -> None:
+    """Fetch everybody's metrics once a second."""
+    while True:
+        await asyncio.sleep(SCRAPE_S)
         await supervised.scrape()
+
+
+async def _watch_parts(supervised: Supervised, events: EventLog) -> None:
+    """Tell when the set of parts that do not do their work changes, once all of them have done it."""
+    while await supervised.degraded():  # noqa: ASYNC110 - many causes, one look
+        await asyncio.sleep(PARTS_S)
+    began_s = 0.0
+    while True:
+        found = await supervised.degraded()
+        if found and found.keys() != supervised.parts.keys():
+            began_s = began_s or time.monotonic()
+            trading = not supervised.needed_to_trade & found.keys()
+            events.emit("degraded", parts=found, trading=trading)
+        elif not found and supervised.parts:
+            events.emit("restored", after_ms=round((time.monotonic() - began_s) * 1000))
+            began_s = 0.0
+        supervised.parts = found
+        await asyncio.sleep(PARTS_S)
 
 
 def _former_ports(directory: Path) -> dict[str, Ports]:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from paperfirm.http import HttpError, Response, common_routes, fetch, json, problem, readiness
-from paperfirm.wire import Promote, Replication
+from paperfirm.wire import Promote, Replication, Restart
 
 if TYPE_CHECKING:
     from paperfirm.http import Request, Router
@@ -28,7 +28,7 @@ def routes(supervised: Supervised) -> Router:
     )
 
     async def ready(_: Request) -> Response:
-        return readiness(await supervised.not_ready())
+        return readiness(await supervised.not_ready(), degraded=supervised.parts)
 
     async def state(request: Request) -> Response:
         return await forward(supervised, request)
@@ -46,6 +46,7 @@ def routes(supervised: Supervised) -> Router:
     router.add("GET", "/state/", state)
     router.add("POST", "/promote", promote)
     router.add("POST", "/checkpoint", state)
+    router.add("POST", "/restart", lambda request: restart(supervised, request))
     router.add("POST", "/replication", lambda request: replication(supervised, request))
     return router
 
@@ -62,6 +63,17 @@ def replication(supervised: Supervised, request: Request) -> Response:
             409, f"{tenure.primary} is primary of epoch {tenure.epoch}", "this engine is fenced: stop"
         )
     return json({"registered": True})
+
+
+def restart(supervised: Supervised, request: Request) -> Response:
+    """End a server so that it is started again."""
+    try:
+        asked = msgspec.json.decode(request.body, type=Restart)
+    except msgspec.DecodeError as error:
+        return problem(400, str(error), 'send {"component": "nats"|"postgres", "by": NAME, "reason": TEXT}')
+    if not supervised.restart(asked):
+        return problem(404, f"{asked.component} is no server of ours", "restart your own server yourself")
+    return json({"restarting": asked.component}, 202)
 
 
 def components(supervised: Supervised) -> dict[str, object]:

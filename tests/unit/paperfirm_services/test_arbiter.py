@@ -88,3 +88,15 @@ def test_nobody_is_promoted_while_the_firm_stops(tmp_path: Path, living: set[str
     arbiter.replication(Replication("engine-a", 1, in_sync=True))
     arbiter.closed = True
     assert arbiter.promote(Promote("engine-b", 1)).reason == "the firm stops"
+
+
+def test_a_hung_primary_is_passed_over_only_for_a_standby_in_step(tmp_path: Path, living: set[str]) -> None:
+    """That it lives is no reason any more; that the standby may lack something still is."""
+    arbiter = arbiter_at(tmp_path, living)
+    arbiter.promote(Promote("engine-a", 0))
+    living.add("engine-a")
+    assert not arbiter.promote(Promote("engine-b", 1, silent=True), hung=True).granted
+    arbiter.replication(Replication("engine-a", 1, in_sync=True))
+    assert not arbiter.promote(Promote("engine-b", 1, silent=True)).granted
+    assert arbiter.promote(Promote("engine-b", 1, silent=True), hung=True).epoch == 2
+    assert not arbiter.replication(Replication("engine-a", 1, in_sync=False))

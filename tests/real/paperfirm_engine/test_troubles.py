@@ -1,0 +1,115 @@
+"""What breaks less plainly than a death: processes that do not answer, and what is told of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .conftest import get, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@contextlib.contextmanager
+def paused(pid: int) -> Iterator[int]:
+    """Stop a process and let it go on afterwards; gives the time (monotonic ns)."""
+    at_ns = time.monotonic_ns()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield at_ns
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def told(system: Any, component: str, event: str, /, *, after_ns: int, **detail: Any) -> dict[str, Any]:
+    """Wait for an event of a component with these details; returns it."""
+
+    def look() -> dict[str, Any] | None:
+        found = (one for one in system.events(component) if one["mono_ns"] > after_ns)
+        return next(
+            (one for one in found if one["event"] == event and detail.items() <= one["detail"].items()), None
+        )
+
+    return dict(until(look, f"{component} tells {event} {detail}"))
+
+
+def of_epoch(system: Any, epoch: int) -> set[str]:
+    """Return the orders at the exchange that an engine of this epoch sent."""
+    orders = get(f"{system.market['http']}/accounts/FIRM/orders")["orders"]
+    return {one["cl_ord_id"] for one in orders if one["cl_ord_id"].startswith(f"{epoch}-")}
+
+
+def test_a_paused_primary_is_passed_over_and_fenced(system: Any, client: Any) -> None:
+    """Alive and silent: the standby takes over; woken up, the old primary sends nothing and follows."""
+    primary, standby = system.primary()
+    pid = system.components()["components"][primary]["pid"]
+    epoch = system.components()["epoch"]
+    with paused(pid) as at_ns:
+        told(system, "supervisor", "primary_hung", after_ns=at_ns, engine=primary, pid=pid, stopped=True)
+        told(system, "supervisor", "alert", after_ns=at_ns, code="primary_hung", engine=primary)
+        started = told(system, standby, "trading_started", after_ns=at_ns)
+        assert started["epoch"] == epoch + 1
+        client.new_acceptances(30)
+        sent = of_epoch(system, epoch)
+        assert system.components()["components"][primary]["role"] is None
+        assert system.components()["components"][primary]["pid"] == pid
+    told(system, primary, "role", after_ns=at_ns, role="fenced")
+    told(system, "supervisor", "component_exited", after_ns=at_ns, component=primary, exit_status=75)
+    told(system, "supervisor", "alert_cleared", after_ns=at_ns, code="primary_hung")
+    system.settled()
+    told(system, "router", "engine_fenced", after_ns=at_ns)
+    assert sent
+    assert of_epoch(system, epoch) == sent
+    system.audit(client)
+
+
+def test_a_silent_risk_manager_halts_trading(system: Any, client: Any) -> None:
+    """A peer that is connected and says nothing counts as lost; the supervisor calls an operator."""
+    primary, _ = system.primary()
+    with paused(system.components()["components"]["risk"]["pid"]) as at_ns:
+        lost = told(system, primary, "link_lost", after_ns=at_ns, link="risk")
+        assert "silent" in lost["detail"]["reason"]
+        told(system, primary, "trading_halted", after_ns=at_ns, reason="risk lost")
+        told(system, "supervisor", "alert", after_ns=at_ns, code="component_silent", component="risk")
+        told(system, "supervisor", "degraded", after_ns=at_ns, trading=False)
+    told(system, primary, "trading_started", after_ns=at_ns)
+    told(system, "supervisor", "restored", after_ns=at_ns)
+    client.new_acceptances(20)
+    until(lambda: get(system.ends["http"] + "/alerts")["alerts"] == [], "no alert lasts")
+    system.audit(client)
+
+
+def test_a_checkpoint_can_be_asked_for(system: Any, client: Any) -> None:
+    """`POST /checkpoint` at the supervisor has the primary write one, of a record not older than that."""
+    primary, _ = system.primary()
+    client.new_acceptances(5)
+    at_ns = time.monotonic_ns()
+    request = urllib.request.Request(system.ends["http"] + "/checkpoint", method="POST")
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        assert answer.status == 202
+    started = told(system, primary, "checkpoint_started", after_ns=at_ns)
+    written = told(system, primary, "checkpoint_written", after_ns=at_ns)
+    assert written["detail"]["seq"] == started["detail"]["seq"]
+    assert os.path.exists(written["detail"]["file"])  # noqa: PTH110 - a path as it stands in an event
+
+
+def test_a_dead_recorder_stops_no_order(system: Any, client: Any) -> None:
+    """Without the recorder orders go on; the firm says what is missing, and that it trades."""
+    components = system.components()["components"]
+    with paused(components["recorder"]["pid"]) as at_ns:
+        client.new_acceptances(100)
+        degraded = told(system, "supervisor", "degraded", after_ns=at_ns, trading=True)
+        assert "postgres" in degraded["detail"]["parts"]
+    told(system, "supervisor", "restored", after_ns=at_ns)
+    system.audit(client)
