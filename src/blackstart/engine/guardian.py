@@ -11,6 +11,7 @@ Standard library only, few modules: it has to be there within 150 ms.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -23,6 +24,7 @@ from typing import Any
 from blackstart.engine import journal, openruns
 
 _LOOK_MS = 100
+_NICENESS = -10
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP)
 
 
@@ -112,6 +114,10 @@ def main() -> None:
     run = sys.argv[1]
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(
+        OSError
+    ):  # only root may: it must come through when the fault is a busy processor
+        os.nice(_NICENESS)
     lock = journal.hold(run, journal.GUARDIAN_LOCK)
     if lock is None:
         sys.exit(f"{run}: another guardian watches over this run folder")

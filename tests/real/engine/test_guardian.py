@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -395,6 +396,27 @@ def test_http_undo_asks_and_a_gone_server_is_fine(tmp_path: Path) -> None:
     thread.join()
     server.server_close()
     assert journal.pay(str(tmp_path), [entry], by="test")[0]["evidence"].keys() == {"gone"}
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_an_http_undo_that_gets_no_answer_asks_whether_anybody_is_there(tmp_path: Path, dies: bool) -> None:
+    """A server that died with the request in its hands took its misbehaviours along; one that lives did not."""
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+
+    def hang_up() -> None:
+        link, _ = server.accept()
+        link.recv(1)  # leaves the rest unread: the close is a reset
+        if dies:
+            server.close()
+        link.close()
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    entry = {"id": "http", "action": "http", "arguments": {"url": f"http://127.0.0.1:{port}/x"}}
+    assert journal.pay(str(tmp_path), [entry], by="test")[0]["verified"] is dies
+    thread.join()
+    server.close()
 
 
 def test_files_are_removed_only_below_the_run_folder(tmp_path: Path) -> None:
