@@ -1,8 +1,8 @@
 """Every fault times every way to end Blackstart: what is left in place, and how soon it was taken back.
 
 `python -m bench.guardian_matrix [--only KIND …] [--ways WAY …] [--jobs N] [--json]`. Each cell is one trial
-on the reference firm, with the fault as the packaged scenarios use it, ended in the middle of the fault. Then this
-program looks for itself: mounts, packet filter, cgroups, surviving processes, undos that are still owed.
+on the reference firm, with the fault as the packaged scenarios use it, ended in the middle of the fault. Then
+this program looks for itself: mounts, packet filter, cgroups, surviving processes, undos that are still owed.
 """
 
 from __future__ import annotations

@@ -400,7 +400,7 @@ def test_http_undo_asks_and_a_gone_server_is_fine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dies", [True, False])
 def test_an_http_undo_that_gets_no_answer_asks_whether_anybody_is_there(tmp_path: Path, dies: bool) -> None:
-    """A server that died with the request in its hands took its misbehaviours along; one that lives did not."""
+    """A server that died with the request took its misbehaviours along; one that lives did not."""
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]
 
