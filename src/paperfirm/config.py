@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from paperfirm import defects
+
 ENGINES = ("engine-a", "engine-b")
 COMPONENTS = ("risk", "feed", "router", "recorder", *ENGINES)
 
@@ -122,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strategy: StrategySettings = StrategySettings()
     engine: EngineSettings = EngineSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    defects: list[str] = []
 
 
 class Firm(msgspec.Struct, frozen=True):
@@ -138,6 +141,8 @@ class Firm(msgspec.Struct, frozen=True):
     strategy: StrategySettings = StrategySettings()
     engine: EngineSettings = EngineSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    defects: list[str] = []
+    """Deliberate defects that were asked for by name (`paperfirm.defects`)."""
     configuration: str = ""
     """Path of the person's file, empty if there is none."""
     sha256: str = ""
@@ -208,6 +213,8 @@ def load_settings(path: Path | None) -> tuple[Settings, str]:
         raise ConfigError(
             f"{path}: {error}. See docs/reference/firm-interface.md for what may stand there."
         ) from error
+    if names := defects.unknown(settings.defects):
+        raise ConfigError(f"{path}: no such defect: {', '.join(names)}. Known: {', '.join(defects.KNOWN)}.")
     return settings, hashlib.sha256(data).hexdigest()
 
 

@@ -15,6 +15,7 @@ sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type]
 import asyncpg  # noqa: E402
 import msgspec  # noqa: E402
 
+from paperfirm import defects  # noqa: E402
 from paperfirm.http import common_routes, json, problem, serve  # noqa: E402
 from paperfirm.recorder.database import LOST, Database  # noqa: E402
 from paperfirm.recorder.stream import Stream  # noqa: E402
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from paperfirm.http import Request, Response
+    from paperfirm.recorder.tables import Batch
 
 
 class Progress(msgspec.Struct):
@@ -41,10 +43,17 @@ class Progress(msgspec.Struct):
 class Recorder:
     """Moves batches from the stream to the database; acknowledges after COMMIT."""
 
-    def __init__(self, stream: Stream, database: Database, emit: Callable[..., int]) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        database: Database,
+        emit: Callable[..., int],
+        alter: Callable[[Batch], Batch] = lambda batch: batch,
+    ) -> None:
         self.stream, self.database = stream, database
         database.on_connected = self.verify
         self._emit = emit
+        self._alter = alter
         self._last: tuple[str, bytes] | None = None
         self.progress = Progress()
 
@@ -61,7 +70,7 @@ class Recorder:
         batch = decode([(message.subject, message.data) for message in messages])
         for reason in batch.refused:
             self._emit("message_refused", reason=reason)
-        await self.database.store(batch)
+        await self.database.store(self._alter(batch))
         await self.stream.acknowledge(messages)
         self._last = (messages[-1].subject, messages[-1].data)
         progress = self.progress
@@ -98,7 +107,10 @@ async def main(context: Context) -> None:
     """Record executions and finished orders until asked to stop."""
     firm, emit = context.firm, context.events.emit
     recorder = Recorder(
-        Stream(firm.nats, emit, context.alerts), Database(firm.postgres, emit, context.alerts), emit
+        Stream(firm.nats, emit, context.alerts),
+        Database(firm.postgres, emit, context.alerts),
+        emit,
+        defects.recording(firm.defects, emit),
     )
     routes = common_routes(
         recorder.trouble, lambda: metrics(recorder), component="recorder", alerts=context.alerts

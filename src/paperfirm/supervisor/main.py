@@ -121,6 +121,7 @@ def _firm(options: UpOptions, ports: dict[str, Ports], plans: dict[str, ServerPl
         strategy=settings.strategy,
         engine=settings.engine,
         supervisor=settings.supervisor,
+        defects=settings.defects,
         configuration=str(options.config.absolute()) if options.config else "",
         sha256=sha256,
     )
