@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from blackstart.errors import TargetError
+from blackstart.host import refs
 from blackstart.host.listeners import listeners
 from blackstart.model.record import ProcessSeen
 from blackstart.target import readiness, spawn
@@ -60,7 +61,9 @@ class Operator:
         process = self._process(name)
         before = self._children.get(name)
         if before is not None and before.running:
-            return
+            if refs.alive(before.ref):
+                return
+            await before.exited.wait()  # somebody else heard of its end before we did
         self._seen(name, "starting", before.ref.pid if before else 0)
         if before is not None:
             await before.clear(quickly=True)

@@ -17,7 +17,7 @@ import pytest
 from target_kit import Clock, Notes, manifest, rig, until
 
 from blackstart.errors import ManifestError, TargetError
-from blackstart.host import procs
+from blackstart.host import procs, refs
 from blackstart.model.manifest import Component, Manifest, Process, Ready
 from blackstart.target import ports
 from blackstart.target.rig import build
@@ -61,6 +61,21 @@ def test_a_killed_process_is_noticed_and_started_again(tmp_path: Path) -> None:
             told = [record.what for record in notes.seen_all()]
             assert told == ["starting", "started", "ready", "exited", "starting", "started", "ready"]
             assert any(undo.arguments["pid"] == second.pid for undo in notes.undos)
+
+    asyncio.run(run())
+
+
+def test_a_process_whose_end_somebody_else_heard_first_is_started_again(tmp_path: Path) -> None:
+    """A fault may hear of a death before the operator, who then must not call it running."""
+
+    async def run() -> None:
+        async with rig(serving(tmp_path), tmp_path / "run") as (made, _):
+            first = await made.target.process("main")
+            os.kill(first.pid, signal.SIGKILL)
+            while refs.alive(first):  # our loop gets no turn meanwhile
+                continue
+            await made.target.start("server")
+            assert await made.target.process("main") != first
 
     asyncio.run(run())
 
