@@ -118,6 +118,8 @@ class Desk:
         self.trading = False
         self.connected = False
         self.halted_because = "starting"
+        self.halted_symbols: dict[str, str] = {}
+        """Symbols in which nothing new is taken, and why."""
         self.counters = Counters()
         self.reference: dict[str, int] = {}
         self._symbols = symbols
@@ -184,6 +186,8 @@ class Desk:
             return f"not trading: {self.halted_because}"
         if order.symbol not in self._symbols:
             return f"unknown symbol {order.symbol}"
+        if order.symbol in self.halted_symbols:
+            return f"symbol halted: {self.halted_symbols[order.symbol]}"
         if not 0 < order.quantity <= MAX_QUANTITY:
             return f"quantity {order.quantity} is not between 1 and {MAX_QUANTITY}"
         if order.price is not None and order.price <= 0:

@@ -40,7 +40,6 @@ PRIMARY_SILENT_S = 0.25
 """A primary sends a sign of life every 50 ms."""
 SYNC_SILENT_S = 2.0
 LOOK_S = 0.05
-SCRUB_ROWS = 128
 
 
 class Engine:
@@ -70,7 +69,6 @@ class Engine:
         self.in_step = False
         self.heartbeat_mono_ns = clock[0]()
         self.scrapes = 0
-        self.corrected = 0
         self._memory: SharedMemory | None = None
         self._symbols: set[str] = set()
         self._orders: set[str] = set()
@@ -276,7 +274,7 @@ class Engine:
         self._orders.clear()
 
     def _scrub(self) -> None:
-        """Repair rows that differ from the state; the standby's table follows its state here too."""
+        """Look for damage in the shared memory; the standby's table follows its state here."""
         if self._memory is None:
             return
         if self.lead is None:
@@ -284,10 +282,19 @@ class Engine:
             return
         if self._orders or self._symbols:
             self._refresh_memory()
-        rows = self._memory.scrub(rows=SCRUB_ROWS)
-        if rows:
-            self.corrected += len(rows)
-            self.emit("memory_corrected", rows=rows[:20], count=len(rows))
+        self.lead.guard.positions(self._memory.check_positions())
+        self.lead.guard.orders(self._memory.check_orders())
+
+    def shared_memory(self) -> SharedMemory:
+        """Return the tables; there are some once the state is loaded."""
+        assert self._memory is not None
+        return self._memory
+
+    def held(self, symbol: str) -> int | None:
+        """Return a position as it stands in shared memory, None while that is damaged."""
+        if self._orders or self._symbols:
+            self._refresh_memory()
+        return self.shared_memory().quantity(symbol)
 
     def _on_top(self, top: Top) -> None:
         if self.lead is not None:
@@ -303,6 +310,7 @@ class Engine:
         self.store.close()
         if self._memory is not None:
             self._memory.close()
+            self._memory = None
 
 
 def calm_memory() -> None:

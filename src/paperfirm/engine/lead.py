@@ -13,8 +13,9 @@ from paperfirm.engine.database import History, read_history
 from paperfirm.engine.decide import ExchangeExecution, missing_executions
 from paperfirm.engine.desk import Desk
 from paperfirm.engine.errors import EngineError
+from paperfirm.engine.guard import MemoryGuard
 from paperfirm.engine.links import BEAT_S, RiskPeer, RouterPeer
-from paperfirm.engine.member import Member
+from paperfirm.engine.member import ExchangePosition, Member
 from paperfirm.engine.outbox import Outbox
 from paperfirm.engine.recorderwatch import RecorderWatch
 from paperfirm.engine.recovery import Recovery
@@ -84,7 +85,18 @@ class Lead:
             symbols=firm.exchange.symbols,
             clock=mono,
             emit=self._emit,
+            held=engine.held,
         )
+        self.guard = MemoryGuard(
+            self.desk,
+            self.member,
+            self.router,
+            engine.shared_memory,
+            emit=self._emit,
+            alerts=engine.alerts,
+            recover=self.recover_because,
+        )
+        self._doubted: dict[str, tuple[int, int]] = {}
         self.replication = Primary(
             store,
             self.committer,
@@ -192,6 +204,13 @@ class Lead:
             self._emit("trading_halted", reason=reason)
         self._changed.set()
 
+    def recover_because(self, reason: str) -> None:
+        """Halt, and go the whole way back: reconcile, validate, trade."""
+        self._thorough = True
+        if self.desk.halt(reason):
+            self._emit("trading_halted", reason=reason)
+        self._changed.set()
+
     async def _keep_trading(self) -> None:
         """Recover whenever everything needed is there and trading is not; for ever."""
         while True:
@@ -235,6 +254,7 @@ class Lead:
         state = self._engine.store.state
         try:
             page = await self.member.executions(state.exec_seq, limit=2000)
+            positions = await self.member.positions()
         except EngineError as error:
             self._emit("reconciliation_failed", reason=str(error))
             return
@@ -245,9 +265,19 @@ class Lead:
         if overdue:
             self._emit("executions_recovered", count=len(overdue), first=overdue[0].exec_id)
         self._suspects = {one.exec_id: one for one in missing if one not in overdue}
+        self._watch_positions(positions)
         upto = min((one.exec_seq for one in self._suspects.values()), default=page.next + 1) - 1
         if upto > state.exec_seq:
             self.committer.submit(ev.Reconciled(upto))
+
+    def _watch_positions(self, exchange: dict[str, ExchangePosition]) -> None:
+        """Doubt a position that differs from the exchange's at two looks and has not moved between them."""
+        state, before = self._engine.store.state, self._doubted
+        held = {symbol: (one.quantity, one.cash) for symbol, one in state.positions.items()}
+        theirs = {symbol: (one.quantity, one.cash) for symbol, one in exchange.items()}
+        self._doubted = {symbol: ours for symbol, ours in held.items() if theirs.get(symbol, ours) != ours}
+        for symbol in [symbol for symbol, ours in self._doubted.items() if before.get(symbol) == ours]:
+            self.guard.position(symbol, "books")
 
     # --- the end ---
 
@@ -260,6 +290,7 @@ class Lead:
             self._emit("trading_halted", reason="stopping")
         await self._until(lambda: not self.maker.open_quotes, QUOTES_GONE_S)
         await self._until(lambda: not self.outbox.connected or not self.outbox.backlog, OUTBOX_GONE_S)
+        self.guard.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

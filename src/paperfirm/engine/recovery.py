@@ -113,6 +113,7 @@ class Recovery:
         self._history = history
         self._thorough = False
         self.tally = Tally()
+        self._runs = 0
 
     async def run(self, *, deep: bool, thorough: bool) -> None:
         """Settle, reconcile, validate; returns when the state may trade.
@@ -122,13 +123,15 @@ class Recovery:
         """
         self.tally = Tally()
         self._thorough = thorough or deep
-        self._emit("reconciliation_started", deep=deep, exec_seq=self._state.exec_seq)
+        self._runs += 1
+        run = f"{self._state.epoch}-{self._runs}"
+        self._emit("reconciliation_started", id=run, deep=deep, exec_seq=self._state.exec_seq)
         await self._settle()
         if deep:
             await self._take_up_everything()
         await self._executions()
         await self._answered()
-        self._emit("reconciliation_finished", **msgspec.to_builtins(self.tally))
+        self._emit("reconciliation_finished", id=run, **msgspec.to_builtins(self.tally))
         await self._durable()
         self._emit("engine_ready", seq=self._state.seq)
         await self._validate()

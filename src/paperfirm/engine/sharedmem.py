@@ -1,9 +1,8 @@
 """Positions and open orders in memory-mapped tables of fixed-size rows, each with its CRC.
 
-Scrubbed against the state.
-
 Row: payload, then CRC-32 of the payload (big endian). An all-zero row is free. Other programs may map the
-files read-only.
+files read-only. Whoever writes into them from elsewhere is found out: `check` compares every row with its
+checksum and with the state, and never mends anything on its own: what is right is for the exchange to say.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import mmap
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from paperfirm.disk import is_full
 
@@ -25,6 +24,17 @@ if TYPE_CHECKING:
 POSITION_ROW = struct.Struct(">16sqqqI")
 ORDER_ROW = struct.Struct(">64s16s8s20sqqqI")
 CRC_BYTES = 4
+FREE = "(free row)"
+LOOK_ROWS = 256
+SWEEP = 8
+Where = Literal["checksum", "books"]
+
+
+class Damage(NamedTuple):
+    """A row that is not what it must be: its own checksum says so, or the books do."""
+
+    key: str
+    where: Where
 
 
 def position_row(state: State, symbol: str) -> bytes:
@@ -45,6 +55,10 @@ def _sealed(row: struct.Struct, *values: bytes | int) -> bytes:
     return body + zlib.crc32(body).to_bytes(CRC_BYTES, "big")
 
 
+def _sound(row: bytes) -> bool:
+    return zlib.crc32(row[:-CRC_BYTES]).to_bytes(CRC_BYTES, "big") == row[-CRC_BYTES:]
+
+
 class Table:
     """One mapped file of rows; `want(key)` gives the bytes that belong into the key's row."""
 
@@ -56,11 +70,13 @@ class Table:
         self._width = row.size
         self._want = want
         self._slots: dict[str, int] = {}
+        self._keys: dict[int, str] = {}
         self._free: list[int] = []
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._rows = 0
         self._map: mmap.mmap | None = None
         self._cursor = 0
+        self._empty = bytes(self._width)
         self._grow(rows)
 
     def _grow(self, rows: int) -> None:
@@ -79,6 +95,7 @@ class Table:
             if not self._free and not self._doubled():
                 return
             slot = self._slots[key] = self._free.pop()
+            self._keys[slot] = key
         self._write(slot, self._want(key))
 
     def _doubled(self) -> bool:
@@ -94,30 +111,46 @@ class Table:
         """Free the key's row, if it has one."""
         slot = self._slots.pop(key, None)
         if slot is not None:
-            self._write(slot, bytes(self._width))
+            del self._keys[slot]
+            self._write(slot, self._empty)
             self._free.append(slot)
+
+    def clear(self) -> None:
+        """Free all rows, also those that nobody wrote by right."""
+        for key in list(self._slots):
+            self.drop(key)
+        for slot in range(self._rows):
+            if self._row(slot) != self._empty:
+                self._write(slot, self._empty)
+
+    def get(self, key: str) -> bytes | None:
+        """Return a key's row if its checksum is right."""
+        slot = self._slots.get(key)
+        row = self._row(slot) if slot is not None else b""
+        return row if row and _sound(row) else None
+
+    def _row(self, slot: int) -> bytes:
+        assert self._map is not None
+        return self._map[slot * self._width : (slot + 1) * self._width]
 
     def _write(self, slot: int, row: bytes) -> None:
         assert self._map is not None
         self._map[slot * self._width : (slot + 1) * self._width] = row
 
-    def scrub(self, *, rows: int) -> list[str]:
-        """Check the next `rows` used rows; repair what differs from the state and return its keys."""
-        keys = list(self._slots)
-        if not keys:
-            return []
-        begin = self._cursor if self._cursor < len(keys) else 0
-        self._cursor = begin + rows
-        return [key for key in keys[begin : begin + rows] if self._repair(key)]
+    def check(self) -> list[Damage]:
+        """Look at the next rows, free ones included, all of them in SWEEP looks; returns what is wrong."""
+        begin = self._cursor if self._cursor < self._rows else 0
+        end = self._cursor = min(begin + max(LOOK_ROWS, self._rows // SWEEP), self._rows)
+        found = [self._damage(slot) for slot in range(begin, end)]
+        return [one for one in found if one is not None]
 
-    def _repair(self, key: str) -> bool:
-        assert self._map is not None
-        slot = self._slots[key]
-        want = self._want(key)
-        if self._map[slot * self._width : (slot + 1) * self._width] == want:
-            return False
-        self._write(slot, want)
-        return True
+    def _damage(self, slot: int) -> Damage | None:
+        row, key = self._row(slot), self._keys.get(slot)
+        if key is None:
+            return None if row == self._empty else Damage(FREE, "checksum")
+        if row == self._want(key):
+            return None
+        return Damage(key, "books" if _sound(row) else "checksum")
 
     def close(self) -> None:
         """Unmap and close; idempotent."""
@@ -140,13 +173,28 @@ class SharedMemory:
 
     def load(self, state: State) -> None:
         """Follow another state (after a sync) or the same one afresh."""
-        for key in list(self.orders._slots):  # noqa: SLF001 - same module, one owner
-            self.orders.drop(key)
         self._state = state
-        for symbol in state.positions:
+        self.load_positions()
+        self.load_orders()
+
+    def load_positions(self) -> None:
+        """Write the table of positions anew."""
+        self.positions.clear()
+        for symbol in self._state.positions:
             self.positions.put(symbol)
-        for cl_ord_id in state.open_orders:
+
+    def load_orders(self) -> None:
+        """Write the table of open orders anew."""
+        self.orders.clear()
+        for cl_ord_id in self._state.open_orders:
             self.orders.put(cl_ord_id)
+
+    def quantity(self, symbol: str) -> int | None:
+        """Return the position in a symbol as it stands in memory; None where the checksum is wrong."""
+        if symbol not in self._state.positions:
+            return 0
+        row = self.positions.get(symbol)
+        return None if row is None else int(POSITION_ROW.unpack(row)[1])
 
     def touch(self, symbols: set[str], orders: set[str]) -> None:
         """Bring the rows of these up to date (once per commit)."""
@@ -159,9 +207,13 @@ class SharedMemory:
             else:
                 self.orders.drop(cl_ord_id)
 
-    def scrub(self, *, rows: int = 256) -> list[str]:
-        """Check a portion of both tables; returns the names of corrected rows."""
-        return self.positions.scrub(rows=rows) + self.orders.scrub(rows=rows)
+    def check_positions(self) -> list[Damage]:
+        """Look for damage among the next positions."""
+        return self.positions.check()
+
+    def check_orders(self) -> list[Damage]:
+        """Look for damage among the next open orders."""
+        return self.orders.check()
 
     def close(self) -> None:
         """Unmap both tables."""

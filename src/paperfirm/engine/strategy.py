@@ -91,6 +91,7 @@ class MarketMaker:
         symbols: list[str],
         clock: Callable[[], int],
         emit: Callable[..., int],
+        held: Callable[[str], int | None] | None = None,
     ) -> None:
         self._desk = desk
         self._feed = feed
@@ -98,6 +99,7 @@ class MarketMaker:
         self._symbols = symbols
         self._mono = clock
         self._emit = emit
+        self._held = held or self._of_state
         self._mine: dict[str, dict[str, Order]] = {symbol: {} for symbol in symbols}
         self._asked: dict[tuple[str, str], str] = {}
         self._journalled: dict[str, int] = {}
@@ -202,12 +204,18 @@ class MarketMaker:
         """Quotes that may still trade."""
         return sum(order.open for orders in self._mine.values() for order in orders.values())
 
+    def _of_state(self, symbol: str) -> int:
+        position = self._desk.state.positions.get(symbol)
+        return position.quantity if position else 0
+
     def _requote(self, symbol: str) -> None:
         top, indicator = self._feed.tops.get(symbol), self.indicators.get(symbol)
         if top is None or indicator is None or top.bid <= 0 or top.ask <= 0:
             return
-        position = self._desk.state.positions.get(symbol)
-        wanted = quote(indicator, top, position.quantity if position else 0, self._settings)
+        held = self._held(symbol)
+        if held is None:
+            return  # the position in memory is damaged: no quote on it
+        wanted = quote(indicator, top, held, self._settings)
         self._side(symbol, "buy", wanted.buy)
         self._side(symbol, "sell", wanted.sell)
 

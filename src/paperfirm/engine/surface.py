@@ -26,6 +26,7 @@ def routes(engine: Engine) -> Router:
         return metrics(engine)
 
     router = common_routes(lambda: not_ready(engine), scraped, component=engine.name, alerts=engine.alerts)
+    router.add("POST", "/reconcile", lambda _: reconcile(engine))
     router.add("POST", "/checkpoint", lambda _: checkpoint(engine))
     for name, document in _DOCUMENTS.items():
         router.add("GET", f"/state/{name}", _when_primary(engine, document))
@@ -38,6 +39,14 @@ def checkpoint(engine: Engine) -> Response:
     if reason is not None:
         return problem(503, reason, "ask again")
     return json({"started": True, "seq": engine.store.state.seq}, 202)
+
+
+def reconcile(engine: Engine) -> Response:
+    """Halt, reconcile with the exchange, validate, go on: at an operator's (or a tester's) wish."""
+    if engine.lead is None:
+        return problem(503, f"{engine.name} is not primary", "ask the supervisor: it forwards to the primary")
+    engine.lead.recover_because("reconciliation was asked for")
+    return json({"started": True}, 202)
 
 
 def not_ready(engine: Engine) -> str | None:
@@ -81,7 +90,6 @@ def metrics(engine: Engine) -> dict[str, float]:
         "engine_open_orders": len(state.open_orders),
         "engine_executions_total": len(state.executions),
         "engine_outbox_backlog": len(state.outbox),
-        "engine_memory_corrected_total": engine.corrected,
         "engine_clients": len(engine.order_entry.clients),
     }
     if engine.lead is not None:
@@ -89,6 +97,8 @@ def metrics(engine: Engine) -> dict[str, float]:
         values |= {f"engine_orders_{name}_total": value for name, value in counters.items()}
         for name, part in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
             values[f"engine_order_path_ns_{name}"] = engine.lead.desk.path_ns(part)
+        values["engine_memory_corrected_total"] = engine.lead.guard.corrected
+        values["engine_halted_symbols"] = len(engine.lead.desk.halted_symbols)
         committer = engine.lead.committer
         values["engine_commit_batches_total"] = committer.batches
         values["engine_commit_syncs_total"] = committer.syncs

@@ -46,6 +46,7 @@ def routes(supervised: Supervised) -> Router:
     router.add("GET", "/state/", state)
     router.add("POST", "/promote", promote)
     router.add("POST", "/checkpoint", state)
+    router.add("POST", "/reconcile", state)
     router.add("POST", "/restart", lambda request: restart(supervised, request))
     router.add("POST", "/replication", lambda request: replication(supervised, request))
     return router

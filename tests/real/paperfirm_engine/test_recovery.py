@@ -105,29 +105,6 @@ def test_killed_while_promoting(system: Any, client: Any) -> None:
     system.audit(client)
 
 
-def test_shared_memory_is_corrected(system: Any, client: Any) -> None:
-    """A row damaged from outside is noticed, corrected from the state and reported."""
-    primary, _ = system.primary()
-    path = system.folder / "firm" / "state" / primary / "shm" / "positions"
-    at_ns = time.monotonic_ns()
-    deadline_s = time.monotonic() + 20
-    while time.monotonic() < deadline_s:
-        with path.open("r+b") as file:
-            file.seek(20)
-            file.write(b"\xff\xff\xff")
-        found = [
-            event
-            for event in system.events(primary)
-            if event["event"] == "memory_corrected" and event["mono_ns"] > at_ns
-        ]
-        if found:
-            break
-        time.sleep(0.05)
-    assert found
-    assert found[0]["detail"]["count"] >= 1
-    system.audit(client)
-
-
 def test_clean_stop_and_warm_start(system: Any) -> None:
     """SIGTERM leaves a sound journal and a final checkpoint; the next start replays nothing and trades."""
     system.settled()

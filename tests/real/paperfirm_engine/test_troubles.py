@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import urllib.request
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -112,4 +113,61 @@ def test_a_dead_recorder_stops_no_order(system: Any, client: Any) -> None:
         degraded = told(system, "supervisor", "degraded", after_ns=at_ns, trading=True)
         assert "postgres" in degraded["detail"]["parts"]
     told(system, "supervisor", "restored", after_ns=at_ns)
+    system.audit(client)
+
+
+def flip(path: Any, row_bytes: int, key: str, offset: int) -> None:
+    """Flip a bit in the row of a key, as a particle would."""
+    data = path.read_bytes()
+    rows = range(0, len(data), row_bytes)
+    at = next(row for row in rows if data[row : row + 64].split(b"\0")[0] == key.encode())
+    with path.open("r+b") as file:
+        file.seek(at + offset)
+        file.write(bytes([data[at + offset] ^ 0x20]))
+
+
+def test_a_flipped_bit_of_a_position_is_told_and_corrected(system: Any, client: Any) -> None:
+    """One bit in shared memory: told with its symbol, the symbol halted, the exchange asked, resumed."""
+    primary, _ = system.primary()
+    path = system.folder / "firm" / "state" / primary / "shm" / "positions"
+    symbol = "BRAVO"
+    at_ns = time.monotonic_ns()
+
+    def flipped_and_seen() -> bool:
+        """Flip until somebody has looked: a fill may write the row anew before that."""
+        if any(one["event"] == "alert" and one["mono_ns"] > at_ns for one in system.events(primary)):
+            return True
+        flip(path, 44, symbol, 16 + 3)
+        time.sleep(0.15)
+        return False
+
+    until(flipped_and_seen, "the damage is noticed")
+    alert = told(system, primary, "alert", after_ns=at_ns, code="position_corrupt", symbol=symbol)
+    assert alert["detail"]["where"] == "checksum"
+    told(system, primary, "symbol_halted", after_ns=at_ns, symbol=symbol)
+    told(system, primary, "position_corrected", after_ns=at_ns, symbol=symbol, source="exchange")
+    told(system, primary, "symbol_resumed", after_ns=at_ns, symbol=symbol)
+    told(system, primary, "alert_cleared", after_ns=at_ns, code="position_corrupt", symbol=symbol)
+
+    def sealed() -> bool:
+        data = path.read_bytes()
+        rows = (data[at : at + 44] for at in range(0, len(data), 44))
+        row = next(row for row in rows if row.startswith(symbol.encode()))
+        return zlib.crc32(row[:40]).to_bytes(4, "big") == row[40:]
+
+    until(sealed, "the row has its checksum again")
+    system.audit(client)
+
+
+def test_a_damaged_order_book_is_rebuilt_from_the_exchange(system: Any, client: Any) -> None:
+    """Overwritten memory of the book of open orders is told and rebuilt after the exchange was asked."""
+    primary, _ = system.primary()
+    path = system.folder / "firm" / "state" / primary / "shm" / "orders"
+    at_ns = time.monotonic_ns()
+    with path.open("r+b") as file:
+        file.write(b"\xa5" * 136 * 64)
+    told(system, primary, "alert", after_ns=at_ns, code="order_book_corrupt")
+    told(system, primary, "order_book_rebuilt", after_ns=at_ns, source="exchange")
+    told(system, primary, "alert_cleared", after_ns=at_ns, code="order_book_corrupt")
+    client.new_acceptances(20)
     system.audit(client)

@@ -171,8 +171,8 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytes
         write(store, 1)
 
 
-def test_shared_memory_follows_and_heals(tmp_path: Path) -> None:
-    """Rows follow the state, survive growth, and any damaged byte is found by the scrub and put right."""
+def test_shared_memory_follows_and_tells_damage(tmp_path: Path) -> None:
+    """Rows follow the state, survive growth, and a damaged byte is found within eight looks."""
     state = State()
     memory = SharedMemory(tmp_path, state)
     for number in range(1, 3001):
@@ -180,14 +180,16 @@ def test_shared_memory_follows_and_heals(tmp_path: Path) -> None:
         event = ev.OrderEntered(name, "", "client", "ALFA", "buy", "day", 5, 10)
         state.apply(ev.Record(number, 1, 2, event))
         memory.touch({"ALFA"}, {name})
-    assert memory.scrub(rows=5000) == []
+    assert [one for _ in range(16) for one in memory.check_orders()] == []
     path = tmp_path / "orders"
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 4)
         file.write(b"\x07")
-    healed = memory.scrub(rows=5000)
-    assert len(healed) == 1
-    assert memory.scrub(rows=5000) == []
+    (damage,) = [one for _ in range(8) for one in memory.check_orders()]
+    assert damage.where == "checksum"
+    memory.load_orders()
+    assert [one for _ in range(16) for one in memory.check_orders()] == []
+    healed = [damage.key]
     state.apply(ev.Record(3001, 1, 2, ev.OrderClosed(healed[0], "rejected", "x")))
     memory.touch(set(), {healed[0]})
     assert healed[0].encode() not in path.read_bytes()
