@@ -87,15 +87,7 @@ class Lead:
             emit=self._emit,
             held=engine.held,
         )
-        self.guard = MemoryGuard(
-            self.desk,
-            self.member,
-            self.router,
-            engine.shared_memory,
-            emit=self._emit,
-            alerts=engine.alerts,
-            recover=self.recover_because,
-        )
+        self.guard = self._make_guard()
         self._doubted: dict[str, tuple[int, int]] = {}
         self.replication = Primary(
             store,
@@ -105,11 +97,27 @@ class Lead:
             timeout_s=firm.engine.standby_timeout_ms / 1000,
         )
         self.recorder = RecorderWatch(firm.ports["recorder"].http, store.state, emit=self._emit, clock=mono)
-        self.outbox = Outbox(
-            self.committer,
-            firm.nats,
+        self.outbox = self._make_outbox()
+
+    def _make_guard(self) -> MemoryGuard:
+        engine = self._engine
+        return MemoryGuard(
+            self.desk,
+            self.member,
+            self.router,
+            engine.shared_memory,
             emit=self._emit,
-            clock=mono,
+            alerts=engine.alerts,
+            recover=self.recover_because,
+        )
+
+    def _make_outbox(self) -> Outbox:
+        engine = self._engine
+        return Outbox(
+            self.committer,
+            engine.firm.nats,
+            emit=self._emit,
+            clock=engine.clock[0],
             alerts=engine.alerts,
             restart=lambda reason: engine.arbiter.restart("nats", reason),
         )
