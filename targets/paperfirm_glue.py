@@ -1,11 +1,16 @@
 """A client of the reference firm: small orders on both sides of the market.
 
-Tto whichever engine is the primary.
+To whichever engine is the primary. And where the firm's data lie (docs/reference/firm-interface.md), to be
+damaged.
 """
 
 import asyncio
 import json
+import struct
 from collections import deque
+from pathlib import Path
+
+import msgspec
 
 from blackstart.target.http import fetch_json
 from blackstart.target.pipelined import Pipelined
@@ -82,3 +87,76 @@ async def _keep_looking(exchange):
         await asyncio.sleep(1.0)
         books = (await fetch_json(f"{exchange}/market_data/snapshot"))["books"]
         _mids.update({s: _mid(book) for s, book in books.items() if book["bids"] and book["asks"]})
+
+
+POSITION = struct.Struct(">16sqqqI")  # symbol, quantity, cash, cost, CRC
+ORDER = struct.Struct(">64s16s8s20sqqqI")  # ClOrdID, symbol, side, status, price, quantity, filled, CRC
+CHECKPOINT_HEAD = struct.Struct(">8sQQQ")  # magic, sequence number, wall clock, length of the payload
+RECORD_HEAD = struct.Struct(">II")  # length, CRC
+POSITIONS_IN_IMAGE = 9
+
+
+async def position_quantities(settings):
+    path = await _shared(settings, "positions")
+    rows = _rows(path, POSITION.size)
+    return [_place(path, offset + 16, 8, f"{_text(row[:16])}.quantity") for offset, row in rows]
+
+
+async def open_order_rows(settings):
+    path = await _shared(settings, "orders")
+    return [_place(path, offset, ORDER.size, _text(row[:64])) for offset, row in _rows(path, ORDER.size)]
+
+
+async def journal_records(settings):
+    newest = [max(folder.glob("*.seg")) for folder in _state(settings).glob("engine-*/journal")]
+    return [place for path in newest for place in _records(path, path.read_bytes())]
+
+
+async def checkpoint_quantities(settings):
+    newest = [max(folder.glob("*.ckpt")) for folder in _state(settings).glob("engine-*/checkpoint")]
+    return [place for path in newest for place in _quantities(path, path.read_bytes())]
+
+
+def _records(path, data):
+    """Yield the place of each record; after the last one the file holds zeros."""
+    offset = 0
+    while offset + RECORD_HEAD.size <= len(data):
+        length, _ = RECORD_HEAD.unpack_from(data, offset)
+        if not length:
+            return
+        yield _place(path, offset, RECORD_HEAD.size + length, f"record at {offset}")
+        offset += RECORD_HEAD.size + length
+
+
+def _quantities(path, data):
+    """Yield the place of each quantity; a position in the payload is `[symbol, quantity, …]`."""
+    payload = data[CHECKPOINT_HEAD.size : -32]
+    for position in msgspec.msgpack.decode(payload)[POSITIONS_IN_IMAGE]:
+        symbol, quantity = map(msgspec.msgpack.encode, position[:2])
+        begin = payload.index(msgspec.msgpack.encode(position)) + 1 + len(symbol)
+        # Its last byte holds the lowest bits, whatever its length.
+        yield _place(path, CHECKPOINT_HEAD.size + begin + len(quantity) - 1, 1, f"{position[0]}.quantity")
+
+
+async def _shared(settings, table):
+    firm = json.loads((Path(settings["run"]) / "firm" / "endpoints.json").read_text())
+    primary = (await fetch_json(f"{firm['http']}/components"))["primary"]
+    return _state(settings) / primary / "shm" / table
+
+
+def _state(settings):
+    return Path(settings["run"]) / "firm" / "state"
+
+
+def _rows(path, width):
+    data = path.read_bytes()
+    rows = [(offset, data[offset : offset + width]) for offset in range(0, len(data), width)]
+    return [(offset, row) for offset, row in rows if any(row)]
+
+
+def _text(field):
+    return field.rstrip(b"\0").decode()
+
+
+def _place(path, offset, length, name):
+    return {"path": str(path), "offset": offset, "length": length, "name": name}

@@ -234,6 +234,15 @@ class ScriptsFills(Protocol):
 
 
 @runtime_checkable
+class PlansPhases(Protocol):
+    """An oracle that can open and close its market at planned moments (R32, R37)."""
+
+    async def plan_phases(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Plan them; `parameters`: `phases`, a list of `{phase, in_ms}` counted from now."""
+        ...
+
+
+@runtime_checkable
 class Workload(Protocol):
     """The load on the target, with a ledger of what was acknowledged."""
 

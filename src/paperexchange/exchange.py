@@ -72,6 +72,7 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._around = Surroundings(ledger, self.record, self._record_later, self.engine, clock)
         self._silent = False
+        self._timers: list[asyncio.TimerHandle] = []
         self._scripts_armed = 0
         self._conn_no = 0
         ledger.on_durable = self._on_durable
@@ -269,6 +270,12 @@ class Exchange:
         now = self.clock()
         self.venue.enter(phase, now)
         self.publish(now)
+
+    def schedule(self, phases: list[tuple[Phase, float]]) -> None:
+        """Enter phases by themselves, each so many milliseconds from now; a later schedule replaces it."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = [self._loop.call_later(ms / 1000, self.enter, phase) for phase, ms in phases]
 
     # Scripted fills -------------------------------------------------------------------------------------
 

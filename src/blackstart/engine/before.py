@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from blackstart.check import steady as steady_check
 from blackstart.check.service import FEWEST_INSTANTS
-from blackstart.contracts import ScriptsFills
+from blackstart.contracts import PlansPhases, ScriptsFills
 from blackstart.engine import settle
 from blackstart.engine.trial import RunningTrial, Stop
 from blackstart.engine.triggers import Trip
@@ -188,9 +188,11 @@ async def _prepare(trial: RunningTrial, step: Prepare) -> None:
             if trial.rig.workload is None:
                 raise Stop("not-prepared", "there is no workload to submit an order")
             await trial.rig.workload.submit(step.parameters)
-        elif isinstance(trial.oracle, ScriptsFills):
+        elif step.action == "fills" and isinstance(trial.oracle, ScriptsFills):
             await trial.oracle.script_fills(step.parameters)
+        elif step.action == "phases" and isinstance(trial.oracle, PlansPhases):
+            await trial.oracle.plan_phases(step.parameters)
         else:
-            raise Stop("not-prepared", "the oracle cannot script fills")
+            raise Stop("not-prepared", f"the oracle cannot do this: {step.action}")
     except BlackstartError as error:
         raise Stop("not-prepared", f"{step.action}: {error.render()}") from error

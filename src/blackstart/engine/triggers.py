@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from blackstart.engine.trial import Stop
+from blackstart.model.manifest import Match
 from blackstart.model.match import matches
 from blackstart.model.record import OracleSeen, Record, SignalSeen
 from blackstart.scenario import seeds
@@ -16,11 +17,17 @@ if TYPE_CHECKING:
 
 
 class Trip:
-    """Waits for one trigger. It listens from its making on, before the event can happen, until closed."""
+    """Waits for one trigger. It listens from its making on, before the event can happen, until closed.
+
+    A signal is one of the target's own events, or one of the manifest's [signs].
+    """
 
     def __init__(self, trial: RunningTrial, trigger: Trigger) -> None:
         self._trial, self._trigger = trial, trigger
         self._kind = {"oracle": OracleSeen, "signal": SignalSeen}.get(trigger.at)
+        signs = trial.manifest.signs.get(trigger.event, ()) if trigger.at == "signal" else ()
+        named = signs or (Match(event=trigger.event),)
+        self._tests = [(one.event, matches(one.where)) for one in named]
         self._test = matches(trigger.where)
         self._hits: list[int] = []
         self._since_ns: int | None = None
@@ -56,7 +63,8 @@ class Trip:
         if type(record) is not self._kind:
             return
         assert isinstance(record, OracleSeen | SignalSeen)
-        if record.event == self._trigger.event and self._test(record.fields):
+        named = any(record.event == event and test(record.fields) for event, test in self._tests)
+        if named and self._test(record.fields):
             self._hits.append(record.mono_ns)
             if self._since_ns is not None and record.mono_ns >= self._since_ns:
                 self._wake.set()

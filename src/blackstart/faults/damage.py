@@ -82,6 +82,14 @@ async def regions(ctx: FaultContext, step: FaultStep) -> list[Region]:
     return found
 
 
+def drawn(found: Sequence[Region], count: int, rng: random.Random) -> list[Region]:
+    """Draw so many places of each file."""
+    files: dict[str, list[Region]] = {}
+    for region in found:
+        files.setdefault(region.path, []).append(region)
+    return [one for path in sorted(files) for one in rng.sample(files[path], min(count, len(files[path])))]
+
+
 def flips(found: Sequence[Region], step: FaultStep, rng: random.Random) -> list[Patch]:
     """Turn `parameters.bits` (1) bits in every place; `parameters.bit` says which instead of chance."""
     patches = []

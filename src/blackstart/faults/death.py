@@ -132,6 +132,15 @@ async def start_again(ctx: FaultContext, processes: Iterable[str]) -> None:
         await target.start(name)
 
 
+def members(manifest: Manifest, components: Iterable[str]) -> list[str]:
+    """Replace groups by their members, as a plan has them."""
+    return [
+        one
+        for name in components
+        for one in (manifest.groups.get(name[1:], ()) if name.startswith("@") else (name,))
+    ]
+
+
 def no_processes(manifest: Manifest, components: Iterable[str]) -> str | None:
     """Say which component is no process that could be hit, or None."""
     for name in components:

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 
 class FlipFileBits(Spoil):
-    """`parameters.bits` (1) seeded random bits turn in every file that `parameters.data` names."""
+    """`parameters.bits` (1) seeded random bits turn in every file that `parameters.data` names.
+
+    Where the data are places in files, `places` says how many are drawn of each file.
+    """
 
     name = "flip_file_bits"
     mechanism = "pwrite and fdatasync, read back past the page cache"
 
     def patches(self, found: Sequence[Region], step: FaultStep, rng: random.Random) -> list[Patch]:
         """See `damage.flips`."""
+        if "places" in step.parameters:
+            found = damage.drawn(found, int(step.parameters["places"]), rng)
         return damage.flips(found, step, rng)

@@ -47,7 +47,7 @@ class FlipMemoryBits:
             return damage.unnamed(target, step)
         if not _value(step):
             return "parameters: `data` (a name of the manifest's [data]), `value` or `hex` is missing"
-        if len(step.components) != 1:
+        if len(death.members(target, step.components)) != 1:
             return "a value is looked for in the memory of exactly one component"
         return death.no_processes(target, step.components) or _forbidden()
 
@@ -102,8 +102,8 @@ class FlipMemoryBits:
 
 async def _shared(ctx: FaultContext, step: FaultStep, rng: random.Random) -> list[Patch]:
     found = await damage.regions(ctx, step)
-    count = min(int(step.parameters.get("places", 1)), len(found))
-    return damage.flips(rng.sample(found, count), step, rng)
+    count = int(step.parameters.get("places", 1))
+    return damage.flips(damage.drawn(found, count, rng), step, rng)
 
 
 async def _private(

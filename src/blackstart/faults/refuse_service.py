@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from blackstart.contracts import FaultContext, HasDatabases
 from blackstart.errors import BlackstartError, FaultError
+from blackstart.faults import death
 from blackstart.model.fault import Receipt, Undo, Witness
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ class RefuseService:
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
-        if len(step.components) != 1:
+        names = death.members(target, step.components)
+        if len(names) != 1:
             return "exactly one component is to refuse its clients"
-        spec = target.components.get(step.components[0])
+        spec = target.components.get(names[0])
         if spec is None:
-            return f"`{step.components[0]}` is not a component of {target.name}"
-        missing = f"nobody says how to tell it: give `dsn` in [components.{step.components[0]}]"
+            return f"`{names[0]}` is not a component of {target.name}"
+        missing = f"nobody says how to tell it: give `dsn` in [components.{names[0]}]"
         return None if spec.dsn else missing
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:

@@ -91,7 +91,7 @@ def impossible(manifest: Manifest, step: FaultStep) -> str | None:
     problem = death.no_processes(manifest, step.components)
     if problem is not None:
         return problem
-    for name in step.components:
+    for name in death.members(manifest, step.components):
         spec = manifest.components.get(name)
         if spec is None:
             continue

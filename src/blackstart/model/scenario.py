@@ -28,10 +28,11 @@ class Steady(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Prepare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A step before the trigger.
 
-    `submit` an order through the workload, or `fills` to script them at the oracle.
+    `submit` an order through the workload, `fills` to script them at the oracle, `phases` to plan the coming
+    phases of the market there.
     """
 
-    action: Literal["submit", "fills"]
+    action: Literal["submit", "fills", "phases"]
     parameters: dict[str, Any]
 
 

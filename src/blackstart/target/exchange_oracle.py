@@ -37,7 +37,7 @@ _KEYS_OF_THE_WHOLE = ("count", "expires_s", "session")
 
 
 class ExchangeOracle:
-    """Implements Oracle, Misbehaving, TellsDeeds, Quiets and ScriptsFills of `blackstart.contracts`.
+    """Implements Oracle, Misbehaving, TellsDeeds, Quiets, ScriptsFills and PlansPhases of `contracts`.
 
     `url` is asked for at each use: the exchange may have moved.
     """
@@ -118,6 +118,10 @@ class ExchangeOracle:
     async def script_fills(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have the account's next large order filled in the given slices (R33). Raises TargetError."""
         return await self._post("/control/fills", {"account": self.account, **parameters})
+
+    async def plan_phases(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have the market enter phases by itself (R32, R37). Raises TargetError."""
+        return await self._post("/control/calendar", parameters)
 
     async def events(
         self, kinds: Iterable[str], since: int | str = "now"

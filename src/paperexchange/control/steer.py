@@ -21,6 +21,19 @@ class PhaseBody(msgspec.Struct, forbid_unknown_fields=True):
     phase: Phase
 
 
+class PhaseDue(msgspec.Struct, forbid_unknown_fields=True):
+    """A phase and when it begins, from now."""
+
+    phase: Phase
+    in_ms: float
+
+
+class CalendarBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /control/calendar`."""
+
+    phases: list[PhaseDue]
+
+
 class FillsBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /control/fills`."""
 
@@ -116,6 +129,17 @@ async def set_phase(request: web.Request) -> web.Response:
     """`POST /control/phase`: enter a phase; a running calendar goes on from its next change."""
     exchange = request.app[EXCHANGE]
     exchange.enter((await body_of(request, PhaseBody)).phase)
+    return await get_phase(request)
+
+
+async def calendar(request: web.Request) -> web.Response:
+    """`POST /control/calendar`: phases that begin by themselves; what was planned before is dropped."""
+    exchange = request.app[EXCHANGE]
+    body = await body_of(request, CalendarBody)
+    if any(due.in_ms < 0 for due in body.phases):
+        raise ExchangeError("in_ms must not be negative", where="phases", hint="counted from now")
+    exchange.schedule([(due.phase, due.in_ms) for due in body.phases])
+    exchange.note("calendar", " ".join(f"{due.phase}+{due.in_ms:g}ms" for due in body.phases))
     return await get_phase(request)
 
 
@@ -298,6 +322,7 @@ ROUTES = [
     web.get("/health", health),
     web.get("/phase", get_phase),
     web.post("/control/phase", set_phase),
+    web.post("/control/calendar", calendar),
     web.post("/control/fills", fills),
     web.post("/control/misbehave", misbehave),
     web.get("/control/misbehaviours", misbehaviours),

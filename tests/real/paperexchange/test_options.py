@@ -1,6 +1,7 @@
 """What an account's or the exchange's configuration changes."""
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Callable
@@ -157,3 +158,24 @@ def test_running_script_goes_on_after_a_recovery(start: Callable[..., Running]) 
     again.until("/oracle/summary", lambda s: s["fills"] == 4)
     found = again.get("/accounts/FIRM/orders?open=1")["orders"][0]
     assert (found["cum_quantity"], found["leaves_quantity"]) == (40, 60)
+
+
+def test_planned_phases_begin_by_themselves(start: Callable[..., Running]) -> None:
+    """The market closes and opens again in the planned order; a later plan replaces an earlier one."""
+    exchange = start("--participants", "0")
+    exchange.post("/control/calendar", phases=[{"phase": "settlement", "in_ms": 300}])
+    plan = [
+        {"phase": "close", "in_ms": 0},
+        {"phase": "pre_open", "in_ms": 60},
+        {"phase": "open", "in_ms": 120},
+    ]
+    exchange.post("/control/calendar", phases=plan)
+    exchange.until("/phase", lambda answer: answer["phase"] == "open")
+    entries = [json.loads(line.split(" ", 1)[1]) for line in exchange.ledger.read_text().splitlines()]
+    phases = [entry["phase"] for entry in entries if entry["kind"] == "phase"]
+    assert phases[-3:] == ["close", "pre_open", "open"]
+    assert "settlement" not in phases
+    status, answer = exchange.request(
+        "POST", "/control/calendar", {"phases": [{"phase": "open", "in_ms": -1}]}
+    )
+    assert (status, "negative" in answer["error"]) == (400, True)
