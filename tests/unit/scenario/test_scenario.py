@@ -55,7 +55,7 @@ def manifest(**changes: Any) -> Manifest:
             "cold": ("firm",),
             "system": ("primary",),
             "each": ("primary", "feed"),
-            **{name: ("primary",) for name in ("database", "broker", "risk")},
+            **dict.fromkeys(("database", "broker", "risk"), ("primary",)),
         },
         "links": {"exchange": Link(ports=("1",))},
         "services": {"orders": Service(source="oracle"), "quotes": Service(source="oracle")},
@@ -118,9 +118,9 @@ def test_files_and_folders_of_the_user(tmp_path: Path) -> None:
 
 
 def test_an_unknown_scenario_names_the_nearest() -> None:
-    """`R34` is unknown; the error lists what there is."""
+    """`R399` is unknown; the error lists what there is."""
     with pytest.raises(ScenarioError, match="did you mean `R3"):
-        select(packaged(), ["R34"])
+        select(packaged(), ["R399"])
 
 
 def test_each_makes_one_trial_a_component() -> None:
