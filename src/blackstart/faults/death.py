@@ -11,7 +11,7 @@ from blackstart.contracts import Clock, FaultContext, HasProcesses, Restartable
 from blackstart.errors import FaultError
 from blackstart.host import refs
 from blackstart.host.death import DeathNotice
-from blackstart.model.fault import ProcessRef, Witness
+from blackstart.model.fault import ProcessRef, Receipt, Witness
 
 if TYPE_CHECKING:
     import signal
@@ -67,6 +67,56 @@ class Deathbed:
         self.noticed[name] = mono_ns
         if len(self.noticed) == len(self.processes):
             self._all.set()
+
+
+class Strike:
+    """One blow at the processes of a step: aimed, struck, witnessed, answered by the operator, let go."""
+
+    def __init__(self) -> None:
+        self._bed: Deathbed | None = None
+
+    @property
+    def bed(self) -> Deathbed:
+        """The watch around the victims, once aimed."""
+        assert self._bed is not None, "aimed first"
+        return self._bed
+
+    async def aim(self, ctx: FaultContext, step: FaultStep) -> Deathbed:
+        """Open handles on the processes, which takes longer than killing them; new ones if somebody ended."""
+        self._bed = await aimed(self._bed, ctx, step)
+        return self._bed
+
+    def receipt(self, fault: str, mechanism: str, source: str, when: tuple[int, int], **data: Any) -> Receipt:
+        """Say what was done; `when` are the instants just before and just after."""
+        before, after = when
+        return Receipt(
+            fault=fault,
+            mechanism=mechanism,
+            t0_mono_ns=after,
+            t0_source=source,
+            uncertainty_ns=after - before,
+            processes=self.bed.processes,
+            data=data,
+        )
+
+    async def witness(self, receipt: Receipt, *, limit_s: float = 10.0) -> Witness:
+        """See `witness`."""
+        return await witness(self.bed, receipt.t0_mono_ns, limit_s=limit_s)
+
+    async def gone(self, limit_s: float, after: str) -> None:
+        """Wait for the end of all. Raises FaultError naming those that are still there."""
+        if not await self.bed.gone(limit_s):
+            left = ", ".join(name for name in self.bed.processes if name not in self.bed.noticed)
+            raise FaultError(f"still running {limit_s:g} s after {after}", where=left)
+
+    async def start_again(self, ctx: FaultContext, components: Iterable[str]) -> None:
+        """Start what only Blackstart starts again."""
+        await start_again(ctx, ours(ctx.target.manifest, components))
+
+    def close(self) -> None:
+        """Let the handles go; idempotent."""
+        if self._bed is not None:
+            self._bed.close()
 
 
 async def find(ctx: FaultContext, step: FaultStep) -> dict[str, ProcessRef]:

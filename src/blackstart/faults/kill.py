@@ -6,10 +6,10 @@ import signal
 from typing import TYPE_CHECKING
 
 from blackstart.faults import death
-from blackstart.model.fault import Receipt, Witness
 
 if TYPE_CHECKING:
     from blackstart.contracts import FaultContext
+    from blackstart.model.fault import Receipt, Witness
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
 
@@ -23,47 +23,34 @@ class Kill:
     name = "kill"
 
     def __init__(self) -> None:
-        self._bed: death.Deathbed | None = None
+        self._strike = death.Strike()
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
         return death.no_processes(target, step.components)
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
-        """Open handles on the processes before the trigger.
-
-        Looking them up takes longer than killing them.
-        """
-        self._bed = await death.aimed(self._bed, ctx, step)
+        """See `death.Strike`."""
+        await self._strike.aim(ctx, step)
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Kill the step's components. The deed needs no undo: every process has one from its start."""
-        self._bed = bed = await death.aimed(self._bed, ctx, step)
-        before, after = bed.strike(signal.SIGKILL)
-        return Receipt(
-            fault=self.name,
-            mechanism="SIGKILL by pidfd_send_signal",
-            t0_mono_ns=after,
-            t0_source="the kill call",
-            uncertainty_ns=after - before,
-            processes=bed.processes,
-            data={"restart": death.ours(ctx.target.manifest, step.components)},
-        )
+        bed = await self._strike.aim(ctx, step)
+        when = bed.strike(signal.SIGKILL)
+        return self._strike.receipt(self.name, "SIGKILL by pidfd_send_signal", "the kill call", when)
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """See `death.witness`."""
         del ctx
-        assert self._bed is not None
-        return await death.witness(self._bed, receipt.t0_mono_ns)
+        return await self._strike.witness(receipt)
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again at once what only Blackstart starts."""
-        assert self._bed is not None
-        if receipt.data["restart"] and await self._bed.gone(10.0):
-            await death.start_again(ctx, receipt.data["restart"])
+        if death.ours(ctx.target.manifest, receipt.processes):
+            await self._strike.gone(10.0, "SIGKILL")
+            await self._strike.start_again(ctx, receipt.processes)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Nothing stays in place after a kill; only the handles are let go."""
         del ctx, receipt
-        if self._bed is not None:
-            self._bed.close()
+        self._strike.close()

@@ -1,76 +1,193 @@
-"""Pause: SIGSTOP, and SIGCONT when its time is over (R77).
+"""Pause: processes stand still until their time is over (R77), or by turns, which makes them slow.
 
-The guardian holds the SIGCONT before the process stands still.
+What lets them run on is in the guardian's hands before they stand still.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
+import secrets
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from blackstart.faults import death
-from blackstart.host import procs
+from blackstart.host import cgroups, duty, procs
+from blackstart.host.helpers import Helper
 from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from blackstart.contracts import FaultContext
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
+
 _WITNESS_LIMIT_NS = 1_000_000_000
+_TURNS = 3
+_PERIOD_MS = 100.0
+_MECHANISMS = ("SIGSTOP", "freezer")
 
 
 class Pause:
-    """Every process of the step's components stands still."""
+    """SIGSTOP, or with `mechanism = "freezer"` a frozen control group, of which the parent is told nothing.
+
+    `duty` is the share of the time that they run, in turns of `period_ms` (100). The witness is the kernel:
+    the state `T` of each process, or the group's own word that it is frozen.
+    """
 
     name = "pause"
 
+    def __init__(self) -> None:
+        self._strike = death.Strike()
+        self._helper: Helper | None = None
+        self._groups: dict[str, tuple[Path, Path]] = {}
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
+        wanted, duty_share = step.parameters.get("mechanism"), step.parameters.get("duty")
+        if wanted not in (None, *_MECHANISMS):
+            return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
+        if duty_share is not None and not 0 < float(duty_share) < 1:
+            return "`duty` is the share of the time that the process runs: between 0 and 1"
+        if wanted == "freezer":
+            if duty_share is not None:
+                return "`duty` goes with SIGSTOP"
+            if (reason := cgroups.unavailable("freezer")) is not None:
+                return reason
         return death.no_processes(target, step.components)
+
+    async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
+        """See `death.Strike`."""
+        await self._strike.aim(ctx, step)
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Stop them; the undo is in the guardian's hands first."""
-        processes = await death.find(ctx, step)
-        undos = tuple(_undo(name, one) for name, one in processes.items())
+        bed = await self._strike.aim(ctx, step)
+        if "duty" in step.parameters:
+            return await self._slow(ctx, step, bed)
+        if step.parameters.get("mechanism") == "freezer":
+            return await self._freeze(ctx, bed)
+        undos = _continues(bed)
         await ctx.protect(undos)
-        bed = death.Deathbed(processes, ctx.clock)
-        before, after = bed.strike(signal.SIGSTOP)
-        bed.close()
-        return Receipt(
-            fault=self.name,
-            mechanism="SIGSTOP by pidfd_send_signal",
-            t0_mono_ns=after,
-            t0_source="the stop call",
-            uncertainty_ns=after - before,
-            processes=processes,
-            undo=undos,
-        )
+        when = bed.strike(signal.SIGSTOP)
+        receipt = self._strike.receipt(self.name, "SIGSTOP by pidfd_send_signal", "the stop call", when)
+        return msgspec.structs.replace(receipt, undo=undos)
+
+    async def _slow(self, ctx: FaultContext, step: FaultStep, bed: death.Deathbed) -> Receipt:
+        """Have a helper stop and continue them by turns."""
+        period_ms = float(step.parameters.get("period_ms", _PERIOD_MS))
+        run_ms = period_ms * float(step.parameters["duty"])
+        names = [f"{one.pid}:{one.start_ticks}" for one in bed.processes.values()]
+        self._helper = Helper(duty, run_ms, period_ms - run_ms, *names)
+        undos = (self._helper.undo, *_continues(bed))
+        await ctx.protect(undos)
+        before = ctx.clock.now().mono_ns
+        self._helper.go()
+        when = before, ctx.clock.now().mono_ns
+        mechanism = f"SIGSTOP and SIGCONT by turns: runs {run_ms:g} of every {period_ms:g} ms"
+        receipt = self._strike.receipt(self.name, mechanism, "the first stop", when, period_ms=period_ms)
+        return msgspec.structs.replace(receipt, undo=undos)
+
+    async def _freeze(self, ctx: FaultContext, bed: death.Deathbed) -> Receipt:
+        """Move each into a group of its own, and freeze these."""
+        where = cgroups.hierarchy("freezer")
+        assert where is not None, "asked before: `unavailable`"
+        token = f"blackstart-{os.getpid()}-{secrets.token_hex(3)}"
+        for name, one in bed.processes.items():
+            self._groups[name] = (
+                cgroups.path(where, one.pid, f"{token}-{name}"),
+                cgroups.home(where, one.pid),
+            )
+        undos = tuple(group_undo(name, *group) for name, group in self._groups.items())
+        await ctx.protect(undos)
+        for name, (folder, _) in self._groups.items():
+            cgroups.make(folder)
+            cgroups.join(folder, bed.processes[name].pid)
+        before = ctx.clock.now().mono_ns
+        for folder, _ in self._groups.values():
+            cgroups.freeze(folder, frozen=True)
+        when = before, ctx.clock.now().mono_ns
+        mechanism = f"cgroup v{where.version} freezer"
+        receipt = self._strike.receipt(self.name, mechanism, "the freezing of the group", when)
+        return msgspec.structs.replace(receipt, undo=undos)
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
-        """Ask the kernel: it shows the state `T` for each of them."""
-        deadline = ctx.clock.now().mono_ns + _WITNESS_LIMIT_NS
-        states = _states(receipt)
-        while set(states.values()) != {"T"} and ctx.clock.now().mono_ns < deadline:
-            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + 1_000_000)
-            states = _states(receipt)
-        return Witness(bit=all(state == "T" for state in states.values()), evidence={"states": states})
+        """Ask the kernel."""
+        if self._helper is not None:
+            return await self._by_turns(ctx, receipt)
+        if self._groups:
+            groups = {name: folder for name, (folder, _) in self._groups.items()}
+            return await _settled(
+                ctx, lambda: {n: cgroups.is_frozen(f) for n, f in groups.items()}, "frozen", True
+            )
+        return await _settled(ctx, lambda: _states(receipt), "states", "T")
+
+    async def _by_turns(self, ctx: FaultContext, receipt: Receipt) -> Witness:
+        """See each of them stand and run."""
+        period_ns = int(receipt.data["period_ms"] * 1e6)
+        deadline = ctx.clock.now().mono_ns + max(_TURNS * period_ns, _WITNESS_LIMIT_NS)
+        seen: dict[str, set[str]] = {name: set() for name in receipt.processes}
+        while ctx.clock.now().mono_ns < deadline and not all(map(_both, seen.values())):
+            for name, state in _states(receipt).items():
+                seen[name].add(state)
+            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + period_ns // 20)
+        evidence = {"states_seen": {name: sorted(states) for name, states in seen.items()}}
+        return Witness(bit=all(map(_both, seen.values())), evidence=evidence)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
-        """Continue; harmless when they run already or are gone."""
+        """Let them run on; harmless when they run already or are gone."""
         del ctx
+        if self._helper is not None:
+            await asyncio.to_thread(self._helper.end)
+        for folder, home in self._groups.values():
+            cgroups.dissolve(folder, home)
         for one in receipt.processes.values():
             found = procs.stat(one.pid)
             if found is not None and found.start_ticks == one.start_ticks:
                 procs.send(found, signal.SIGCONT)
+        self._strike.close()
 
 
-def _undo(name: str, process: ProcessRef) -> Undo:
-    arguments = msgspec.to_builtins(process)
-    return Undo(id=f"pause:{name}:{process.pid}", action="continue", arguments=arguments)
+def group_undo(name: str, folder: Path, home: Path) -> Undo:
+    """Return how the guardian dissolves a control group."""
+    return Undo(
+        id=f"cgroup:{name}:{folder.name}",
+        action="cgroup",
+        arguments={"path": str(folder), "home": str(home)},
+    )
+
+
+def _continues(bed: death.Deathbed) -> tuple[Undo, ...]:
+    return tuple(
+        Undo(id=f"pause:{name}:{one.pid}", action="continue", arguments=msgspec.to_builtins(one))
+        for name, one in bed.processes.items()
+    )
+
+
+async def _settled(
+    ctx: FaultContext, look: Callable[[], dict[str, Any]], what: str, wanted: object
+) -> Witness:
+    """Look until all are as wanted, for a second."""
+    deadline = ctx.clock.now().mono_ns + _WITNESS_LIMIT_NS
+    found = look()
+    while any(one != wanted for one in found.values()) and ctx.clock.now().mono_ns < deadline:
+        await ctx.clock.sleep_until(ctx.clock.now().mono_ns + 1_000_000)
+        found = look()
+    return Witness(bit=all(one == wanted for one in found.values()), evidence={what: found})
+
+
+def _both(states: set[str]) -> bool:
+    return "T" in states and bool(states & {"R", "S", "D"})
 
 
 def _states(receipt: Receipt) -> dict[str, str]:
-    found = {name: procs.stat(one.pid) for name, one in receipt.processes.items()}
-    return {name: one.state if one is not None else "gone" for name, one in found.items()}
+    return {name: _state(one) for name, one in receipt.processes.items()}
+
+
+def _state(process: ProcessRef) -> str:
+    found = procs.stat(process.pid)
+    return found.state if found is not None and found.start_ticks == process.start_ticks else "gone"

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 from blackstart.contracts import Fault
 from blackstart.errors import ScenarioError
 from blackstart.faults.cold import Cold
+from blackstart.faults.crash_loop import CrashLoop
 from blackstart.faults.disconnect import Disconnect
 from blackstart.faults.flip_file_bits import FlipFileBits
 from blackstart.faults.flip_memory_bits import FlipMemoryBits
 from blackstart.faults.kill import Kill
+from blackstart.faults.kill_at_syscall import KillAtSyscall
 from blackstart.faults.misbehave import Misbehave
 from blackstart.faults.nonsense import Nonsense
 from blackstart.faults.pause import Pause
 from blackstart.faults.pause_service import PauseService
 from blackstart.faults.refuse_service import RefuseService
+from blackstart.faults.segv import Segv
 from blackstart.faults.stop_service import StopService
 from blackstart.faults.terminate import Terminate
 from blackstart.faults.truncate_file import TruncateFile
@@ -36,6 +39,9 @@ _BUILT_IN: tuple[Callable[[], Fault], ...] = (
     Cold,
     Disconnect,
     Pause,
+    Segv,
+    CrashLoop,
+    KillAtSyscall,
     FlipFileBits,
     FlipMemoryBits,
     TruncateFile,

@@ -179,13 +179,17 @@ def alone(work: Callable[[], T]) -> T:
     return found[0]
 
 
-def jump_to_null(pid: int) -> int:
-    """Make a process crash by a real null dereference; returns the moment it was let go (monotonic ns)."""
+def jump_to_null(pid: int) -> tuple[int, int]:
+    """Make a process crash by a real null dereference.
 
-    def work() -> int:
+    Returns the instants (monotonic ns) just before and just after it was let go.
+    """
+
+    def work() -> tuple[int, int]:
         with Entered(pid) as process:
             process.jump_to_null()
-        return time.monotonic_ns()
+            before = time.monotonic_ns()
+        return before, time.monotonic_ns()
 
     return alone(work)
 

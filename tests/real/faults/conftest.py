@@ -3,6 +3,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1] / "host")
-)  # `ordinary_user` is shared by the rooms `host` and `faults`
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "host")]  # `fault_kit` and `ordinary_user` are shared

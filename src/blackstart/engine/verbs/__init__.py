@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blackstart.engine.verbs import damage, files, http, process, seccomp, sql
+from blackstart.engine.verbs import cgroup, damage, files, http, process, seccomp, sql
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blackstart.engine.verbs.verb import Outcome, Verb, Verify
 
-_FAMILIES = (process, http, files, damage, sql, seccomp)
+_FAMILIES = (process, http, files, damage, sql, seccomp, cgroup)
 VERBS: dict[str, Verb] = {name: verb for family in _FAMILIES for name, verb in family.VERBS.items()}
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 from blackstart.host import procs
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from blackstart.engine.verbs.verb import Outcome, Verb, Verify
 
 GONE_LIMIT_S = 10.0
+_RUNS_LIMIT_S = 1.0
 
 
 def _kill(arguments: Mapping[str, Any], _run: str) -> Verify:
@@ -51,11 +55,60 @@ def _continue(arguments: Mapping[str, Any], _run: str) -> Verify:
     procs.send(found, signal.SIGCONT)
 
     def verify() -> Outcome:
-        now = procs.stat(pid)
-        state = now.state if now is not None and now.start_ticks == ticks else "gone"
-        return state != "T", {"state": state}
+        """Look, and say it again to one whom somebody on the point of dying stopped once more."""
+        end = time.monotonic() + _RUNS_LIMIT_S
+        while (now := procs.stat(pid)) is not None and now.start_ticks == ticks and now.state == "T":
+            procs.send(now, signal.SIGCONT)
+            if time.monotonic() > end:
+                return False, {"state": now.state}
+            time.sleep(0.001)
+        return True, {"state": now.state if now is not None and now.start_ticks == ticks else "gone"}
 
     return verify
 
 
-VERBS: dict[str, Verb] = {"kill": _kill, "continue": _continue}
+def _oom_score(arguments: Mapping[str, Any], _run: str) -> Verify:
+    """Give a process its `value` of `oom_score_adj` back: `pid`, `start_ticks`."""
+    pid, value = int(arguments["pid"]), str(int(arguments["value"]))
+    if procs.is_alive(pid, int(arguments["start_ticks"])):
+        with contextlib.suppress(ProcessLookupError), open(_file(pid), "w") as file:  # noqa: PTH123 - start time
+            file.write(value)
+
+    def verify() -> Outcome:
+        if not procs.is_alive(pid, int(arguments["start_ticks"])):
+            return True, {"gone": True}
+        with open(_file(pid)) as file:  # noqa: PTH123 - start time
+            now = file.read().strip()
+        return now == value, {"oom_score_adj": now}
+
+    return verify
+
+
+def _file(pid: int) -> str:
+    return f"/proc/{pid}/oom_score_adj"
+
+
+def _limit(arguments: Mapping[str, Any], _run: str) -> Verify:
+    """Give a process its limit back: `pid`, `start_ticks`, `resource` (a number), `soft`, `hard`."""
+    pid, what = int(arguments["pid"]), int(arguments["resource"])
+    before = (int(arguments["soft"]), int(arguments["hard"]))
+    if not procs.is_alive(pid, int(arguments["start_ticks"])):
+        return lambda: (True, {"gone": True})
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, what, before)
+
+    def verify() -> Outcome:
+        if not procs.is_alive(pid, int(arguments["start_ticks"])):
+            return True, {"gone": True}
+        now = resource.prlimit(pid, what)
+        return now == before, {"limit": list(now)}
+
+    return verify
+
+
+VERBS: dict[str, Verb] = {
+    "kill": _kill,
+    "continue": _continue,
+    "oom_score": _oom_score,
+    "limit": _limit,
+}

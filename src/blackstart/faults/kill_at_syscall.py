@@ -1,0 +1,161 @@
+"""Kill at the n-th call of a system call on a path: a crash point in the midst of the target's code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blackstart.contracts import Prepared
+from blackstart.errors import FaultError
+from blackstart.faults import death
+from blackstart.host import seccomp, syscalls
+from blackstart.model.fault import LaunchChange, Receipt, Undo, Witness
+
+if TYPE_CHECKING:
+    from blackstart.contracts import FaultContext
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep
+
+_CALL_LIMIT_S = 30.0
+_MECHANISMS = ("attach", "launch")
+_FAMILIES = {
+    "writes": seccomp.WRITES,
+    "syncs": seccomp.SYNCS,
+    "renames": seccomp.RENAMES,
+    "opens": seccomp.OPENS,
+    "unlinks": seccomp.UNLINKS,
+    "sizes": seccomp.SIZES,
+}
+
+
+class KillAtSyscall:
+    """SIGKILL to the component before its `n`-th `call` (1) on `path` is done, counted from the injection.
+
+    `call`: a system call, a list, or a family (`writes syncs renames opens unlinks sizes`). `path`: a file,
+    or with `/` at its end all that is below; with `{run}` and the like. It has to come within `limit_s` (30).
+    `mechanism`: `attach` puts the filter into the running process, `launch` before the target starts.
+    """
+
+    name = "kill_at_syscall"
+
+    def __init__(self) -> None:
+        self._strike = death.Strike()
+        self._supervisor: seccomp.Supervisor | None = None
+        self._rule: seccomp.Rule | None = None
+
+    def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
+        """See `contracts.Fault`."""
+        if (problem := _wrong(step.parameters)) is not None:
+            return problem
+        reason = seccomp.unavailable(attach=not _at_launch(step))
+        return reason if reason is not None else death.no_processes(target, step.components)
+
+    async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
+        """Put the filter in front of the target's processes where it cannot be put into a running one."""
+        if not _at_launch(step):
+            return LaunchChange()
+        if not isinstance(ctx.target, Prepared):
+            raise FaultError("its start cannot be changed", where=ctx.target.name)
+        supervisor = await seccomp.supervisor(ctx.folder)
+        return LaunchChange(prefix=supervisor.prefix(_calls(step.parameters)))
+
+    async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
+        """Put the filter into the running processes; without a rule all their calls pass."""
+        bed = await self._strike.aim(ctx, step)
+        self._supervisor = await seccomp.supervisor(ctx.folder)
+        if not _at_launch(step):
+            for one in bed.processes.values():
+                await self._supervisor.attach(one.pid, _calls(step.parameters))
+
+    async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
+        """Lay the trap, and wait until it snaps. Raises FaultError when the call does not come."""
+        await self.aim(ctx, step)
+        bed, supervisor = self._strike.bed, self._supervisor
+        assert supervisor is not None
+        rule = _rule(ctx, step, bed)
+        undo = Undo(id=rule.id, action="seccomp", arguments=supervisor.undo(rule.id))
+        await ctx.protect([undo])
+        self._rule = rule
+        await supervisor.put(rule)
+        limit_s = float(step.parameters.get("limit_s", _CALL_LIMIT_S))
+        counters = await supervisor.acted(rule.id, limit_s)
+        if counters is None or not counters.samples:
+            seen = await supervisor.drop(rule.id)
+            what = f"only {seen.seen if seen else 0} of {rule.first} calls came within {limit_s:g} s"
+            raise FaultError(what, where=", ".join(bed.processes), hint=_hint(rule, bed))
+        call = counters.samples[0]
+        mechanism = f"SIGKILL at call {rule.first} of {call['call']} by seccomp user notification"
+        when = call["before_mono_ns"], call["after_mono_ns"]
+        receipt = self._strike.receipt(self.name, mechanism, "the kill call, before the call was done", when)
+        return Receipt(**{**_fields(receipt), "undo": (undo,), "data": {"call": call, "seen": counters.seen}})
+
+    async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
+        """Prove the death; the kernel's notification of that very call is in the evidence."""
+        del ctx
+        deaths = await self._strike.witness(receipt)
+        return Witness(bit=deaths.bit, evidence={**deaths.evidence, **receipt.data})
+
+    async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Start again at once what only Blackstart starts."""
+        if death.ours(ctx.target.manifest, receipt.processes):
+            await self._strike.gone(10.0, "SIGKILL")
+            await self._strike.start_again(ctx, receipt.processes)
+
+    async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Take the rule out; idempotent."""
+        del ctx, receipt
+        if self._supervisor is not None and self._rule is not None:
+            await self._supervisor.drop(self._rule.id)
+            self._rule = None
+        self._strike.close()
+
+
+def _wrong(parameters: dict[str, Any]) -> str | None:
+    wanted = parameters.get("mechanism")
+    if wanted not in (None, *_MECHANISMS):
+        return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
+    if not parameters.get("call"):
+        return f"which `call`? A system call, or one of {', '.join(_FAMILIES)}"
+    unknown = _calls(parameters) - syscalls.CALLS.keys()
+    if unknown:
+        return (
+            f"unknown system call: {', '.join(sorted(unknown))}; known: {', '.join(sorted(syscalls.CALLS))}"
+        )
+    return "`n` is at least 1" if int(parameters.get("n", 1)) < 1 else None
+
+
+def _calls(parameters: dict[str, Any]) -> frozenset[str]:
+    named = parameters["call"]
+    names = [named] if isinstance(named, str) else named
+    return frozenset().union(*(_FAMILIES.get(name, {name}) for name in names))
+
+
+def _at_launch(step: FaultStep) -> bool:
+    """Say whether the filter has to be there from the start."""
+    wanted = step.parameters.get("mechanism")
+    return wanted == "launch" or (wanted is None and seccomp.unavailable(attach=True) is not None)
+
+
+def _rule(ctx: FaultContext, step: FaultStep, bed: death.Deathbed) -> seccomp.Rule:
+    path = str(step.parameters.get("path", ""))
+    expand = getattr(ctx.target, "expand", None)
+    pids = tuple(one.pid for one in bed.processes.values())
+    return seccomp.Rule(
+        id=f"kill_at_syscall:{','.join(map(str, pids))}",
+        calls=_calls(step.parameters),
+        path=expand(path, where="path of kill_at_syscall") if expand and path else path,
+        pids=pids,
+        first=int(step.parameters.get("n", 1)),
+        last=int(step.parameters.get("n", 1)),
+        action="kill",
+    )
+
+
+def _hint(rule: seccomp.Rule, bed: death.Deathbed) -> str:
+    """Say what system calls cannot show, if that may be why none came."""
+    spots = {spot for one in bed.processes.values() for spot in seccomp.blind_spots(one.pid)}
+    hint = f"is {rule.path or 'any file'} touched by {', '.join(sorted(rule.calls))}?"
+    return f"{hint} System calls do not show: {'; '.join(sorted(spots))}" if spots else hint
+
+
+def _fields(receipt: Receipt) -> dict[str, Any]:
+    return {name: getattr(receipt, name) for name in receipt.__struct_fields__}

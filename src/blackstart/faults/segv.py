@@ -1,0 +1,96 @@
+"""Segmentation fault: the process dereferences null, and its core dump is kept (R26)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Any
+
+from blackstart.errors import FaultError
+from blackstart.faults import death
+from blackstart.host import cores, ptrace
+from blackstart.model.fault import ProcessRef, Receipt, Witness
+
+if TYPE_CHECKING:
+    from blackstart.contracts import FaultContext
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep
+
+_END_LIMIT_S = 60.0
+_MECHANISMS = ("null", "signal")
+
+
+class Segv:
+    """A jump to address 0, put into the running process by ptrace; where that is forbidden, SIGSEGV is sent.
+
+    `mechanism` chooses: `null` or `signal`. T0 is the moment the process was let go; its death is noticed
+    only when the core dump is written.
+    """
+
+    name = "segv"
+
+    def __init__(self) -> None:
+        self._strike = death.Strike()
+        self._places: dict[str, cores.Place] = {}
+
+    def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
+        """See `contracts.Fault`."""
+        wanted = step.parameters.get("mechanism")
+        if wanted is not None and wanted not in _MECHANISMS:
+            return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
+        if wanted == "null" and (reason := ptrace.unavailable()) is not None:
+            return reason
+        return death.no_processes(target, step.components)
+
+    async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
+        """See `death.Strike`."""
+        await self._strike.aim(ctx, step)
+
+    async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
+        """Allow core dumps, then crash the step's components."""
+        bed = await self._strike.aim(ctx, step)
+        for name, process in bed.processes.items():
+            try:
+                self._places[name] = cores.place(process.pid)
+                cores.allow(process.pid)
+            except (OSError, ValueError) as error:
+                self._places[name] = cores.Place(None, reason=f"cannot be allowed: {error}")
+        mechanism, when = await self._crash(step.parameters.get("mechanism"), bed)
+        return self._strike.receipt(self.name, mechanism, "the process was let go at address 0", when)
+
+    async def _crash(self, wanted: str | None, bed: death.Deathbed) -> tuple[str, tuple[int, int]]:
+        why = "asked for" if wanted == "signal" else ptrace.unavailable()
+        if why is None:
+            try:
+                return "null dereference by ptrace", await asyncio.to_thread(_all_to_null, bed.processes)
+            except FaultError as error:
+                if wanted == "null" or any(name in bed.noticed for name in bed.processes):
+                    raise
+                why = error.what
+        return f"SIGSEGV by pidfd_send_signal ({why})", bed.strike(signal.SIGSEGV)
+
+    async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
+        """Prove the deaths, and that the kernel dumped core for each: an ELF core file of that very pid."""
+        deaths = await self._strike.witness(receipt, limit_s=_END_LIMIT_S)
+        evidence: dict[str, Any] = {}
+        for name, process in receipt.processes.items():
+            kept = ctx.folder / "fault" / f"core.{name}.{process.pid}"
+            core = await asyncio.to_thread(cores.collect, self._places[name], process.pid, kept)
+            evidence[name] = {**deaths.evidence[name], "core": core}
+        return Witness(bit=deaths.bit, evidence=evidence)
+
+    async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Start again what only Blackstart starts, once the dump is written."""
+        if death.ours(ctx.target.manifest, receipt.processes):
+            await self._strike.gone(_END_LIMIT_S, "the segmentation fault")
+            await self._strike.start_again(ctx, receipt.processes)
+
+    async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
+        """Nothing stays in place; only the handles are let go."""
+        del ctx, receipt
+        self._strike.close()
+
+
+def _all_to_null(processes: dict[str, ProcessRef]) -> tuple[int, int]:
+    times = [ptrace.jump_to_null(one.pid) for one in processes.values()]
+    return times[0][0], times[-1][1]

@@ -1,0 +1,332 @@
+"""Faults of processes: core dumps, standing still, crashing again and again, dying at a call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ordinary_user
+import pytest
+from fault_kit import Context, carry_out
+
+from blackstart.errors import FaultError
+from blackstart.faults import registry
+from blackstart.host import cgroups, cores, procs, ptrace, seccomp
+from blackstart.model.scenario import FaultStep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUSY = "import os,time\nprint(1, flush=True)\nwhile True: time.sleep(0.0005)"
+WRITER = (
+    "import os, time\nfile = os.open('journal', os.O_CREAT | os.O_WRONLY)\nprint(1, flush=True)\n"
+    "while True: os.write(file, b'x' * 10); os.fsync(file); time.sleep(0.001)"
+)
+
+
+def python(code: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Start Python, and wait until it says something."""
+    found = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE)
+    assert found.stdout is not None
+    found.stdout.readline()
+    return found
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that is always busy a little."""
+    found = python(BUSY, tmp_path)
+    yield found
+    end(found)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process."""
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def state(process: subprocess.Popen[bytes]) -> str:
+    """Ask the kernel how it is."""
+    found = procs.stat(process.pid)
+    return found.state if found is not None else "gone"
+
+
+needs_plain_cores = pytest.mark.skipif(
+    cores.place(os.getpid()).folder is None, reason=cores.place(os.getpid()).reason
+)
+
+
+@needs_plain_cores
+@pytest.mark.parametrize(
+    ("mechanism", "told"),
+    [
+        pytest.param(
+            "null",
+            "null dereference by ptrace",
+            marks=pytest.mark.skipif(ptrace.unavailable() is not None, reason=str(ptrace.unavailable())),
+        ),
+        ("signal", "SIGSEGV by pidfd_send_signal (asked for)"),
+    ],
+)
+def test_a_segmentation_fault_leaves_a_core_dump_of_that_process(
+    tmp_path: Path, victim: subprocess.Popen[bytes], mechanism: str, told: str
+) -> None:
+    """It dies by SIGSEGV with a core dump, which lies in the trial's folder and is its own."""
+    ctx = Context({"v": victim}, folder=tmp_path / "trial")
+    receipt, witness = asyncio.run(carry_out("segv", ctx, mechanism=mechanism))
+    _, status = os.waitpid(victim.pid, os.WNOHANG) if victim.returncode is None else (0, 0)
+    assert receipt.mechanism == told
+    assert witness.bit is True
+    assert os.WTERMSIG(status) == signal.SIGSEGV
+    assert os.WCOREDUMP(status)
+    core = witness.evidence["v"]["core"]
+    assert core["collected"] is True, core
+    assert cores.dumped_by(Path(core["file"])) == victim.pid
+    assert core["bytes"] == Path(core["file"]).stat().st_size
+    assert not list(tmp_path.glob("core*"))
+    assert ctx.started == ["v"]
+
+
+@pytest.mark.skipif(ptrace.unavailable() is not None, reason=str(ptrace.unavailable()))
+def test_who_ignores_a_sent_sigsegv_still_crashes_by_a_real_one(tmp_path: Path) -> None:
+    """A process that ignores SIGSEGV dies of a null dereference."""
+    deaf = python(f"import signal; signal.signal(signal.SIGSEGV, signal.SIG_IGN)\n{BUSY}", tmp_path)
+    try:
+        _, witness = asyncio.run(carry_out("segv", Context({"v": deaf}, folder=tmp_path)))
+        assert witness.bit is True
+        assert deaf.wait() == -signal.SIGSEGV
+    finally:
+        end(deaf)
+
+
+def test_a_file_that_is_no_core_dump_is_not_taken_for_one(tmp_path: Path) -> None:
+    """Neither text nor another kind of ELF file is a core dump, and the evidence says that there is none."""
+    (tmp_path / "core").write_text("a file of the target's own")
+    assert cores.dumped_by(tmp_path / "core") is None
+    assert cores.dumped_by(Path(sys.executable)) is None
+    found = cores.collect(cores.Place(tmp_path, "core*"), 1, tmp_path / "kept")
+    assert found["collected"] is False
+    assert (tmp_path / "core").exists()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "uses_pid", "expected"),
+    [
+        ("core", "0", ("core", "")),
+        ("core", "1", ("core.PID", "")),
+        ("/var/crash/%e.%p.%t", "0", ("*.PID.*", "")),
+        ("|/usr/lib/systemd/systemd-coredump %P", "0", ("", "coredumpctl")),
+        ("", "0", ("", "empty")),
+    ],
+)
+def test_every_core_pattern_is_understood(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pattern: str,
+    uses_pid: str,
+    expected: tuple[str, str],
+) -> None:
+    """Where the dump will lie, or why it cannot be collected."""
+    for name, text in (("_PATTERN", pattern), ("_USES_PID", uses_pid)):
+        (tmp_path / name).write_text(text + "\n")
+        monkeypatch.setattr(cores, name, tmp_path / name)
+    found = cores.place(os.getpid())
+    assert found.name == expected[0].replace("PID", str(os.getpid()))
+    assert expected[1] in found.reason
+    assert (found.folder is None) == bool(found.reason)
+
+
+FREEZER = cgroups.unavailable("freezer")
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    ["SIGSTOP", pytest.param("freezer", marks=pytest.mark.skipif(FREEZER is not None, reason=str(FREEZER)))],
+)
+@pytest.mark.parametrize("who", ["we", "the guardian"])
+def test_a_pause_is_seen_by_the_kernel_and_taken_back(
+    tmp_path: Path, victim: subprocess.Popen[bytes], mechanism: str, who: str
+) -> None:
+    """It stands still, says the kernel, until it is let go: by us or by the guardian alone."""
+    ctx: Any = Context({"v": victim}, folder=tmp_path)
+    home = cgroups.home(cgroups.hierarchy("freezer"), victim.pid) if mechanism == "freezer" else None
+
+    async def main() -> None:
+        fault: Any = registry.make("pause")
+        step = FaultStep(kind="pause", components=("v",), parameters={"mechanism": mechanism})
+        assert fault.unavailable(ctx.manifest, step) is None
+        receipt = await fault.inject(ctx, step)
+        assert (await fault.witness(ctx, receipt)).bit is True
+        assert mechanism in receipt.mechanism
+        assert receipt.undo == tuple(ctx.protected)
+        if who == "we":
+            await fault.revert(ctx, receipt)
+            assert (await fault.witness(ctx, receipt)).bit is False, "it is not the witness of what is over"
+
+    asyncio.run(main())
+    ctx.undo()
+    ctx.undo()
+    assert state(victim) in "SR"
+    if home is not None:
+        assert cgroups.home(cgroups.hierarchy("freezer"), victim.pid) == home
+        assert not list(home.glob("blackstart-*"))
+
+
+@pytest.mark.parametrize("who", ["we", "the guardian"])
+def test_a_duty_cycle_makes_it_slow_and_ends(
+    tmp_path: Path, victim: subprocess.Popen[bytes], who: str
+) -> None:
+    """It runs and stands by turns; afterwards it only runs, and the helper is gone."""
+    ctx: Any = Context({"v": victim}, folder=tmp_path)
+
+    async def main() -> None:
+        fault: Any = registry.make("pause")
+        step = FaultStep(kind="pause", components=("v",), parameters={"duty": 0.5, "period_ms": 40})
+        receipt = await fault.inject(ctx, step)
+        witness = await fault.witness(ctx, receipt)
+        assert witness.bit is True, witness
+        if who == "we":
+            await fault.revert(ctx, receipt)
+        else:
+            ctx.undo()
+        assert not procs.is_alive(receipt.undo[0].arguments["pid"], receipt.undo[0].arguments["start_ticks"])
+        assert all(state(victim) != "T" for _ in range(40) if time.sleep(0.002) is None)  # noqa: ASYNC251 - a test may block
+        await fault.revert(ctx, receipt)
+
+    asyncio.run(main())
+
+
+def test_nonsense_is_refused_before_the_trial(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
+    """Parameters that mean nothing are an answer of `unavailable`, not a surprise at the injection."""
+    manifest: Any = Context({"v": victim}).manifest
+    for kind, parameters, word in (
+        ("pause", {"duty": 1.5}, "duty"),
+        ("pause", {"mechanism": "magic"}, "magic"),
+        ("pause", {"mechanism": "freezer", "duty": 0.5}, "SIGSTOP"),
+        ("segv", {"mechanism": "magic"}, "magic"),
+        ("crash_loop", {"times": 0}, "times"),
+        ("kill_at_syscall", {}, "call"),
+        ("kill_at_syscall", {"call": "nanosleep"}, "nanosleep"),
+        ("kill_at_syscall", {"call": "fsync", "n": 0}, "n"),
+    ):
+        step = FaultStep(kind=kind, components=("v",), parameters=parameters)
+        assert word in str(registry.make(kind).unavailable(manifest, step))
+
+
+class Respawning(Context):
+    """A target whose component is started again when it dies, up to so many times."""
+
+    def __init__(self, folder: Path, returns: int) -> None:
+        self.all = [subprocess.Popen(["sleep", "600"])]
+        self.returns = returns
+        super().__init__({"v": self.all[0]}, folder=folder)
+        self.manifest.processes.clear()
+
+    async def process(self, component: str) -> Any:
+        """Start the next one when the last has ended."""
+        if self.all[-1].poll() is not None and len(self.all) <= self.returns:
+            self.all.append(subprocess.Popen(["sleep", "600"]))  # noqa: ASYNC220 - a test may block
+            self.processes["v"] = self.all[-1]
+        return await super().process(component)
+
+
+@pytest.mark.parametrize(("returns", "bit"), [(3, True), (1, False)])
+def test_a_crash_loop_kills_at_each_return_and_tells_every_death(
+    tmp_path: Path, returns: int, bit: bool
+) -> None:
+    """Three deaths of three processes, and the fourth lives; one that does not come back is no crash loop."""
+    ctx = Respawning(tmp_path, returns)
+    try:
+        receipt, witness = asyncio.run(carry_out("crash_loop", ctx, times=3, limit_s=0.5))
+        assert receipt.mechanism.endswith("3 times, at each return")
+        assert witness.bit is bit
+        told = witness.evidence["v"]["deaths"]
+        died = [one.pid for one in ctx.all if one.poll() == -signal.SIGKILL]
+        assert [one["pid"] for one in told] == died
+        assert len(died) == min(3, returns + 1)
+        if bit:
+            asyncio.run(ctx.process("v"))
+            assert ctx.all[3].poll() is None
+    finally:
+        for one in ctx.all:
+            end(one)
+
+
+SECCOMP = seccomp.unavailable()
+
+
+@pytest.mark.skipif(SECCOMP is not None, reason=str(SECCOMP))
+def test_it_dies_at_exactly_that_call(tmp_path: Path) -> None:
+    """Killed at the fifth fsync of the journal: five writes and four syncs were done since the injection."""
+    writer = python(WRITER, tmp_path)
+    ctx: Any = Context({"v": writer}, folder=tmp_path / "trial")
+    try:
+        path = str(tmp_path / "journal")
+        receipt, witness = asyncio.run(carry_out("kill_at_syscall", ctx, call="fsync", path=path, n=5))
+        assert witness.bit is True
+        assert writer.wait() == -signal.SIGKILL
+        assert receipt.data["call"]["n"] == receipt.data["seen"] == 5
+        assert receipt.data["call"]["path"] == path
+        assert receipt.uncertainty_ns < 10_000_000
+        assert ctx.started == ["v"]
+        ctx.undo()
+    finally:
+        end(writer)
+
+
+@pytest.mark.skipif(SECCOMP is not None, reason=str(SECCOMP))
+def test_a_call_that_does_not_come_is_no_fault(tmp_path: Path) -> None:
+    """The error says how many came, and the process lives on without a rule."""
+    writer = python(WRITER, tmp_path)
+    ctx: Any = Context({"v": writer}, folder=tmp_path / "trial")
+    try:
+        with pytest.raises(FaultError, match="only 0 of 1 calls came"):
+            asyncio.run(carry_out("kill_at_syscall", ctx, call="renames", limit_s=0.2))
+        assert writer.poll() is None
+        ctx.undo()
+        size = (tmp_path / "journal").stat().st_size
+        deadline = time.monotonic() + 10
+        while (tmp_path / "journal").stat().st_size == size and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (tmp_path / "journal").stat().st_size > size
+    finally:
+        end(writer)
+
+
+AS_USER = """
+import asyncio, pathlib, sys
+sys.path.insert(0, FAULTS)
+import test_process_faults as t
+folder = pathlib.Path.cwd()
+for kind, parameters in (("segv", {}), ("pause", {}), ("pause", {"duty": 0.5, "period_ms": 40}),
+                         ("kill_at_syscall", {"call": "syncs", "n": 3})):
+    victim = t.python(t.WRITER, folder)
+    ctx = t.Context({"v": victim}, folder=folder / kind)
+    receipt, witness = asyncio.run(t.carry_out(kind, ctx, **parameters))
+    print(kind, witness.bit, receipt.mechanism)
+    ctx.undo()
+    t.end(victim)
+"""
+
+
+def test_an_ordinary_user_can_do_all_that_to_its_own_processes() -> None:
+    """Crash, pause, slowness and the exact crash point need no privilege."""
+    said = ordinary_user.run(f"FAULTS = {str(Path(__file__).parent)!r}{AS_USER}", needs="pytest, msgspec")
+    lines = said.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["segv", "True"],
+        ["pause", "True"],
+        ["pause", "True"],
+        ["kill_at_syscall", "True"],
+    ]
+    if ptrace.unavailable() is None:
+        assert "null dereference" in lines[0]
