@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from blackstart.model.fault import Receipt, Witness
 
 
+LEFT_IN_PLACE = "left-in-place"
+"""The loudest finding of all: a fault of ours is still in place."""
+
+
 def check(facts: Facts) -> CheckResult:
     """Look at the witness, at the undos, and at the processes that live at the end."""
     return conclude("fault", _findings(facts))
@@ -49,9 +53,26 @@ def _findings(facts: Facts) -> Iterable[Finding]:
         yield _unknown("fault-not-injected", f"the fault that was to follow, {step.kind}, was not injected")
     for one in injected:
         yield from _bitten(facts, one)
-    if _reverted(facts, facts.receipts) is not True:
+    yield from _left_in_place(facts)
+    if _reverted(facts, facts.receipts) is None:
         yield _unknown("not-reverted", "it is not proven that the fault was taken back")
     yield from presence.check(facts)
+
+
+def _left_in_place(facts: Facts) -> Iterable[Finding]:
+    """Name every undo that failed to the end, and what an operator has to do now."""
+    last = {reverted.undo_id: reverted for reverted in facts.all(Reverted)}
+    for one in last.values():
+        if one.verified is False:
+            command = str(one.evidence.get("by_hand", "blackstart halt"))
+            why = one.evidence.get("error", "still there")
+            text = f"{one.undo_id} could not be taken back ({why}): {command}"
+            yield Finding(
+                verdict=Verdict.FAIL,
+                code=LEFT_IN_PLACE,
+                text=text,
+                data={"undo": one.undo_id, "by_hand": command},
+            )
 
 
 def _bitten(facts: Facts, injected: Injected) -> Iterable[Finding]:

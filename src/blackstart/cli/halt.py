@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from blackstart.engine import leftovers, openruns
+from blackstart.engine import leftovers, openruns, verbs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +19,9 @@ def halt(out: Path) -> int:
     folders = leftovers.halt(out)
     for folder, owed in folders:
         if owed:
-            names = ", ".join(str(entry.get("action", entry.get("id"))) for entry in owed)
-            print(f"{folder}: STILL OWED: {names}", file=sys.stderr)
+            for entry in owed:
+                command = verbs.by_hand(entry["action"], entry["arguments"], str(folder))
+                print(f"{folder}: STILL IN PLACE: {entry['id']}; by hand: {command}", file=sys.stderr)
         else:
             print(f"{folder}: taken back")
     if not folders:

@@ -42,7 +42,10 @@ class Breakage:
         self._operator: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
-        """Put in place what must be there before the target starts."""
+        """See that it can be done here, and put in place what must be there before the target starts."""
+        why_not = self._fault.unavailable(self._trial.manifest, self._step)
+        if why_not is not None:
+            raise Stop("fault-unavailable", f"{self._step.kind}: {why_not}")
         if not isinstance(self._fault, Prepares):
             return
         change = await _or_stop("fault-failed", self._fault.prepare(self._trial, self._step))

@@ -37,6 +37,10 @@ class Guardian:
         self._owed: dict[str, journal.Entry] = {}
         self._halt = False
         self._rest = b""
+        # A signal ends no `select` by itself: it writes here.
+        self._woken, waking = socket.socketpair()
+        waking.setblocking(False)
+        signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
         """Answer requests until the owner is gone or says goodbye."""
@@ -49,13 +53,13 @@ class Guardian:
         self._halt = True
 
     def _turn(self) -> bool:
-        readable, _, _ = select.select([self._link], [], [], _LOOK_MS / 1000)
+        readable, _, _ = select.select([self._link, self._woken], [], [], _LOOK_MS / 1000)
         if self._halt or os.path.exists(os.path.join(self._run, journal.HALT)):  # noqa: PTH110,PTH118 - start time
             self._pay(None, "halt")
             self._say({"halted": True})
             return False
         self._expire()
-        return self._read() if readable else True
+        return self._read() if self._link in readable else True
 
     def _read(self) -> bool:
         try:
@@ -114,9 +118,7 @@ def main() -> None:
     run = sys.argv[1]
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(
-        OSError
-    ):  # only root may: it must come through when the fault is a busy processor
+    with contextlib.suppress(OSError):  # only root may; it must come through when processors are busy
         os.nice(_NICENESS)
     lock = journal.hold(run, journal.GUARDIAN_LOCK)
     if lock is None:

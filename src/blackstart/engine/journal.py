@@ -83,7 +83,7 @@ def pay(run: str, entries: Iterable[Entry], *, by: str) -> list[Entry]:
     begun = [
         (entry, verbs.begin(entry["action"], entry["arguments"], run)) for entry in reversed(list(entries))
     ]
-    outcomes = [_outcome(entry, verify, by) for entry, verify in begun]
+    outcomes = [_outcome(entry, verify, by, run) for entry, verify in begun]
     _note(run, outcomes)
     return outcomes
 
@@ -95,8 +95,10 @@ def _note(run: str, outcomes: list[Entry]) -> None:
             append(run, PAID, outcomes)
 
 
-def _outcome(entry: Entry, verify: Verify, by: str) -> Entry:
+def _outcome(entry: Entry, verify: Verify, by: str, run: str) -> Entry:
     verified, evidence = verify()
+    if verified is False:
+        evidence = {**evidence, "by_hand": verbs.by_hand(entry["action"], entry["arguments"], run)}
     done = {"mono_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC), "by": by}
     return {"id": entry["id"], "action": entry["action"], "verified": verified, "evidence": evidence, **done}
 

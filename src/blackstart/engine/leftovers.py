@@ -89,6 +89,17 @@ def wake(folder: Path) -> bool:
     return found is not None and found.stopped and procs.send(found, signal.SIGCONT)
 
 
+def _call(folder: Path) -> None:
+    """Tell a living guardian at once, instead of waiting until it looks for the file."""
+    pid = journal.holder(str(folder), journal.GUARDIAN_LOCK)
+    lock = journal.hold(str(folder), journal.GUARDIAN_LOCK)
+    if lock is not None:
+        journal.release(lock)  # nobody watches over this folder: the pid may be anybody's by now
+    elif pid is not None:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGUSR1)
+
+
 def _pay_beside(folder: Path) -> None:
     """Carry out what a guardian that was woken still owes: undos are harmless when applied twice."""
     journal.pay(str(folder), journal.owed(str(folder)), by="halt")
@@ -107,12 +118,13 @@ def halt(runs: Path, *, limit_s: float = _HALT_LIMIT_S) -> list[tuple[Path, list
         (folder / journal.HALT).touch()
         if wake(folder):
             stopped.append(folder)
+        _call(folder)
     start = time.monotonic()
     while any(journal.owed(str(folder)) for folder in folders) and time.monotonic() < start + limit_s:
         for folder in folders:
             replay(folder, by="halt")
         if stopped and time.monotonic() > start + _WOKEN_LIMIT_S:
             _pay_beside(stopped.pop())
-        time.sleep(0.02)
+        time.sleep(0.005)
     _strike_settled()
     return [(folder, journal.owed(str(folder))) for folder in folders]

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blackstart.check.fault import LEFT_IN_PLACE
 from blackstart.model.verdict import Verdict
 from blackstart.report.rows import merged, repeated, row, tally
 from blackstart.report.wording import NS_PER_S, plural
@@ -91,6 +92,12 @@ def _cells(line: Row, *, wide: bool) -> list[Text]:
     ]
 
 
+def left_in_place(run: Run) -> list[str]:
+    """Return the commands that take back what Blackstart could not; none, if all is well."""
+    found = (f for trial in run.trials for check in trial.checks for f in check.findings)
+    return list(dict.fromkeys(str(f.data["by_hand"]) for f in found if f.code == LEFT_IN_PLACE))
+
+
 def print_run(run: Run, out: Console, *, report: Path | None = None) -> None:
     """Print headline, table and closing line."""
     out.print(headline(run), soft_wrap=True)
@@ -100,6 +107,10 @@ def print_run(run: Run, out: Console, *, report: Path | None = None) -> None:
         out.print(Text(_LEGEND, "dim"), soft_wrap=True)
     for line in repeated(run):
         out.print(Text(line), soft_wrap=True)
+    for command in left_in_place(run):
+        out.print(
+            Text(f"LEFT IN PLACE, take it back by hand:  {command}", "bold white on red"), soft_wrap=True
+        )
     end = closing(run, report)
     narrow = out.is_terminal and end.cell_len > out.width  # no word in two: reports and commands are copied
     for part in end.split(" · ") if narrow else [end]:

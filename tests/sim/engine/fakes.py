@@ -193,8 +193,8 @@ class FakeRig:
 class FakeGuard:
     """Holds undos in memory."""
 
-    def __init__(self, log: list[str]) -> None:
-        self.log = log
+    def __init__(self, log: list[str], *, sticks: bool = False) -> None:
+        self.log, self.sticks = log, sticks
         self.owed: dict[str, Undo] = {}
         self.on_halt: Callable[[str], None] = lambda _why: None
 
@@ -206,9 +206,12 @@ class FakeGuard:
     async def undo(self, ids: Sequence[str] | None = None) -> list[Reverted]:
         """Give them back as done."""
         chosen = [one for one in self.owed if ids is None or one in ids]
+        self.log.append("undo")
+        if self.sticks:
+            evidence = {"error": "it sticks", "by_hand": "rm the thing"}
+            return [Reverted(undo_id=one, verified=False, evidence=evidence) for one in chosen]
         for one in chosen:
             del self.owed[one]
-        self.log.append("undo")
         return [Reverted(undo_id=one, verified=True, evidence={}) for one in chosen]
 
     async def close(self) -> None:
@@ -221,13 +224,13 @@ class FakeFault:
 
     name = "fake"
 
-    def __init__(self, world: Callable[[], World], *, bites: bool = True) -> None:
-        self.world, self.bites = world, bites
+    def __init__(self, world: Callable[[], World], *, bites: bool = True, why_not: str | None = None) -> None:
+        self.world, self.bites, self.why_not = world, bites, why_not
         self.reverts = 0
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
-        """Find nothing against it."""
-        return None
+        """Say what stands against it."""
+        return self.why_not
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Protect first, then break."""

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from blackstart.check.analyse import analyse
+from blackstart.check.fault import LEFT_IN_PLACE
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit, conduct
 from blackstart.errors import FaultError
@@ -50,6 +51,8 @@ class Stage:
         self.folder = folder / "trial"
         self.settings = {"rate": 400, "outage_ms": 80, **world}
         self.bites = self.settings.pop("bites", True)
+        self.unavailable: str | None = None
+        self.sticks = False
         self.refuses = self.settings.pop("refuses", None)
         self.world: Any = None
         self.fault: Any = None
@@ -67,12 +70,12 @@ class Stage:
             return fakes.FakeRig(self.world, self.refuses)
 
         async def guard(_run: Path, *, on_halt: Any) -> Any:
-            self.guard = fakes.FakeGuard([])
+            self.guard = fakes.FakeGuard([], sticks=self.sticks)
             self.guard.on_halt = on_halt
             return self.guard
 
         def fault(_kind: str) -> Any:
-            self.fault = fakes.FakeFault(lambda: self.world, bites=self.bites)
+            self.fault = fakes.FakeFault(lambda: self.world, bites=self.bites, why_not=self.unavailable)
             return self.fault
 
         def progress(event: str, figures: Any) -> None:
@@ -167,6 +170,28 @@ def test_a_lasting_fault_is_taken_back_when_its_time_is_over(tmp_path: Path) -> 
     observed = next(k for k, one in enumerate(records) if getattr(one, "stage", "") == "observed")
     assert records.index(reverted[0]) < observed
     assert stage.fault.reverts == 1
+
+
+def test_a_fault_that_cannot_be_had_is_unknown_before_anything_starts(tmp_path: Path) -> None:
+    """The reason of the fault is the reason of the trial; the target was never started."""
+    stage = Stage(tmp_path)
+    stage.unavailable = "this kernel has no such thing"
+    history = stage.run()
+    trial = analyse(history)
+    assert trial.verdict is Verdict.UNKNOWN
+    assert any("fault-unavailable: fake: this kernel has no such thing" in reason for reason in trial.reasons)
+    assert "open" not in stage.world.log
+
+
+def test_an_undo_that_fails_to_the_end_is_the_loudest_finding(tmp_path: Path) -> None:
+    """The trial is FAIL and says by which command an operator takes back what was left in place."""
+    stage = Stage(tmp_path)
+    stage.sticks = True
+    trial = analyse(stage.run())
+    assert trial.verdict is Verdict.FAIL
+    found = [f for check in trial.checks for f in check.findings if f.code == LEFT_IN_PLACE]
+    assert [f.data["by_hand"] for f in found] == ["rm the thing"]
+    assert trial.reasons[0].startswith("left-in-place")
 
 
 def test_the_steady_state_is_proven_before_the_fault(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """What an undo can do: few verbs, each harmless when applied twice, each verified. Standard library only.
 
 A verb begins its work and hands back a function that waits for the effect and tells it: so a hundred undos
-are under way at once, and one that hangs does not hold up the others. One file a family.
+are under way at once, and one that hangs does not hold up the others. One file a family: its `VERBS`, and in
+`BY_HAND` the commands with which an operator does the same.
 """
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from blackstart.engine.verbs import cgroup, damage, files, http, process, seccomp, sql
@@ -13,10 +15,13 @@ from blackstart.engine.verbs import cgroup, damage, files, http, process, seccom
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from blackstart.engine.verbs.verb import Outcome, Verb, Verify
+    from blackstart.engine.verbs.verb import ByHand, Outcome, Verb, Verify
 
 _FAMILIES = (process, http, files, damage, sql, seccomp, cgroup)
 VERBS: dict[str, Verb] = {name: verb for family in _FAMILIES for name, verb in family.VERBS.items()}
+_BY_HAND: dict[str, ByHand] = {
+    name: command for family in _FAMILIES for name, command in getattr(family, "BY_HAND", {}).items()
+}
 
 
 def begin(action: str, arguments: Mapping[str, Any], run: str) -> Verify:
@@ -29,6 +34,15 @@ def begin(action: str, arguments: Mapping[str, Any], run: str) -> Verify:
     except Exception as error:  # noqa: BLE001 - one undo must never keep the others from happening
         problem = f"{type(error).__name__}: {error}"
         return lambda: (False, {"error": problem})
+
+
+def by_hand(action: str, arguments: Mapping[str, Any], run: str) -> str:
+    """Return the command with which an operator takes back what we could not."""
+    command = _BY_HAND.get(action)
+    try:
+        return command(arguments) if command is not None else f"blackstart halt --out {shlex.quote(run)}"
+    except (KeyError, ValueError):  # a journal of another version
+        return f"see the undo `{action}` in {run}/undo.jsonl"
 
 
 def _guarded(verify: Verify) -> Verify:

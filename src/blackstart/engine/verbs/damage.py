@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from blackstart.host import bits, procs
@@ -10,7 +11,7 @@ from blackstart.host import bits, procs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from blackstart.engine.verbs.verb import Verb, Verify
+    from blackstart.engine.verbs.verb import ByHand, Verb, Verify
 
 
 def _restore(arguments: Mapping[str, Any], _run: str) -> Verify:
@@ -69,4 +70,10 @@ def _restore_memory(arguments: Mapping[str, Any], _run: str) -> Verify:
     return lambda: (memory.read(pid, address, len(before)) == before, {"restored_bytes": len(before)})
 
 
+BY_HAND: dict[str, ByHand] = {
+    "restore": lambda arguments: (
+        f"dd if={shlex.quote(arguments['saved'])} of={shlex.quote(arguments['path'])}"
+        f" bs=1 seek={arguments['offset']} conv=notrunc"
+    )
+}
 VERBS: dict[str, Verb] = {"restore": _restore, "restore_memory": _restore_memory}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat as modes
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from blackstart.engine.verbs.verb import Verb, Verify
+    from blackstart.engine.verbs.verb import ByHand, Verb, Verify
 
 
 def _unlink(arguments: Mapping[str, Any], run: str) -> Verify:
@@ -38,4 +39,8 @@ def _inside(path: str, run: str) -> str:
     return os.path.join(parent, os.path.basename(path))  # noqa: PTH118,PTH119 - see above
 
 
+BY_HAND: dict[str, ByHand] = {
+    "unlink": lambda arguments: f"rm {shlex.quote(arguments['path'])}",
+    "rmtree": lambda arguments: f"rm -r {shlex.quote(arguments['path'])}",
+}
 VERBS: dict[str, Verb] = {"unlink": _unlink, "rmtree": _rmtree}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from blackstart.engine.verbs.verb import Outcome, Verb, Verify
+    from blackstart.engine.verbs.verb import ByHand, Outcome, Verb, Verify
 
 _HTTP_LIMIT_S = 3.0
 
@@ -52,4 +53,7 @@ def _refuses(address: tuple[str, int]) -> bool:
     return False
 
 
+BY_HAND: dict[str, ByHand] = {
+    "http": lambda arguments: f"curl -X {arguments.get('method', 'DELETE')} {shlex.quote(arguments['url'])}"
+}
 VERBS: dict[str, Verb] = {"http": _http}

@@ -13,7 +13,7 @@ from blackstart.host import procs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from blackstart.engine.verbs.verb import Outcome, Verb, Verify
+    from blackstart.engine.verbs.verb import ByHand, Outcome, Verb, Verify
 
 GONE_LIMIT_S = 10.0
 _RUNS_LIMIT_S = 1.0
@@ -106,6 +106,11 @@ def _limit(arguments: Mapping[str, Any], _run: str) -> Verify:
     return verify
 
 
+BY_HAND: dict[str, ByHand] = {
+    "kill": lambda arguments: f"kill -KILL {arguments['pid']}",
+    "continue": lambda arguments: f"kill -CONT {arguments['pid']}",
+    "oom_score": lambda arguments: f"echo {arguments['value']} > /proc/{arguments['pid']}/oom_score_adj",
+}
 VERBS: dict[str, Verb] = {
     "kill": _kill,
     "continue": _continue,

@@ -11,3 +11,6 @@ Outcome = tuple[bool | None, dict[str, Any]]
 Verify = Callable[[], Outcome]
 Verb = Callable[[Mapping[str, Any], str], Verify]
 """Called with the undo's arguments and the run folder."""
+
+ByHand = Callable[[Mapping[str, Any]], str]
+"""The shell command that does what a verb does, from the undo's arguments."""
