@@ -166,6 +166,15 @@ class HasDatabases(Protocol):
 
 
 @runtime_checkable
+class HasLinks(Protocol):
+    """A target that says which ports its links have ([links] of its manifest), so that they can be broken."""
+
+    def link_ports(self, name: str) -> Sequence[int]:
+        """Return the ports of the side that listens, as they are now. Raises TargetError, ManifestError."""
+        ...
+
+
+@runtime_checkable
 class Oracle(Protocol):
     """Who knows what was acknowledged, sharing nothing with the system under test."""
 

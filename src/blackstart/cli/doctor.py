@@ -203,7 +203,7 @@ def _faults(target: str) -> Iterator[Finding]:
 def _fault(kind: str, manifest: Manifest) -> Finding:
     users = [one for one in scenarios.packaged() if one.fault.kind == kind]
     fault, what = registry.make(kind), f"fault {kind}"
-    mechanism = (type(fault).__doc__ or kind).splitlines()[0]
+    mechanism = str(getattr(fault, "says", None) or type(fault).__doc__ or kind).splitlines()[0]
     reasons = [carry(manifest, one) or fault.unavailable(manifest, one.fault) for one in users]
     if users and all(reasons):
         return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {reasons[0]}")

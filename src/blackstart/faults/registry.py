@@ -6,6 +6,7 @@ The built-in ones, and those that other packages bring (entry points `blackstart
 from __future__ import annotations
 
 import difflib
+import functools
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -20,6 +21,19 @@ from blackstart.faults.flip_memory_bits import FlipMemoryBits
 from blackstart.faults.kill import Kill
 from blackstart.faults.kill_at_syscall import KillAtSyscall
 from blackstart.faults.misbehave import Misbehave
+from blackstart.faults.network import (
+    bandwidth,
+    corrupt_packets,
+    duplicate_packets,
+    half_open,
+    latency,
+    packet_loss,
+    partition,
+    reorder,
+    reset,
+    slow_reader,
+)
+from blackstart.faults.network.fault import NetworkFault
 from blackstart.faults.nonsense import Nonsense
 from blackstart.faults.pause import Pause
 from blackstart.faults.pause_service import PauseService
@@ -50,6 +64,21 @@ _BUILT_IN: tuple[Callable[[], Fault], ...] = (
     StopService,
     PauseService,
     RefuseService,
+    *(
+        functools.partial(NetworkFault, one.KIND)
+        for one in (
+            partition,
+            packet_loss,
+            reset,
+            half_open,
+            latency,
+            reorder,
+            duplicate_packets,
+            corrupt_packets,
+            bandwidth,
+            slow_reader,
+        )
+    ),
 )
 
 

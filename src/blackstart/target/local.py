@@ -14,7 +14,7 @@ from blackstart.errors import TargetError
 from blackstart.host import refs
 from blackstart.host.death import DeathNotice
 from blackstart.model.record import ProcessSeen
-from blackstart.target import data, http, ports, reshape, sql, streams
+from blackstart.target import data, http, links, ports, reshape, sql, streams
 from blackstart.target.operator import Operator
 from blackstart.target.variables import expand, expand_all
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class LocalTarget:
-    """Implements Target, HasProcesses, Restartable, HasState, HasData and HasDatabases of `contracts`.
+    """Implements Target, HasProcesses, Restartable, HasState, HasData, HasDatabases, HasLinks of `contracts`.
 
     Everything seen goes to `sink`; every process is put under `protect` before it runs. `on_restart` is
     called when a process was started again: its endpoints may have changed.
@@ -166,6 +166,10 @@ class LocalTarget:
     async def ask(self, component: str, statement: str, *arguments: Any, from_outside: bool = False) -> Any:
         """See `contracts.HasDatabases`."""
         return await sql.ask(self.dsn(component), statement, *arguments, from_outside=from_outside)
+
+    def link_ports(self, name: str) -> Sequence[int]:
+        """See `contracts.HasLinks`."""
+        return links.ports(self.manifest, name, self.values)
 
     def expand(self, text: str, *, where: str) -> str:
         """Replace the variables of a manifest's string by their present values."""

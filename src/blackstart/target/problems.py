@@ -238,8 +238,19 @@ def _variables(manifest: Manifest) -> Iterator[str]:
             elif not own:
                 yield from _variable(variable, manifest, started, f"processes.{name}")
         started.add(name)
-    later = ("components", "events", "probes", "services", "oracle", "workload", "streams", "data", "state")
-    for section in later:
+    later = (
+        "components",
+        "events",
+        "probes",
+        "services",
+        "oracle",
+        "workload",
+        "streams",
+        "data",
+        "state",
+        "links",
+    )
+    for section in (*later, "links"):
         for variable in variables.names(msgspec.to_builtins(getattr(manifest, section))):
             yield from _variable(variable, manifest, started, section)
 

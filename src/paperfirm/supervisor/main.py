@@ -212,5 +212,7 @@ def _write_endpoints(firm: Firm) -> None:
         "nats": firm.nats,
         "events": str(firm.path / "events"),
         "components": {name: {"http": address(name)} for name in COMPONENTS},
+        # Of those who listen: by them a tester finds the connections between the parts.
+        "ports": {name: msgspec.to_builtins(ports) for name, ports in firm.ports.items()},
     }
     write_atomically(firm.path / "endpoints.json", msgspec.json.format(msgspec.json.encode(document)))

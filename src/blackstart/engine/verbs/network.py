@@ -1,0 +1,51 @@
+"""Undos of network faults: the packet filter's table of a fault is gone, and with it all its rules."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from blackstart.host import namespaces, netfilter, netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blackstart.engine.verbs.verb import ByHand, Outcome, Verb, Verify
+
+_OWNER_LIMIT_S = 5.0
+
+
+def _filter(arguments: Mapping[str, Any], _run: str) -> Verify:
+    """Remove a table of the packet filter: `table`, in the network `namespace` of that number.
+
+    One that belongs to a living process cannot be removed by others: it goes with that process, which has a
+    `kill` undo of its own.
+    """
+    table, number = str(arguments["table"]), int(arguments["namespace"])
+    here = namespaces.identity(namespaces.NETWORK) == number
+    if here:
+        _removed(table)
+
+    def gone() -> bool:
+        return _removed(table) if here else namespaces.member(namespaces.NETWORK, number) is None
+
+    def verify() -> Outcome:
+        end = time.monotonic() + _OWNER_LIMIT_S
+        while not (done := gone()) and time.monotonic() < end:
+            time.sleep(0.001)
+        return done, {"table": table} if here else {"table": table, "namespace_gone": done}
+
+    return verify
+
+
+def _removed(table: str) -> bool:
+    try:
+        with netlink.netfilter() as link:
+            netfilter.remove(link, table)
+    except PermissionError:
+        return False
+    return True
+
+
+VERBS: dict[str, Verb] = {"filter": _filter}
+BY_HAND: dict[str, ByHand] = {"filter": lambda arguments: f"nft delete table inet {arguments['table']}"}

@@ -1,0 +1,1 @@
+"""Faults of links: partitions, losses, delays, resets, connections half open. One kind a file."""

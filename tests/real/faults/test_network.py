@@ -1,0 +1,175 @@
+"""Network faults on real connections, in a network of its own, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blackstart.faults import registry
+from blackstart.model.manifest import Link, Manifest
+from blackstart.model.scenario import FaultStep
+
+BENCH = Path(__file__).parent / "network_program.py"
+LINKS = {
+    "line": Link(ports=("1",)),
+    "quotes": Link(ports=("2",), protocol="udp"),
+}
+MANIFEST = Manifest(schema=1, name="x", isolation=("network",), links=LINKS)
+
+
+@pytest.fixture(params=["root", "user namespace"])
+def how(request: Any) -> str:
+    """Each way into a network of its own; a host that does not allow one skips, and says so."""
+    if request.param == "root" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    if request.param == "user namespace":
+        tried = subprocess.run(("unshare", "-Urn", "true"), capture_output=True, text=True, check=False)
+        if tried.returncode != 0:
+            pytest.skip(f"no user namespaces here: {tried.stderr.strip()}")
+    return str(request.param)
+
+
+def carry_out(how: str, kind: str, link: str = "line", **parameters: Any) -> dict[str, Any]:
+    """Break a link in a process of its own, measure before, during and after."""
+    prefix = () if how == "root" else ("unshare", "-Urn")
+    told = json.dumps({"kind": kind, "link": link, "parameters": parameters})
+    done = subprocess.run(
+        (*prefix, sys.executable, str(BENCH), told), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["unavailable"] is None
+    assert found["witness"]["bit"] is True, found
+    assert found["undone"] == [True, True], found
+    assert found["before"]["lost"] == 0
+    assert found["after"]["lost"] == 0, "the line works again"
+    assert found["receipt"]["uncertainty_ns"] < 100_000_000
+    assert found["began_ns"] < found["receipt"]["t0_mono_ns"]
+    return found
+
+
+@pytest.mark.parametrize("link", ["line", "quotes"])
+def test_a_partition_lets_nothing_through_and_heals(how: str, link: str) -> None:
+    """While it lasts nothing arrives; afterwards the same connection goes on."""
+    found = carry_out(how, "partition", link)
+    assert found["during"]["lost"] == found["during"]["sent"]
+    if link == "line":
+        assert any(one["next_try_ms"] > 0 for one in found["floor"]["waiting"]), (
+            "the kernel's back-off is told"
+        )
+
+
+def test_a_partition_of_one_way_lets_the_other_through(how: str) -> None:
+    """Only datagrams to the server vanish, so its echo is silent, but what it sends by itself arrives."""
+    found = carry_out(how, "partition", "quotes", direction="to_client")
+    assert found["during"]["lost"] == found["during"]["sent"]
+    assert found["during"]["heard_by_server"] == found["during"]["sent"]
+
+
+def test_loss_takes_its_share(how: str) -> None:
+    """Of many datagrams about the share is lost, by the kernel's own count too."""
+    found = carry_out(how, "packet_loss", "quotes", share=0.2, direction="to_server")
+    assert 0.1 < found["during"]["lost"] / found["during"]["sent"] < 0.3
+    assert found["last"]["rules"][0]["hit"] == found["during"]["lost"]
+
+
+def test_latency_delays_every_answer_by_both_ways(how: str) -> None:
+    """An answer takes twice the delay, and no less; nothing is lost."""
+    found = carry_out(how, "latency", delay_ms=20)
+    assert found["during"]["lost"] == 0
+    assert found["during"]["least_ms"] >= 40
+
+
+def test_a_reset_ends_the_connection_and_refuses_new_ones(how: str) -> None:
+    """The client is told so at its next word, and cannot connect while it lasts."""
+    found = carry_out(how, "reset")
+    assert found["during"]["error"] == "ConnectionResetError"
+    assert found["during"]["again"] == "ConnectionRefusedError"
+
+
+def test_a_half_open_connection_is_silent_while_new_ones_work(how: str) -> None:
+    """The old connection neither answers nor ends; a new one answers."""
+    found = carry_out(how, "half_open")
+    assert found["during"]["lost"] == found["during"]["sent"]
+    assert found["during"]["error"] == ""
+    assert found["during"]["again"] == "answers"
+
+
+def test_duplicates_arrive_twice(how: str) -> None:
+    """Every datagram is heard twice by the server."""
+    found = carry_out(how, "duplicate_packets", "quotes", share=1, direction="to_server")
+    assert found["during"]["heard_by_server"] == 2 * found["during"]["sent"]
+
+
+def test_reordered_packets_are_overtaken(how: str) -> None:
+    """Datagrams come in another order than they were sent, and all of them come."""
+    found = carry_out(how, "reorder", "quotes", share=0.3, late_ms=5, direction="to_server")
+    assert found["during"]["heard_by_server"] == found["during"]["sent"]
+    assert found["during"]["order_kept"] is False
+
+
+@pytest.mark.parametrize("checksum", ["wrong", "right"])
+def test_a_turned_bit_is_dropped_by_the_kernel_or_reaches_the_program(how: str, checksum: str) -> None:
+    """With a wrong checksum nothing arrives; with a right one everything, and none as it was sent."""
+    found = carry_out(how, "corrupt_packets", "quotes", share=1, checksum=checksum, direction="to_server")
+    assert found["during"]["heard_by_server"] == (0 if checksum == "wrong" else found["during"]["sent"])
+    assert found["during"]["unchanged"] == 0
+
+
+@pytest.mark.parametrize(("kind", "way"), [("bandwidth", "both"), ("slow_reader", "to_server")])
+def test_a_narrow_line_carries_so_many_bytes_a_second(how: str, kind: str, way: str) -> None:
+    """A megabyte each second pass through, not more, though the sender would send without end."""
+    found = carry_out(how, kind, bytes_per_s=1_000_000, direction=way)
+    assert 300_000 < found["during"]["bytes_per_s"] < 1_500_000
+    assert found["before"]["bytes_per_s"] > 5_000_000
+
+
+def test_when_the_injector_is_killed_the_rules_go_with_it(how: str) -> None:
+    """SIGKILL to the process that broke the link: the kernel takes the rules away; nobody else did."""
+    prefix = () if how == "root" else ("unshare", "-Urn")
+    command = (*prefix, sys.executable, str(BENCH), json.dumps({"kill": True}))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            found = json.loads(process.stdout.readline())
+        finally:
+            process.wait(timeout=60)
+    assert found["broken"] is True
+    assert found["healed_after_ms"] is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "links", "parameters", "reason"),
+    [
+        ("partition", (), {}, "which link"),
+        ("partition", ("lime",), {}, "no link `lime`"),
+        ("reset", ("quotes",), {}, "only for tcp"),
+        ("latency", ("line",), {"delay": 5}, "no parameter `delay`"),
+        ("latency", ("line",), {"direction": "up"}, "no direction"),
+        ("packet_loss", ("line",), {"share": 5}, "0.05 is 5 %"),
+        ("bandwidth", ("line",), {}, "has to be given"),
+        ("corrupt_packets", ("line",), {"checksum": "none"}, "wrong, right"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_beforehand(
+    kind: str, links: tuple[str, ...], parameters: dict[str, Any], reason: str
+) -> None:
+    """A misspelt link or parameter is an answer of `unavailable`, before anything runs."""
+    fault = registry.make(kind)
+    step = FaultStep(kind=kind, links=links, parameters=parameters)
+    assert reason in str(fault.unavailable(MANIFEST, step))
+
+
+def test_an_ordinary_user_without_a_network_of_its_own_is_told_why() -> None:
+    """Without isolation and without root the reason names what to write into the manifest."""
+    if os.geteuid() == 0:
+        pytest.skip("root may change the host's own rules")
+    plain = Manifest(schema=1, name="x", links=LINKS)
+    reason = registry.make("partition").unavailable(plain, FaultStep(kind="partition", links=("line",)))
+    assert "isolation" in str(reason)
