@@ -5,22 +5,18 @@ What lets them run on is in the guardian's hands before they stand still.
 
 from __future__ import annotations
 
-import asyncio
-import os
-import secrets
 import signal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from blackstart.faults import death
+from blackstart.faults.company import Company
 from blackstart.host import cgroups, duty, procs
-from blackstart.host.helpers import Helper
 from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from blackstart.contracts import FaultContext
     from blackstart.model.manifest import Manifest
@@ -43,8 +39,7 @@ class Pause:
 
     def __init__(self) -> None:
         self._strike = death.Strike()
-        self._helper: Helper | None = None
-        self._groups: dict[str, tuple[Path, Path]] = {}
+        self._company = Company()
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
@@ -82,47 +77,38 @@ class Pause:
         period_ms = float(step.parameters.get("period_ms", _PERIOD_MS))
         run_ms = period_ms * float(step.parameters["duty"])
         names = [f"{one.pid}:{one.start_ticks}" for one in bed.processes.values()]
-        self._helper = Helper(duty, run_ms, period_ms - run_ms, *names)
-        undos = (self._helper.undo, *_continues(bed))
-        await ctx.protect(undos)
+        helper = self._company.helper(duty, run_ms, period_ms - run_ms, *names)
+        self._company.undos += _continues(bed)
+        await self._company.assemble(ctx)
         before = ctx.clock.now().mono_ns
-        self._helper.go()
+        helper.go()
         when = before, ctx.clock.now().mono_ns
         mechanism = f"SIGSTOP and SIGCONT by turns: runs {run_ms:g} of every {period_ms:g} ms"
         receipt = self._strike.receipt(self.name, mechanism, "the first stop", when, period_ms=period_ms)
-        return msgspec.structs.replace(receipt, undo=undos)
+        return msgspec.structs.replace(receipt, undo=tuple(self._company.undos))
 
     async def _freeze(self, ctx: FaultContext, bed: death.Deathbed) -> Receipt:
         """Move each into a group of its own, and freeze these."""
         where = cgroups.hierarchy("freezer")
         assert where is not None, "asked before: `unavailable`"
-        token = f"blackstart-{os.getpid()}-{secrets.token_hex(3)}"
-        for name, one in bed.processes.items():
-            self._groups[name] = (
-                cgroups.path(where, one.pid, f"{token}-{name}"),
-                cgroups.home(where, one.pid),
-            )
-        undos = tuple(group_undo(name, *group) for name, group in self._groups.items())
-        await ctx.protect(undos)
-        for name, (folder, _) in self._groups.items():
-            cgroups.make(folder)
-            cgroups.join(folder, bed.processes[name].pid)
+        folders = [self._company.group(where, name, one) for name, one in bed.processes.items()]
+        await self._company.assemble(ctx)
         before = ctx.clock.now().mono_ns
-        for folder, _ in self._groups.values():
+        for folder in folders:
             cgroups.freeze(folder, frozen=True)
         when = before, ctx.clock.now().mono_ns
         mechanism = f"cgroup v{where.version} freezer"
         receipt = self._strike.receipt(self.name, mechanism, "the freezing of the group", when)
-        return msgspec.structs.replace(receipt, undo=undos)
+        return msgspec.structs.replace(receipt, undo=tuple(self._company.undos))
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """Ask the kernel."""
-        if self._helper is not None:
+        if self._company.helpers:
             return await self._by_turns(ctx, receipt)
-        if self._groups:
-            groups = {name: folder for name, (folder, _) in self._groups.items()}
+        groups = self._company.groups
+        if groups:
             return await _settled(
-                ctx, lambda: {n: cgroups.is_frozen(f) for n, f in groups.items()}, "frozen", True
+                ctx, lambda: {name: cgroups.is_frozen(one) for name, one in groups.items()}, "frozen", True
             )
         return await _settled(ctx, lambda: _states(receipt), "states", "T")
 
@@ -141,24 +127,12 @@ class Pause:
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Let them run on; harmless when they run already or are gone."""
         del ctx
-        if self._helper is not None:
-            await asyncio.to_thread(self._helper.end)
-        for folder, home in self._groups.values():
-            cgroups.dissolve(folder, home)
+        await self._company.dismiss()
         for one in receipt.processes.values():
             found = procs.stat(one.pid)
             if found is not None and found.start_ticks == one.start_ticks:
                 procs.send(found, signal.SIGCONT)
         self._strike.close()
-
-
-def group_undo(name: str, folder: Path, home: Path) -> Undo:
-    """Return how the guardian dissolves a control group."""
-    return Undo(
-        id=f"cgroup:{name}:{folder.name}",
-        action="cgroup",
-        arguments={"path": str(folder), "home": str(home)},
-    )
 
 
 def _continues(bed: death.Deathbed) -> tuple[Undo, ...]:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from blackstart.contracts import Fault
 from blackstart.errors import ScenarioError
 from blackstart.faults.cold import Cold
+from blackstart.faults.cpu_quota import CpuQuota
+from blackstart.faults.cpu_stress import CpuStress
 from blackstart.faults.crash_loop import CrashLoop
 from blackstart.faults.disconnect import Disconnect
 from blackstart.faults.flip_file_bits import FlipFileBits
 from blackstart.faults.flip_memory_bits import FlipMemoryBits
 from blackstart.faults.kill import Kill
 from blackstart.faults.kill_at_syscall import KillAtSyscall
+from blackstart.faults.memory_pressure import MemoryPressure
 from blackstart.faults.misbehave import Misbehave
 from blackstart.faults.network import (
     bandwidth,
@@ -35,6 +38,7 @@ from blackstart.faults.network import (
 )
 from blackstart.faults.network.fault import NetworkFault
 from blackstart.faults.nonsense import Nonsense
+from blackstart.faults.oom import Oom
 from blackstart.faults.pause import Pause
 from blackstart.faults.pause_service import PauseService
 from blackstart.faults.refuse_service import RefuseService
@@ -56,6 +60,10 @@ _BUILT_IN: tuple[Callable[[], Fault], ...] = (
     Segv,
     CrashLoop,
     KillAtSyscall,
+    Oom,
+    MemoryPressure,
+    CpuStress,
+    CpuQuota,
     FlipFileBits,
     FlipMemoryBits,
     TruncateFile,

@@ -1,0 +1,93 @@
+"""Helpers and control groups of one fault: in the guardian's hands before they exist, gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from blackstart.errors import FaultError
+from blackstart.host import cgroups, procs
+from blackstart.host.helpers import Helper
+from blackstart.model.fault import Undo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+    from blackstart.contracts import FaultContext
+    from blackstart.model.fault import ProcessRef
+
+
+class Company:
+    """First say what there will be (`group`, `helper`), then `assemble`, at last `dismiss`."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, Path] = {}
+        self.helpers: list[Helper] = []
+        self.undos: list[Undo] = []
+        self._homes: dict[str, Path] = {}
+        self._members: dict[str, ProcessRef] = {}
+        self._token = f"blackstart-{os.getpid()}-{secrets.token_hex(3)}"
+
+    def group(self, where: cgroups.Hierarchy, name: str, member: ProcessRef) -> Path:
+        """Announce a control group for a component's process."""
+        folder = cgroups.path(where, member.pid, f"{self._token}-{name}")
+        home = cgroups.home(where, member.pid)
+        self.groups[name], self._homes[name], self._members[name] = folder, home, member
+        arguments = {"path": str(folder), "home": str(home)}
+        self.undos.append(Undo(id=f"cgroup:{folder.name}", action="cgroup", arguments=arguments))
+        return folder
+
+    def helper(self, program: ModuleType, *arguments: Any) -> Helper:
+        """Start a helper that does nothing yet; its end comes before the end of the groups."""
+        found = Helper(program, *arguments)
+        self.helpers.append(found)
+        self.undos.insert(0, found.undo)
+        return found
+
+    async def assemble(self, ctx: FaultContext, limits: dict[str, str] | None = None) -> None:
+        """Protect everything, make the groups with their limits, move the components into them.
+
+        Raises FaultError; then nothing is left.
+        """
+        await ctx.protect(self.undos)
+        try:
+            for name, folder in self.groups.items():
+                cgroups.make(folder)
+                for file, text in (limits or {}).items():
+                    if (
+                        folder / file
+                    ).exists():  # swap may not be accounted for: then there is none to forbid
+                        cgroups.write(folder, file, text)
+                _join(folder, self._members[name])
+        except OSError as error:
+            await self.dismiss()
+            raise FaultError(f"control group: {error.strerror}", where=str(error.filename or "")) from error
+
+    async def dismiss(self) -> None:
+        """End the helpers, send everybody home, remove the groups; idempotent."""
+        await asyncio.to_thread(self._dismiss)
+
+    def _dismiss(self) -> None:
+        for helper in self.helpers:
+            helper.end()
+        for name, folder in self.groups.items():
+            cgroups.dissolve(folder, self._homes[name])
+
+
+def oom_score(name: str, process: ProcessRef) -> Undo:
+    """Return how the guardian gives a process its present `oom_score_adj` back."""
+    with open(f"/proc/{process.pid}/oom_score_adj", encoding="utf-8") as file:  # noqa: PTH123 - one line
+        value = int(file.read())
+    arguments = {**msgspec.to_builtins(process), "value": value}
+    return Undo(id=f"oom_score:{name}:{process.pid}", action="oom_score", arguments=arguments)
+
+
+def _join(folder: Path, process: ProcessRef) -> None:
+    if not procs.is_alive(process.pid, process.start_ticks):
+        raise FaultError("has ended before the fault", where=f"pid {process.pid}")
+    cgroups.join(folder, process.pid)
