@@ -28,7 +28,8 @@ class ExpectationWatch:
     def __init__(self, expected: Expectation, manifest: Manifest, *, faults: int) -> None:
         self.expected = expected
         self.declared = expected.oracle is not None or expected.signal in manifest.signs
-        self.ruled_out = manifest.not_applicable.get(expected.signal or "")
+        reason = manifest.signs.get(expected.signal or "")
+        self.ruled_out = reason if isinstance(reason, str) else None
         self._faults = faults
         self._told = _told(expected, manifest)
         self._seen: list[int] = []
@@ -108,15 +109,15 @@ def check(facts: Facts) -> CheckResult:
 
 def undeclared(manifest: Manifest, expected: Sequence[Expectation]) -> Iterable[str]:
     """Name the signs that a scenario expects and the manifest says nothing about."""
-    known = manifest.signs.keys() | manifest.not_applicable.keys()
-    return dict.fromkeys(one.signal for one in expected if one.signal is not None and one.signal not in known)
+    wanted = (one.signal for one in expected if one.signal is not None)
+    return dict.fromkeys(name for name in wanted if name not in manifest.signs)
 
 
 def _told(expected: Expectation, manifest: Manifest) -> Callable[[SignalSeen | OracleSeen], bool]:
     more = matches(expected.where)
     if expected.oracle is not None:
         return lambda r: isinstance(r, OracleSeen) and r.event == expected.oracle and more(r.fields)
-    signs = [(one.event, matches(one.where)) for one in manifest.signs.get(expected.signal or "", ())]
+    signs = [(one.event, matches(one.where)) for one in manifest.told(expected.signal)]
     return lambda record: (
         isinstance(record, SignalSeen)
         and any(record.event == event and test(record.fields) for event, test in signs)

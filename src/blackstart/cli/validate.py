@@ -9,6 +9,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from blackstart.check.expectations import undeclared
 from blackstart.engine import permit
 from blackstart.errors import BlackstartError, PermitError
 from blackstart.faults import registry
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 
 
 class Fit(msgspec.Struct, frozen=True):
-    """Whether a scenario fits: the trials it makes, or why not."""
+    """Whether a scenario fits: the trials it makes, or why not.
+
+    `not_told` are signs that it expects and the manifest does not describe: its trials cannot be PASS.
+    """
 
     id: str
     title: str
     trials: tuple[str, ...]
     why_not: str | None
+    not_told: tuple[str, ...] = ()
 
 
 def fit(manifest: Manifest, scenario: Scenario) -> Fit:
@@ -38,11 +43,15 @@ def fit(manifest: Manifest, scenario: Scenario) -> Fit:
     trials: tuple[str, ...] = ()
     if why_not is None:
         try:
-            why_not = registry.make(scenario.fault.kind).unavailable(manifest, scenario.fault)
+            steps = (scenario.fault, *scenario.then)
+            found = (registry.make(step.kind).unavailable(manifest, step) for step in steps)
+            why_not = next((reason for reason in found if reason is not None), None)
             trials = tuple(one.trial_id for one in plan.plan(scenario, manifest, seed=0))
         except BlackstartError as error:
             why_not = error.what
-    return Fit(scenario.id, scenario.title, () if why_not else trials, why_not)
+    if why_not is not None:
+        return Fit(scenario.id, scenario.title, (), why_not)
+    return Fit(scenario.id, scenario.title, trials, None, tuple(undeclared(manifest, scenario.expect)))
 
 
 def warnings(manifest: Manifest) -> list[str]:
@@ -84,6 +93,8 @@ def _print(manifest: Manifest, path: str, fits: list[Fit]) -> None:
     for one in fits:
         mark = Text("\u2713", "bold green") if one.why_not is None else Text("\u2013", "bold yellow")
         detail = Text(", ".join(one.trials)) if one.why_not is None else Text(one.why_not, "dim")
+        if one.not_told:
+            detail.append(f"  UNKNOWN until [signs] describes: {', '.join(one.not_told)}", "yellow")
         table.add_row(mark, Text(one.id), Text(one.title), detail)
     out.print(table)
     able = sum(one.why_not is None for one in fits)

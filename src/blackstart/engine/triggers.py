@@ -25,7 +25,7 @@ class Trip:
     def __init__(self, trial: RunningTrial, trigger: Trigger) -> None:
         self._trial, self._trigger = trial, trigger
         self._kind = {"oracle": OracleSeen, "signal": SignalSeen}.get(trigger.at)
-        signs = trial.manifest.signs.get(trigger.event, ()) if trigger.at == "signal" else ()
+        signs = trial.manifest.told(trigger.event) if trigger.at == "signal" else ()
         named = signs or (Match(event=trigger.event),)
         self._tests = [(one.event, matches(one.where)) for one in named]
         self._test = matches(trigger.where)

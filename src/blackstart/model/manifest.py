@@ -213,7 +213,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `isolation` says what each trial may have for itself: its own loopback network, its own mounts. Faults of
     the network and of file systems then touch nothing else on the host; only for targets that Blackstart
-    starts wholly. `signs` says how the target tells what scenarios expect of it (`Expectation.signal`).
+    starts wholly. `signs` says how the target tells what scenarios expect of it (`Expectation.signal`), or in
+    words why it does not do that.
     `data` says where data lie that faults can damage.
     In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without
     `environment` it is refused (R20). `folder` is where its file lies; the loader sets it.
@@ -235,7 +236,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     probes: dict[str, ProbeSpec] = {}
     ready: str | None = None
     links: dict[str, Link] = {}
-    signs: dict[str, tuple[Match, ...]] = {}
+    signs: dict[str, tuple[Match, ...] | str] = {}
     data: dict[str, Data] = {}
     services: dict[str, Service] = {}
     oracle: OracleSpec | None = None
@@ -246,3 +247,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: Limits = Limits()
     objectives: dict[str, dict[str, float]] = {}
     folder: str = ""
+
+    def told(self, sign: str | None) -> tuple[Match, ...]:
+        """Return the target's own events that tell a sign; none where it does not tell, or does not do it."""
+        found = self.signs.get(sign or "", ())
+        return () if isinstance(found, str) else found

@@ -18,8 +18,10 @@ MANIFEST = Manifest(
     schema=1,
     name="m",
     environment="sim",
-    signs={"alarm": (Match(event="alert", where={"detail.code": "fire"}),)},
-    not_applicable={"siren": "the building has none"},
+    signs={
+        "alarm": (Match(event="alert", where={"detail.code": "fire"}),),
+        "siren": "the building has none",
+    },
 )
 
 

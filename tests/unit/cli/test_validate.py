@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from blackstart.cli.validate import warnings
+from blackstart.cli.validate import fit, warnings
 from blackstart.model.manifest import StateDocument
+from blackstart.scenario import load as scenarios
 from blackstart.target import manifest as manifests
 
 
@@ -31,3 +32,12 @@ def test_production_is_said_to_be_refused() -> None:
     (refused,) = warnings(msgspec.structs.replace(manifests.load("redis"), environment="production"))
     assert refused.startswith("every run will be refused (status 3)")
     assert "approval" in refused
+
+
+def test_signs_that_nobody_describes_are_named_before_a_run_finds_out() -> None:
+    """What cannot be judged would be UNKNOWN: `validate` says which sign is missing."""
+    firm = manifests.load("paperfirm")
+    expecting = next(one for one in scenarios.packaged() if one.id == "R31")
+    assert fit(firm, expecting).not_told == ()
+    silent = msgspec.structs.replace(firm, signs={"degraded": "it has no parts", "restored": ()})
+    assert set(fit(silent, expecting).not_told) == {"trading-halted"}
