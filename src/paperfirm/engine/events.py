@@ -153,6 +153,14 @@ class Published(_Event, frozen=True):
     upto: int
 
 
+class DaySettled(_Event, frozen=True):
+    """A day is closed: profit realised since the last close and quantity carried over, by symbol."""
+
+    day: int
+    realised: dict[str, int]
+    positions: dict[str, int]
+
+
 Event = (
     EpochStarted
     | OrderEntered
@@ -168,6 +176,7 @@ Event = (
     | InboundTaken
     | Reconciled
     | Published
+    | DaySettled
 )
 
 

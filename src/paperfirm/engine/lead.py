@@ -20,6 +20,7 @@ from paperfirm.engine.outbox import Outbox
 from paperfirm.engine.recorderwatch import RecorderWatch
 from paperfirm.engine.recovery import Recovery
 from paperfirm.engine.replication import Primary
+from paperfirm.engine.settlement import CLOSED, Settlement
 from paperfirm.engine.strategy import MarketMaker
 
 if TYPE_CHECKING:
@@ -98,6 +99,14 @@ class Lead:
         )
         self.recorder = RecorderWatch(firm.ports["recorder"].http, store.state, emit=self._emit, clock=mono)
         self.outbox = self._make_outbox()
+        self.settlement = Settlement(
+            self.desk,
+            self.member,
+            self.router,
+            emit=self._emit,
+            take_up=self._reconcile_later,
+            on_phase=self._phase_changed,
+        )
 
     def _make_guard(self) -> MemoryGuard:
         engine = self._engine
@@ -137,7 +146,7 @@ class Lead:
             self.maker.on_top(top)
         await self.replication.open(engine.ports.replication)
         self._start_timers()
-        work = (self._keep_trading(), self.outbox.run(), self.recorder.run())
+        work = (self._keep_trading(), self.outbox.run(), self.recorder.run(), self.settlement.run())
         self._tasks = [asyncio.ensure_future(one) for one in work]
         stop = asyncio.ensure_future(engine.stop.wait())
         ends: list[asyncio.Future[Any]] = [stop, self._over, *self._tasks]
@@ -211,6 +220,9 @@ class Lead:
         if reason is not None and self.desk.halt(reason):
             self._emit("trading_halted", reason=reason)
         self._changed.set()
+
+    def _phase_changed(self, phase: str) -> None:
+        self.maker.closed = phase in CLOSED
 
     def recover_because(self, reason: str) -> None:
         """Halt, and go the whole way back: reconcile, validate, trade."""

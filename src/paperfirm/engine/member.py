@@ -34,6 +34,13 @@ class ExchangePosition(msgspec.Struct, frozen=True):
     cash: int = 0
 
 
+class Phase(msgspec.Struct, frozen=True):
+    """Where the exchange's day is; `day` counts from the beginning of the exchange."""
+
+    phase: str = ""
+    day: int = 0
+
+
 class _Positions(msgspec.Struct, frozen=True):
     positions: dict[str, ExchangePosition]
 
@@ -42,6 +49,7 @@ class _Orders(msgspec.Struct, frozen=True):
     orders: list[ExchangeOrder]
 
 
+_phase = msgspec.json.Decoder(Phase).decode
 _executions = msgspec.json.Decoder(ExecutionsPage).decode
 _positions = msgspec.json.Decoder(_Positions).decode
 _orders = msgspec.json.Decoder(_Orders).decode
@@ -54,6 +62,7 @@ class Member:
     """
 
     def __init__(self, base: str, account: str, *, limit_s: float = 5.0) -> None:
+        self._exchange = base
         self._base = f"{base}/accounts/{account}"
         self._limit_s = limit_s
 
@@ -72,8 +81,13 @@ class Member:
         found: _Orders = await self._get("/orders?open=1" if only_open else "/orders", _orders)
         return found.orders
 
-    async def _get(self, path: str, decode: Any) -> Any:
-        url = self._base + path
+    async def phase(self) -> Phase:
+        """Return where the exchange's day is."""
+        found: Phase = await self._get("/phase", _phase, base=self._exchange)
+        return found
+
+    async def _get(self, path: str, decode: Any, *, base: str = "") -> Any:
+        url = (base or self._base) + path
         try:
             status, body = await fetch(url, limit_s=self._limit_s)
             if status != 200:  # noqa: PLR2004 - OK

@@ -88,6 +88,16 @@ class OutboxEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key: str
 
 
+class DayClose(msgspec.Struct, array_like=True, frozen=True):
+    """A settled day; `seq` is the journal record that closed it."""
+
+    day: int
+    seq: int
+    wall_ns: int
+    realised: dict[str, int]
+    positions: dict[str, int]
+
+
 class Image(msgspec.Struct, array_like=True):
     """The state as it stands in a checkpoint."""
 
@@ -104,6 +114,7 @@ class Image(msgspec.Struct, array_like=True):
     refusals: dict[str, str]
     indicators: dict[str, Indicator]
     outbox: list[OutboxEntry]
+    settlements: list[DayClose] = []
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -130,6 +141,7 @@ class State:
         self.positions: dict[str, Position] = {}
         self.indicators: dict[str, Indicator] = {}
         self.outbox: deque[OutboxEntry] = deque()
+        self.settlements: dict[int, DayClose] = {}
         self._record: ev.Record | None = None
 
     def apply(self, record: ev.Record) -> None:
@@ -311,6 +323,11 @@ class State:
         while self.outbox and self.outbox[0].number <= event.upto:
             self.outbox.popleft()
 
+    def _day_settled(self, event: ev.DaySettled) -> None:
+        assert self._record is not None
+        close = DayClose(event.day, self._record.seq, self._record.wall_ns, event.realised, event.positions)
+        self.settlements.setdefault(event.day, close)
+
     # --- image ---
 
     def dump(self) -> bytes:
@@ -330,6 +347,7 @@ class State:
                 self.refusals,
                 self.indicators,
                 list(self.outbox),
+                list(self.settlements.values()),
             )
         )
 
@@ -349,6 +367,7 @@ _HANDLERS = {
     ev.InboundTaken: "_inbound_taken",
     ev.Reconciled: "_reconciled",
     ev.Published: "_published",
+    ev.DaySettled: "_day_settled",
 }
 _APPLY: dict[type, Callable[[State, Any], None]] = {
     kind: getattr(State, name) for kind, name in _HANDLERS.items()
@@ -385,4 +404,5 @@ def load(data: bytes) -> State:
     state.positions = {position.symbol: position for position in image.positions}
     state.refusals, state.indicators = image.refusals, image.indicators
     state.outbox = deque(image.outbox)
+    state.settlements = {close.day: close for close in image.settlements}
     return state

@@ -105,6 +105,8 @@ class MarketMaker:
         self._journalled: dict[str, int] = {}
         self._next = 0
         self.quoting = False
+        self.closed = False
+        """Whether the exchange takes no orders now; quotes are left to its end of the day."""
         self._interrupted = False
         self.indicators: dict[str, Indicator] = dict(desk.state.indicators)
 
@@ -146,7 +148,7 @@ class MarketMaker:
         fresh = self._fresh()
         if fresh != self.quoting:
             self._switch(fresh=fresh)
-        if not self._symbols or not self._desk.trading or not self.quoting:
+        if not self._symbols or not self._desk.trading or not self.quoting or self.closed:
             return
         symbol = self._symbols[self._next % len(self._symbols)]
         self._next += 1

@@ -212,6 +212,26 @@ def _infrastructure(engine: Engine, _lead: Lead, _request: Request) -> Any:
     }
 
 
+def _settlements(engine: Engine, lead: Lead, _request: Request) -> Any:
+    state, phase = engine.store.state, lead.settlement.phase
+    return {
+        "mono_ns": engine.clock[0](),
+        "seq": state.seq,
+        "phase": phase.phase,
+        "day": phase.day,
+        "settlements": [
+            {
+                "day": close.day,
+                "seq": close.seq,
+                "realised": sum(close.realised.values()),
+                "by_symbol": close.realised,
+                "positions": close.positions,
+            }
+            for close in state.settlements.values()
+        ],
+    }
+
+
 _DOCUMENTS: dict[str, Callable[[Engine, Lead, Request], Any]] = {
     "positions": _positions,
     "orders": _orders,
@@ -222,4 +242,5 @@ _DOCUMENTS: dict[str, Callable[[Engine, Lead, Request], Any]] = {
     "market_data": _market_data,
     "strategy": _strategy,
     "infrastructure": _infrastructure,
+    "settlements": _settlements,
 }

@@ -8,6 +8,7 @@ import time
 from paperfirm.feed.service import FeedService, open_feed
 from paperfirm.frames import Link, listen
 from paperfirm.http import common_routes, serve
+from paperfirm.quarantine import Quarantine
 from paperfirm.supervisor.component import Context, run_component
 
 TICK_S = 0.05
@@ -16,10 +17,11 @@ TICK_S = 0.05
 async def main(context: Context) -> None:
     """Follow the exchange's market data for the engines until asked to stop."""
     ports = context.firm.ports["feed"]
-    service = FeedService(context.firm.exchange, context.events.emit, time.monotonic_ns)
+    quarantine = Quarantine(context.state_folder("feed") / "quarantine.jsonl", context.events.emit)
+    service = FeedService(context.firm.exchange, context.events.emit, time.monotonic_ns, quarantine)
     engines = await listen(ports.service, lambda: Link(service.on_message, on_close=service.on_close))
     routes = common_routes(
-        lambda: service.trouble(time.monotonic_ns()), lambda: metrics(service), component="feed"
+        lambda: service.trouble(time.monotonic_ns()), lambda: metrics(service, quarantine), component="feed"
     )
     web = await serve(ports.http, routes)
     await open_feed(service, context.firm.exchange)
@@ -36,12 +38,13 @@ async def main(context: Context) -> None:
     web.close()
 
 
-def metrics(service: FeedService) -> dict[str, float]:
+def metrics(service: FeedService, quarantine: Quarantine) -> dict[str, float]:
     """Return the counters for Prometheus."""
     state = service.state
     return {
         "feed_datagrams_total": service.datagrams,
         "feed_undecodable_total": service.undecodable,
+        "feed_quarantined_total": quarantine.count,
         "feed_gaps_total": state.gaps,
         "feed_duplicates_total": state.duplicates,
         "feed_snapshots_total": state.snapshots,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from paperfirm.feed import doubt
 from paperfirm.feed.core import FeedState
 from paperfirm.feed.messages import decode_datagram, decode_snapshot
 from paperfirm.http import HttpError, fetch
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from paperfirm.config import Exchange
+    from paperfirm.feed.messages import Update
     from paperfirm.frames import Link
+    from paperfirm.quarantine import Quarantine
     from paperfirm.wire import Message
 
     Emit = Callable[..., int]
@@ -42,10 +45,14 @@ class FeedService(asyncio.DatagramProtocol):
     `tick` is called 20 times a second and does everything that is not a datagram.
     """
 
-    def __init__(self, exchange: Exchange, emit: Emit, clock: Clock) -> None:
+    def __init__(
+        self, exchange: Exchange, emit: Emit, clock: Clock, quarantine: Quarantine | None = None
+    ) -> None:
         self._exchange = exchange
         self._emit = emit
         self._clock = clock
+        self._symbols = frozenset(exchange.symbols)
+        self._quarantine = quarantine
         self.state = FeedState()
         self.engines: set[Link] = set()
         self.datagrams = self.undecodable = 0
@@ -62,14 +69,27 @@ class FeedService(asyncio.DatagramProtocol):
         self._subscribe(self._clock())
 
     def datagram_received(self, data: bytes, _addr: object) -> None:
-        """Take a datagram (called by asyncio); garbage is counted, the sequence shows what it cost."""
+        """Take a datagram (called by asyncio); of what cannot be true the sequence shows what it cost."""
         self.datagrams += 1
         try:
             updates = decode_datagram(data)
-        except msgspec.DecodeError:
+        except msgspec.DecodeError as error:
             self.undecodable += 1
+            self._hold(str(error), data.decode(errors="replace"))
             return
-        self.state.receive(updates, self._clock())
+        now_ns = self._clock()
+        self.state.receive([one for one in updates if self._believable(one, now_ns)], now_ns)
+
+    def _believable(self, update: Update, now_ns: int) -> bool:
+        """Whether a message may be true; one that is not leaves a gap, which a snapshot heals."""
+        wrong = doubt.of_update(update, self._symbols, now_ns)
+        if wrong is not None:
+            self._hold(wrong, msgspec.json.encode(update).decode())
+        return wrong is None
+
+    def _hold(self, reason: str, message: str) -> None:
+        if self._quarantine is not None:
+            self._quarantine.keep("market data", reason, message, action="fetched again")
 
     def error_received(self, _error: Exception) -> None:
         """Ignore ICMP errors (called by asyncio): silence is noticed anyway and subscription repeats."""
@@ -134,10 +154,19 @@ class FeedService(asyncio.DatagramProtocol):
         try:
             status, body = await fetch(f"{self._exchange.http}/market_data/snapshot", limit_s=1.0)
             if status == 200:  # noqa: PLR2004 - HTTP OK
-                self.state.load(decode_snapshot(body), self._clock())
+                self._load(body)
         except (HttpError, msgspec.DecodeError) as error:
             self._emit("snapshot_failed", reason=str(error))
             await asyncio.sleep(0.1)
+
+    def _load(self, body: bytes) -> None:
+        snapshot = decode_snapshot(body)
+        wrong = doubt.of_snapshot(snapshot)
+        if wrong is None:
+            self.state.load(snapshot, self._clock())
+        else:
+            self._emit("snapshot_failed", reason=wrong)
+            self._hold(wrong, body.decode(errors="replace"))
 
     def _announce(self, trouble: str | None, now_ns: int) -> None:
         up = trouble is None

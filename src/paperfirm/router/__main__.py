@@ -9,6 +9,7 @@ from fixsession.clock import Now
 from paperfirm.disk import has_room, wait_for_room, write_anew
 from paperfirm.frames import Link, listen
 from paperfirm.http import Response, common_routes, json, problem, serve
+from paperfirm.quarantine import Quarantine
 from paperfirm.router.connection import keep_connected
 from paperfirm.router.fence import Fence
 from paperfirm.router.inbound import InboundLog
@@ -79,6 +80,8 @@ def make_router(context: Context) -> Router:
         now=lambda: Now(time.monotonic_ns(), time.time_ns()),
         soon=loop.call_soon,
         alerts=context.alerts,
+        quarantine=Quarantine(folder / "quarantine.jsonl", context.events.emit),
+        symbols=frozenset(firm.exchange.symbols),
     )
 
 
@@ -115,6 +118,7 @@ def metrics(router: Router) -> dict[str, float]:
         "router_late_total": counters.late,
         "router_sessions_total": counters.sessions,
         "router_untranslatable_total": counters.untranslatable,
+        "router_quarantined_total": router.quarantined,
         "router_session_up": float(router.session_up),
     }
 

@@ -29,7 +29,7 @@ from fixsession.effects import Warning as Notice
 from fixsession.errors import FixError
 from fixsession.session import Session
 from paperfirm.alerts import Alerts
-from paperfirm.router import fix
+from paperfirm.router import doubt, fix
 from paperfirm.wire import (
     Beat,
     Bind,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from fixsession.clock import Now
     from fixsession.message import Message as FixMessage
     from paperfirm.frames import Link
+    from paperfirm.quarantine import Action, Quarantine
     from paperfirm.router.fence import Fence
     from paperfirm.router.inbound import InboundLog
     from paperfirm.router.sent import RememberingStore
@@ -114,6 +115,8 @@ class Router:
         now: Callable[[], Now],
         soon: Callable[[Callable[[], None]], object],
         alerts: Alerts | None = None,
+        quarantine: Quarantine | None = None,
+        symbols: frozenset[str] = frozenset(),
     ) -> None:
         self._config = SessionConfig(
             sender=identity[0], target=identity[1], role=Role.INITIATOR, heartbeat_s=1, logon_timeout_s=2.0
@@ -122,6 +125,8 @@ class Router:
         self._store, self._log, self._fence = store, log, fence
         self._emit, self._now, self._soon = emit, now, soon
         self._alerts = alerts or Alerts(emit)
+        self._quarantine = quarantine
+        self._symbols = symbols
         self.counters = Counters()
         self.session = Session(self._config, store, may_resend=self._may_resend)
         self.session_up = False
@@ -137,6 +142,11 @@ class Router:
         self._alive_ns = self.since_ns
         self._stalled_since_ns = 0
         self._leaving = False
+
+    @property
+    def quarantined(self) -> int:
+        """How many messages were put aside."""
+        return self._quarantine.count if self._quarantine is not None else 0
 
     # ---- the exchange's side
 
@@ -272,11 +282,27 @@ class Router:
         try:
             report = fix.report(message)
         except fix.TranslationError as error:
-            self.counters.untranslatable += 1
-            self._emit("message_refused", fix_seq=fix_seq, reason=str(error), message=str(message)[:500])
+            self._refuse(message, str(error))
             return
-        if report is not None:
-            self._record(report, fix_seq=fix_seq, resent=resent)
+        if report is None:
+            return
+        wrong = doubt.of_numbers(report, self._symbols)
+        if wrong is not None:
+            self._refuse(message, wrong)
+            return
+        late = doubt.of_time(message, self._now().wall_ns)
+        if late is not None:  # we keep our own time of the fill; what was filled is not in doubt
+            self._hold(message, late, "kept")
+        self._record(report, fix_seq=fix_seq, resent=resent)
+
+    def _refuse(self, message: FixMessage, reason: str) -> None:
+        """Do not act on it: what really was filled is asked of the exchange by the engine, once a second."""
+        self.counters.untranslatable += 1
+        self._hold(message, reason, "fetched again")
+
+    def _hold(self, message: FixMessage, reason: str, action: Action) -> None:
+        if self._quarantine is not None:
+            self._quarantine.keep("exchange session", reason, str(message), action=action)
 
     def _record(self, report: Report, *, fix_seq: int, resent: bool) -> None:
         entry = self._log.append(fix_seq=fix_seq, wall_ns=self._now().wall_ns, resent=resent, report=report)

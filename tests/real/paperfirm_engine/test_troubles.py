@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -169,5 +170,61 @@ def test_a_damaged_order_book_is_rebuilt_from_the_exchange(system: Any, client: 
     told(system, primary, "alert", after_ns=at_ns, code="order_book_corrupt")
     told(system, primary, "order_book_rebuilt", after_ns=at_ns, source="exchange")
     told(system, primary, "alert_cleared", after_ns=at_ns, code="order_book_corrupt")
+    client.new_acceptances(20)
+    system.audit(client)
+
+
+def post(url: str, document: dict[str, Any]) -> None:
+    """Send a JSON document."""
+    request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=5).close()
+
+
+def test_a_day_is_settled_once_though_the_primary_dies_in_it(system: Any, client: Any) -> None:
+    """Killed when settlement begins: the next primary settles the day, once, at the exchange's positions."""
+    market = system.market["http"]
+    primary, standby = system.primary()
+    try:
+        at_ns = time.monotonic_ns()
+        post(f"{market}/control/phase", {"phase": "close"})
+        post(f"{market}/control/phase", {"phase": "settlement"})
+        started = told(system, primary, "settlement_started", after_ns=at_ns)
+        system.kill(primary)
+        until(lambda: system.primary()[0] == standby, "the standby leads")
+        until(lambda: system.state("settlements")["settlements"], "the day is settled")
+        (close,) = system.state("settlements")["settlements"]
+        assert close["day"] == started["detail"]["day"]
+        theirs = get(f"{market}/accounts/FIRM/positions")["positions"]
+        assert {name: one for name, one in close["positions"].items() if one} == {
+            name: one["quantity"] for name, one in theirs.items() if one["quantity"]
+        }
+        assert get(f"{market}/accounts/FIRM/orders?open=1")["orders"] == []
+        finished = [one for one in system.events(primary, standby) if one["event"] == "settlement_finished"]
+        assert len(finished) in {0, 1}  # the old primary may have died between its journal and its event
+        profit = system.state("pnl")["by_symbol"]
+        assert close["by_symbol"] == {name: one["realised"] for name, one in profit.items()}
+    finally:
+        for phase in ("pre_open", "open", "continuous"):
+            post(f"{market}/control/phase", {"phase": phase})
+    client.new_acceptances(20)
+    system.settled()
+    system.audit(client)
+
+
+def test_nonsense_from_the_exchange_is_put_aside_and_no_fill_is_lost(system: Any, client: Any) -> None:
+    """Fills of another century are booked, those with impossible numbers fetched again; trading goes on."""
+    market = system.market["http"]
+    at_ns = time.monotonic_ns()
+    for tag, value in ((60, "19700101-00:00:00"), (60, "20991231-23:59:59"), (32, "999999")):
+        lie = {"action": "corrupt", "session": "FIRM", "parameters": {"tag": tag, "value": value}}
+        post(f"{market}/control/misbehave", lie | {"on": {"kind": "report_sent", "exec_type": "F"}})
+        found = told(system, "router", "quarantined", after_ns=at_ns)
+        assert value in found["detail"]["message"]
+        assert found["detail"]["action"] == ("kept" if tag == 60 else "fetched again")
+        at_ns = found["mono_ns"]
+    post(f"{market}/control/market_data", {"action": "nonsense", "n": 5, "field": "mono_ns"})
+    told(system, "feed", "quarantined", after_ns=at_ns)
+    lines = (system.folder / "firm" / "state" / "router" / "quarantine.jsonl").read_text().splitlines()
+    assert len(lines) >= 3
     client.new_acceptances(20)
     system.audit(client)

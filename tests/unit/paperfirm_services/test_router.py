@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from fixsession.effects import Deliver, Disconnect, Transmit
 from fixsession.message import Message
 from fixsession.session import Session
 from fixsession.store import MemoryStore
+from paperfirm.quarantine import Quarantine
 from paperfirm.router.fence import Fence
 from paperfirm.router.inbound import InboundLog
 from paperfirm.router.sent import RememberingStore
@@ -86,6 +88,7 @@ class World:
             emit=self.emit,
             now=self.now,
             soon=lambda callback: self.later.append(callback),  # noqa: PLW0108 - the list is swapped
+            quarantine=Quarantine(self.folder / "quarantine.jsonl", self.emit),
         )
 
     def crash(self) -> None:
@@ -421,4 +424,37 @@ def test_an_unreadable_report_is_refused_and_the_session_goes_on(world: World) -
     world.settle()
     world.reports("E2")
     assert [frame.report.exec_id for frame in engine.of(Inbound)] == ["E2"]
-    assert "message_refused" in world.names()
+    (held,) = [detail for event, detail in world.events if event == "quarantined"]
+    assert held["action"] == "fetched again"
+    assert "1.00000001" in held["message"]
+    lines = (world.folder / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in lines] == [held["reason"]]
+
+
+def test_a_fill_with_a_nonsense_time_is_booked_and_told(world: World) -> None:
+    """TransactTime of another century: the message is kept for review, and the fill is not lost."""
+    engine = world.bind()
+    assert world.exchange is not None
+    fields = {37: "O1", 11: "1-C1", 17: "E1", 150: "F", 39: "1", 55: "ALFA", 54: "1", 38: 9, 32: 1, 31: "5"}
+    fields |= {14: 1, 151: 8, 60: "19700101-00:00:00"}
+    world.take(world.exchange.send(Message.of("8", fields), world.now()))
+    world.settle()
+    assert [frame.report.exec_id for frame in engine.of(Inbound)] == ["E1"]
+    (held,) = [detail for event, detail in world.events if event == "quarantined"]
+    assert held["action"] == "kept"
+    assert "19700101" in held["message"]
+
+
+def test_a_fill_with_nonsense_numbers_is_put_aside_and_the_session_goes_on(world: World) -> None:
+    """A fill that cannot be true is not handed on; the engine gets it from the exchange's own records."""
+    engine = world.bind()
+    assert world.exchange is not None
+    fields = {37: "O1", 11: "1-C1", 17: "E1", 150: "F", 39: "1", 55: "ALFA", 54: "1", 38: 9, 31: "5"}
+    fields |= {32: 999_999, 14: 1, 151: 8}
+    world.take(world.exchange.send(Message.of("8", fields), world.now()))
+    world.settle()
+    world.reports("E2")
+    assert [frame.report.exec_id for frame in engine.of(Inbound)] == ["E2"]
+    (held,) = [detail for event, detail in world.events if event == "quarantined"]
+    assert held["action"] == "fetched again"
+    assert world.router.quarantined == 1
