@@ -79,15 +79,7 @@ class Lead:
         self.recovery = Recovery(
             self.desk, self.router, self.risk, self.member, emit=self._emit, history=self._history
         )
-        self.maker = MarketMaker(
-            self.desk,
-            engine.feed,
-            firm.strategy,
-            symbols=firm.exchange.symbols,
-            clock=mono,
-            emit=self._emit,
-            held=engine.held,
-        )
+        self.maker = self._make_maker()
         self.guard = self._make_guard()
         self._doubted: dict[str, tuple[int, int]] = {}
         self.replication = Primary(
@@ -99,7 +91,22 @@ class Lead:
         )
         self.recorder = RecorderWatch(firm.ports["recorder"].http, store.state, emit=self._emit, clock=mono)
         self.outbox = self._make_outbox()
-        self.settlement = Settlement(
+        self.settlement = self._make_settlement()
+
+    def _make_maker(self) -> MarketMaker:
+        engine, firm = self._engine, self._engine.firm
+        return MarketMaker(
+            self.desk,
+            engine.feed,
+            firm.strategy,
+            symbols=firm.exchange.symbols,
+            clock=engine.clock[0],
+            emit=self._emit,
+            held=engine.held,
+        )
+
+    def _make_settlement(self) -> Settlement:
+        return Settlement(
             self.desk,
             self.member,
             self.router,

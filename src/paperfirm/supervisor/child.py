@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -19,11 +20,11 @@ from paperfirm.supervisor.component import PARENT_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from pathlib import Path
 
 State = Literal["starting", "running", "back_off", "stopped"]
 
 POLL_S = 0.02
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +86,15 @@ class Child:
     def pid(self) -> int | None:
         """Its process, if there is one."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def rss_bytes(self) -> int:
+        """Memory of its process now, 0 without one: a leak shows before the kernel ends it."""
+        try:
+            pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]
+        except OSError:
+            return 0
+        return int(pages) * PAGE_BYTES
 
     def start(self) -> None:
         """Start the process and watch it."""

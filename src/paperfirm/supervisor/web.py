@@ -114,5 +114,6 @@ def metrics(supervised: Supervised) -> dict[str, float]:
         values[f'restarts_total{{component="{name}"}}'] = child.restarts
         values[f'scrapes_total{{component="{name}"}}'] = supervised.scrapes[name]
         values[f'scrape_failures_total{{component="{name}"}}'] = supervised.scrape_failures[name]
+        values[f'rss_bytes{{component="{name}"}}'] = child.rss_bytes
         values[f'up{{component="{name}"}}'] = float(child.state == "running")
     return values
