@@ -150,6 +150,15 @@ class HasData(Protocol):
 
 
 @runtime_checkable
+class Operates(Protocol):
+    """A target that can be asked to do something ([operations] of its manifest)."""
+
+    async def operation(self, name: str) -> None:
+        """Ask for it. Raises TargetError when it says no."""
+        ...
+
+
+@runtime_checkable
 class HasDatabases(Protocol):
     """A target with components that are databases (`dsn` in their manifest entry)."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from blackstart.check import steady as steady_check
 from blackstart.check.service import FEWEST_INSTANTS
-from blackstart.contracts import PlansPhases, ScriptsFills
+from blackstart.contracts import Operates, PlansPhases, ScriptsFills
 from blackstart.engine import settle
 from blackstart.engine.trial import RunningTrial, Stop
 from blackstart.engine.triggers import Trip
@@ -174,10 +174,13 @@ async def await_trigger(trial: RunningTrial) -> None:
     """
     trigger = trial.plan.faults[0].trigger
     with contextlib.closing(Trip(trial, trigger)) as trip:
+        since_ns = 0
         for step in trial.plan.scenario.prepare:
+            since_ns = trial.now_ns()  # what earlier steps brought about does not fire it
             await _prepare(trial, step)
+            await trial.sleep(step.pause_s)
         await trial.stage("armed", trigger=trigger.at)
-        await trip.wait()
+        await trip.wait(since_ns)
     trial.refuse_death()
 
 
@@ -190,9 +193,11 @@ async def _prepare(trial: RunningTrial, step: Prepare) -> None:
             await trial.rig.workload.submit(step.parameters)
         elif step.action == "fills" and isinstance(trial.oracle, ScriptsFills):
             await trial.oracle.script_fills(step.parameters)
+        elif step.action == "operation" and isinstance(trial.target, Operates):
+            await trial.target.operation(str(step.parameters.get("name", "")))
         elif step.action == "phases" and isinstance(trial.oracle, PlansPhases):
             await trial.oracle.plan_phases(step.parameters)
         else:
-            raise Stop("not-prepared", f"the oracle cannot do this: {step.action}")
+            raise Stop("not-prepared", f"oracle or target cannot do this: {step.action}")
     except BlackstartError as error:
         raise Stop("not-prepared", f"{step.action}: {error.render()}") from error

@@ -200,6 +200,13 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     components: tuple[str, ...] = ()
 
 
+class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that the target does when it is asked over HTTP: write a checkpoint, reconcile."""
+
+    urls: tuple[str, ...]
+    method: str = "POST"
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Blast radius (R22): which components may be broken at all, and how many at once."""
 
@@ -215,7 +222,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the network and of file systems then touch nothing else on the host; only for targets that Blackstart
     starts wholly. `signs` says how the target tells what scenarios expect of it (`Expectation.signal`), or in
     words why it does not do that.
-    `data` says where data lie that faults can damage.
+    `data` says where data lie that faults can damage, `operations` what the target can be asked to do.
     In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without
     `environment` it is refused (R20). `folder` is where its file lies; the loader sets it.
     """
@@ -238,6 +245,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     links: dict[str, Link] = {}
     signs: dict[str, tuple[Match, ...] | str] = {}
     data: dict[str, Data] = {}
+    operations: dict[str, Operation] = {}
     services: dict[str, Service] = {}
     oracle: OracleSpec | None = None
     workload: WorkloadSpec | None = None

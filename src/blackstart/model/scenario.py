@@ -29,10 +29,12 @@ class Prepare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A step before the trigger.
 
     `submit` an order through the workload, `fills` to script them at the oracle, `phases` to plan the coming
-    phases of the market there.
+    phases of the market there, `operation` to ask the target for something that its manifest names. `pause_s`
+    is waited for afterwards.
     """
 
-    action: Literal["submit", "fills", "phases"]
+    action: Literal["submit", "fills", "phases", "operation"]
+    pause_s: float = 0.0
     parameters: dict[str, Any]
 
 

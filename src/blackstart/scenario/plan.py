@@ -102,6 +102,8 @@ def _missing_preparation(manifest: Manifest, scenario: Scenario) -> str | None:
     for step in scenario.prepare:
         if step.action == "fills" and manifest.oracle is None:
             return "it scripts fills at the exchange, and the manifest names no oracle"
+        if step.action == "operation" and step.parameters.get("name") not in manifest.operations:
+            return f"the manifest has no operation `{step.parameters.get('name')}`"
         if step.action == "phases" and manifest.oracle is None:
             return "it plans the phases of the market, and the manifest names no oracle"
         if step.action == "submit" and manifest.workload is None:

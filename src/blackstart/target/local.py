@@ -156,6 +156,14 @@ class LocalTarget:
         """See `contracts.HasData`."""
         return await data.regions(self, name, place)
 
+    async def operation(self, name: str) -> None:
+        """See `contracts.Operates`."""
+        spec, where = self.manifest.operations.get(name), f"operations.{name}"
+        if spec is None:
+            raise TargetError("the manifest names no such operation", where=where)
+        for url in spec.urls:
+            await http.call(self.expand(url, where=where), method=spec.method)
+
     def dsn(self, component: str) -> str:
         """See `contracts.HasDatabases`."""
         spec, where = self._component(component), f"components.{component}.dsn"

@@ -31,6 +31,7 @@ _TABLES: dict[str, Any] = {
     "events": model.EventSource,
     "probes": model.ProbeSpec,
     "data": Data,
+    "operations": model.Operation,
     "services": model.Service,
     "streams": model.Stream,
     "state": model.StateDocument,

@@ -247,10 +247,11 @@ def _variables(manifest: Manifest) -> Iterator[str]:
         "workload",
         "streams",
         "data",
+        "operations",
         "state",
         "links",
     )
-    for section in (*later, "links"):
+    for section in later:
         for variable in variables.names(msgspec.to_builtins(getattr(manifest, section))):
             yield from _variable(variable, manifest, started, section)
 
