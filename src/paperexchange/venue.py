@@ -10,7 +10,6 @@ from paperexchange import facts as f
 from paperexchange.book import Book, auction_price
 from paperexchange.model import (
     HOUSE,
-    PHASES,
     At,
     CancelOrder,
     Execution,
@@ -512,7 +511,8 @@ class Venue:
     def enter(self, phase: Phase, at: At) -> None:
         """Move to a phase: `open` and `continuous` uncross the books, `settlement` ends day orders."""
         was = self.state.phase
-        day = self.state.day + (1 if PHASES.index(phase) < PHASES.index(was) and phase == "pre_open" else 0)
+        # A market that goes back to before its opening from continuous trading is still in the same day.
+        day = self.state.day + (1 if phase == "pre_open" and was in ("close", "settlement") else 0)
         if phase == "settlement":
             for order in self.state.open_orders():
                 self._remove(order, "end of day", at, expired=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from blackstart.contracts import Prepared
+from blackstart.contracts import Operates, Prepared
 from blackstart.errors import FaultError
 from blackstart.faults import death
 from blackstart.host import seccomp, syscalls
@@ -31,7 +32,8 @@ class KillAtSyscall:
     """SIGKILL to the component before its `n`-th `call` (1) on `path` is done, counted from the injection.
 
     `call`: a system call, a list, or a family (`writes syncs renames opens unlinks sizes`). `path`: a file,
-    or with `/` at its end all that is below; with `{run}` and the like. It has to come within `limit_s` (30).
+    or with `/` at its end all that is below; with `{run}` and the like; or the place of the manifest's [data]
+    that `data` names. It has to come within `limit_s` (30); `operation` asks the target for what makes it.
     `mechanism`: `attach` puts the filter into the running process, `launch` before the target starts.
     """
 
@@ -76,6 +78,8 @@ class KillAtSyscall:
         await ctx.protect([undo])
         self._rule = rule
         await supervisor.put(rule)
+        if "operation" in step.parameters and isinstance(ctx.target, Operates):
+            await ctx.target.operation(str(step.parameters["operation"]))
         limit_s = float(step.parameters.get("limit_s", _CALL_LIMIT_S))
         counters = await supervisor.acted(rule.id, limit_s)
         if counters is None or not counters.samples:
@@ -115,6 +119,8 @@ def _wrong(parameters: dict[str, Any]) -> str | None:
         return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
     if not parameters.get("call"):
         return f"which `call`? A system call, or one of {', '.join(_FAMILIES)}"
+    if "data" in parameters and "path" in parameters:
+        return "give `path` or `data`, not both"
     unknown = _calls(parameters) - syscalls.CALLS.keys()
     if unknown:
         return (
@@ -136,7 +142,7 @@ def _at_launch(step: FaultStep) -> bool:
 
 
 def _rule(ctx: FaultContext, step: FaultStep, bed: death.Deathbed) -> seccomp.Rule:
-    path = str(step.parameters.get("path", ""))
+    path = str(step.parameters.get("path", "")) or _place(ctx.target.manifest, step)
     expand = getattr(ctx.target, "expand", None)
     pids = tuple(one.pid for one in bed.processes.values())
     return seccomp.Rule(
@@ -148,6 +154,14 @@ def _rule(ctx: FaultContext, step: FaultStep, bed: death.Deathbed) -> seccomp.Ru
         last=int(step.parameters.get("n", 1)),
         action="kill",
     )
+
+
+def _place(manifest: Manifest, step: FaultStep) -> str:
+    """Return the folder below which the named data lie: their glob up to its first wildcard."""
+    data = manifest.data.get(str(step.parameters.get("data", "")))
+    if data is None or data.files is None:
+        return ""
+    return re.split(r"[*?\[]", data.files, maxsplit=1)[0].rpartition("/")[0] + "/"
 
 
 def _hint(rule: seccomp.Rule, bed: death.Deathbed) -> str:
