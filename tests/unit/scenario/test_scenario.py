@@ -13,6 +13,7 @@ from blackstart.model.manifest import (
     EventSource,
     Link,
     Manifest,
+    Operation,
     OracleSpec,
     Process,
     Service,
@@ -58,6 +59,7 @@ def manifest(**changes: Any) -> Manifest:
             **dict.fromkeys(("database", "broker", "risk"), ("primary",)),
         },
         "links": {"exchange": Link(ports=("1",))},
+        "operations": {name: Operation(urls=("u",)) for name in ("checkpoint", "reconcile")},
         "services": {"orders": Service(source="oracle"), "quotes": Service(source="oracle")},
         "events": {"log": EventSource(files="*")},
         "oracle": OracleSpec(kind="exchange", url="u", account="a", session="s"),
@@ -72,7 +74,7 @@ def test_every_packaged_scenario_is_whole() -> None:
     scenarios = unique(packaged())
     assert {"R1", "R2", "R3", "R24", "R25", "R33", "R7"} <= {one.id for one in scenarios}
     for one in scenarios:
-        assert one.fault.kind in registry.known()
+        assert {step.kind for step in (one.fault, *one.then)} <= registry.known().keys()
         assert carry(manifest(), one) is None
         assert one.load.minimum_per_s >= (300 if one.service == "orders" else 1)
 
