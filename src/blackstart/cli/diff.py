@@ -25,6 +25,19 @@ WORDS = {Verdict.FAIL: "changed", Verdict.UNKNOWN: "unknown"}
 """A difference between two moments is no failure: whether it should be there, only the reader knows."""
 
 
+class Difference(msgspec.Struct, frozen=True):
+    """One difference in `--json`: `changed`, or `unknown` where it could not be compared.
+
+    `moves` marks documents that change while a system lives on.
+    """
+
+    kind: str
+    code: str
+    text: str
+    moves: bool
+    data: dict[str, Any]
+
+
 class SnapshotError(LedgerError):
     """A file that is no snapshot."""
 
@@ -48,10 +61,19 @@ def diff(before: Path, after: Path, *, as_json: bool) -> int:
     """Print every difference; status 1 when there is one, 2 when something could not be compared."""
     result = compare(read(before), read(after))
     if as_json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document(result))) + b"\n")
     else:
         print("\n".join(_lines(result)))
     return of_verdicts([result.verdict])
+
+
+def document(result: CheckResult) -> dict[str, Any]:
+    """Return what `--json` prints: `result` is `same`, `changed` or `unknown` (docs/reference/diff.md)."""
+    found = [
+        Difference(WORDS.get(one.verdict, "remark"), one.code, one.text, _moves(one), one.data)
+        for one in result.findings
+    ]
+    return {"result": WORDS.get(result.verdict, "same"), "differences": found}
 
 
 def _lines(result: CheckResult) -> list[str]:

@@ -64,10 +64,14 @@ def _check_case(suite: ET.Element, trial: Trial, result: CheckResult) -> None:
 
 
 def _trial_case(suite: ET.Element, trial: Trial) -> None:
-    """Add the trial as a whole: its verdict may be worse than every single check (interrupted)."""
+    """Add the trial as a whole, with its figures.
+
+    It fails only where its verdict is worse than every single check (interrupted): a pipeline counts a failed
+    check once.
+    """
     case = _case(suite, trial, "verdict", trial.duration_ns / NS_PER_S)
     element = _ELEMENT.get(trial.verdict)
-    if element is not None:
+    if element is not None and all(result.verdict is not trial.verdict for result in checks(trial)):
         message = trial.reasons[0] if trial.reasons else f"verdict {trial.verdict}"
         text = "\n".join([*trial.reasons, f"replay: {trial.replay}"])
         attributes = {"type": trial.verdict.value, "message": clean(message)}

@@ -56,6 +56,18 @@ def test_the_summary_comes_first_and_what_moves_by_itself_last(
     assert "market_data" in lines[4]
 
 
+def test_json_uses_the_words_of_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A change is `changed` there, too: no tool takes it for a failed check."""
+    before = write(tmp_path / "a.json", POSITIONS)
+    after = write(tmp_path / "b.json", {"positions": [{"symbol": "ALFA", "quantity": 500}]})
+    assert diff(before, after, as_json=True) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["result"] == "changed"
+    assert [(one["kind"], one["moves"]) for one in found["differences"]] == [("changed", False)]
+    assert diff(before, before, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out) == {"result": "same", "differences": []}
+
+
 def test_what_could_not_be_read_is_unknown(tmp_path: Path) -> None:
     """A document that one side could not read is not equal, it is unknown."""
     before = write(tmp_path / "a.json", POSITIONS)

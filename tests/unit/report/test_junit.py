@@ -47,6 +47,15 @@ def test_the_verdict_decides_the_element(verdict: Verdict, element: str | None) 
     assert suite.get("errors") == ("1" if element == "error" else "0")
 
 
+def test_a_failed_check_is_counted_once() -> None:
+    """What a check failed by does not fail the trial's own case as well; that one keeps the figures."""
+    trial = sample_trial("R1", "hot failover", verdict=Verdict.FAIL, reasons=("position-mismatch: ALFA",))
+    failed = CheckResult(check="positions", verdict=Verdict.FAIL)
+    (suite,) = suites(msgspec.structs.replace(trial, validation={"positions": failed}))
+    assert suite.get("failures") == "1"
+    assert [child.tag for child in case(suite, "verdict")] == ["system-out"]
+
+
 def test_an_unknown_check_is_an_error_that_says_why_and_how_to_replay() -> None:
     """A validator that could not look shows as an error, with the line that replays the trial."""
     trial = sample_trial("R1", "hot failover")
