@@ -184,6 +184,20 @@ class HasLinks(Protocol):
 
 
 @runtime_checkable
+class HasProxies(Protocol):
+    """A target with links that lead through a proxy of ours (`proxy` in their manifest entry)."""
+
+    async def ask_proxy(self, link: str, do: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have the proxy do something (`host.proxy`). Raises TargetError, FaultError."""
+        ...
+
+    @property
+    def proxy_pid(self) -> int:
+        """Return the proxy's process."""
+        ...
+
+
+@runtime_checkable
 class Oracle(Protocol):
     """Who knows what was acknowledged, sharing nothing with the system under test."""
 

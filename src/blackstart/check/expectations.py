@@ -33,6 +33,7 @@ class ExpectationWatch:
         self._faults = faults
         self._told = _told(expected, manifest)
         self._seen: list[int] = []
+        self._undos: set[str] = set()
         self._since_ns = 0 if expected.after == "start" else None
 
     @classmethod
@@ -45,8 +46,7 @@ class ExpectationWatch:
         if isinstance(record, Injected):
             self._injected(record)
         elif isinstance(record, Reverted):
-            if self.expected.after == "revert" and record.mono_ns is not None:
-                self._since_ns = record.mono_ns
+            self._taken_back(record)
         elif isinstance(record, SignalSeen | OracleSeen) and self._told(record):
             self._seen.append(record.mono_ns)
 
@@ -82,9 +82,16 @@ class ExpectationWatch:
         return self._counted(f"{name} seen {count} time{'' if count == 1 else 's'}", count)
 
     def _injected(self, record: Injected) -> None:
+        self._undos |= {undo.id for undo in record.receipt.undo}
         first, last = record.step == 0, record.step + 1 == self._faults
         if (self.expected.after == "fault" and first) or (self.expected.after == "then" and last):
             self._since_ns = record.receipt.t0_mono_ns
+
+    def _taken_back(self, record: Reverted) -> None:
+        """Count from the last fault's end; what ends with the trial, the target's processes, is no fault."""
+        mine = self.expected.after == "revert" and record.undo_id in self._undos
+        if mine and record.mono_ns is not None:
+            self._since_ns = record.mono_ns
 
     def _counted(self, said: str, count: int) -> Finding:
         expected = self.expected

@@ -57,7 +57,11 @@ class Line:
 
     def pass_on(self, packet: bytes, length: int, now: int) -> Fate:
         """Decide on one packet; `length` is its whole length where `packet` is only the beginning."""
-        shape, flow = self.shape, _flow(packet)
+        return self.fate(_flow(packet), packet, length, now, begin=_payload(packet))
+
+    def fate(self, flow: bytes, data: bytes, length: int, now: int, *, begin: int | None = 0) -> Fate:
+        """Decide on data of one flow; `begin` is where in them the payload begins."""
+        shape = self.shape
         ready = self._drained(flow, length, now)
         if ready is None:
             return Fate(None)
@@ -66,7 +70,7 @@ class Line:
         if self._hit(shape.reorder):
             return Fate(due + round(shape.reorder_ms * _MS), copies=int(self._hit(shape.duplicate)))
         self._last[flow] = due
-        payload = self._corrupted(packet) if self._hit(shape.corrupt) else None
+        payload = self._corrupted(data, begin) if self._hit(shape.corrupt) else None
         return Fate(due, payload, int(self._hit(shape.duplicate)))
 
     def _drained(self, flow: bytes, length: int, now: int) -> int | None:
@@ -83,15 +87,14 @@ class Line:
     def _hit(self, share: float) -> bool:
         return share > 0 and self._rng.random() < share
 
-    def _corrupted(self, packet: bytes) -> bytes | None:
+    def _corrupted(self, packet: bytes, begin: int | None) -> bytes | None:
         """Turn one bit of the payload; None where there is none."""
-        begin = _payload(packet)
         if begin is None or begin >= len(packet):
             return None
         changed = bytearray(packet)
         place = self._rng.randrange(begin, len(packet))
         changed[place] ^= 1 << self._rng.randrange(8)
-        if self.shape.checksum == "right":
+        if begin and self.shape.checksum == "right":
             _seal(changed)
         return bytes(changed)
 

@@ -4,8 +4,8 @@ Files: `targets/*.toml`.
 
 Strings may hold `{variables}`: `{run}` the run folder, `{seed}`, `{python}`, `{here}` the manifest's
 folder, `{port.NAME}` a free port from `ports`, `{package.NAME}` the folder of an installed Python package,
-and `{PROCESS.KEY}` a value from the endpoints file of a process (`{firm.http}`, nested:
-`{exchange.fix.port}`).
+`{proxy.NAME}` where the proxy of a link listens, and `{PROCESS.KEY}` a value from the endpoints file of a
+process (`{firm.http}`, nested: `{exchange.fix.port}`).
 """
 
 from __future__ import annotations
@@ -186,15 +186,24 @@ class StateDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     select: str | None = None
 
 
+class ProxySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A link that leads through a proxy of Blackstart: `host:port` where it listens, and where it leads."""
+
+    listen: str
+    upstream: str
+
+
 class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A connection that network faults can break: known by the ports of its server side.
 
     `ports` may name a variable that holds several. `group` is the multicast group of a UDP link. `components`
-    are those on it.
+    are those on it. With `proxy` Blackstart starts a proxy before the target, which then finds the other side
+    at `{proxy.NAME}`: such a link can be broken without any privilege.
     """
 
-    ports: tuple[str, ...]
+    ports: tuple[str, ...] = ()
     protocol: Literal["tcp", "udp"] = "tcp"
+    proxy: ProxySpec | None = None
     group: str | None = None
     title: str = ""
     components: tuple[str, ...] = ()

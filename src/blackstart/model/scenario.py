@@ -113,6 +113,8 @@ class Observe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A scenario file. `service` names the manifest's service whose return ends the outage.
 
+    With `degrades` the fault ends no part of the target, it only makes the going hard: the target need not
+    tell of a recovery, so the total is judged without its phases, and a silent log is no failure.
     `then` are the faults that follow the first, each with a trigger of its own (R10, R34, R63).
     """
 
@@ -134,6 +136,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trigger: Trigger = Trigger()
     observe: Observe = Observe()
     new_epoch: bool = False
+    degrades: bool = False
     note: str = ""
 
 

@@ -16,10 +16,11 @@ from blackstart.host.death import DeathNotice
 from blackstart.model.record import ProcessSeen
 from blackstart.target import data, http, links, ports, reshape, sql, streams
 from blackstart.target.operator import Operator
+from blackstart.target.proxies import Proxies
 from blackstart.target.variables import expand, expand_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from blackstart.contracts import Clock, Protect, Sink
     from blackstart.model.data import Region
@@ -52,6 +53,7 @@ class LocalTarget:
         self.operator = Operator(
             manifest, run_dir=self.run_dir, values=self.values, clock=clock, sink=sink, protect=protect
         )
+        self.proxies = Proxies(manifest, self.values, protect)
         self._deaths: dict[ProcessRef, tuple[DeathNotice, asyncio.Event]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._connections: dict[str, http.Connection] = {}
@@ -64,8 +66,11 @@ class LocalTarget:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.values["port"] = ports.allocate(self.manifest.ports, random.SystemRandom())
         try:
+            await self.proxies.start()
+            await self.proxies.lead()
             for name in self.manifest.processes:
                 await self.operator.start(name)
+                await self.proxies.lead()
         except BaseException:
             with contextlib.suppress(TargetError):
                 await self.close()
@@ -82,6 +87,7 @@ class LocalTarget:
         for connection in self._connections.values():
             connection.close()
         await self.operator.close()
+        await self.proxies.close()
 
     async def process(self, component: str) -> ProcessRef:
         """Return the process behind a component right now, looked up anew each time.
@@ -122,6 +128,7 @@ class LocalTarget:
     async def start(self, process: str) -> None:
         """Start a process of the manifest and wait until it is ready. Raises TargetError."""
         await self.operator.start(process)
+        await self.proxies.lead()
         for changed in self.on_restart:
             changed()
 
@@ -178,6 +185,15 @@ class LocalTarget:
     def link_ports(self, name: str) -> Sequence[int]:
         """See `contracts.HasLinks`."""
         return links.ports(self.manifest, name, self.values)
+
+    async def ask_proxy(self, link: str, do: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `contracts.HasProxies`."""
+        return await self.proxies.ask(link, do, values)
+
+    @property
+    def proxy_pid(self) -> int:
+        """See `contracts.HasProxies`."""
+        return self.proxies.pid
 
     def expand(self, text: str, *, where: str) -> str:
         """Replace the variables of a manifest's string by their present values."""

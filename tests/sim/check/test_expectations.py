@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from blackstart.check.expectations import ExpectationWatch
-from blackstart.model.fault import Receipt
+from blackstart.model.fault import Receipt, Undo
 from blackstart.model.manifest import Manifest, Match
 from blackstart.model.record import Injected, OracleSeen, Record, Reverted, SignalSeen
 from blackstart.model.scenario import Expectation
@@ -35,7 +35,13 @@ def signal(at_s: float, code: str = "fire", **detail: Any) -> SignalSeen:
 def fault(at_s: float, step: int = 0) -> Injected:
     """Make a fault."""
     return Injected(
-        receipt=Receipt(fault="kill", mechanism="x", t0_mono_ns=round(at_s * SECOND), t0_source="x"),
+        receipt=Receipt(
+            fault="kill",
+            mechanism="x",
+            t0_mono_ns=round(at_s * SECOND),
+            t0_source="x",
+            undo=(Undo(id="x", action="continue", arguments={}),),
+        ),
         step=step,
     )
 
@@ -83,6 +89,8 @@ def test_it_counts_from_the_last_fault_or_from_the_revert() -> None:
     after = {"signal": "alarm", "after": "revert"}
     assert judged(after, fault(10), signal(11), undone)[0] is Verdict.FAIL
     assert judged(after, fault(10), undone, signal(21))[0] is Verdict.PASS
+    closed = Reverted(undo_id="process:firm:1", verified=True, evidence={}, mono_ns=22 * SECOND)
+    assert judged(after, fault(10), undone, signal(21), closed)[0] is Verdict.PASS, "the end of the target"
 
 
 def test_nobody_is_judged_by_signs_that_nobody_described() -> None:

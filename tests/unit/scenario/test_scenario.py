@@ -58,7 +58,7 @@ def manifest(**changes: Any) -> Manifest:
             "each": ("primary", "feed"),
             **dict.fromkeys(("database", "broker", "risk"), ("primary",)),
         },
-        "links": {"exchange": Link(ports=("1",))},
+        "links": {name: Link(ports=("1",)) for name in ("exchange", "market-data", "replication")},
         "operations": {name: Operation(urls=("u",)) for name in ("checkpoint", "reconcile")},
         "services": {"orders": Service(source="oracle"), "quotes": Service(source="oracle")},
         "events": {"log": EventSource(files="*")},

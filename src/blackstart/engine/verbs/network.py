@@ -1,7 +1,8 @@
-"""Undos of network faults: the packet filter's table of a fault is gone, and with it all its rules."""
+"""Undos of network faults: the packet filter's table is gone with all its rules, the proxy lets all pass."""
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,24 @@ def _filter(arguments: Mapping[str, Any], _run: str) -> Verify:
     return verify
 
 
+def _proxy(arguments: Mapping[str, Any], _run: str) -> Verify:
+    """Have a proxy let everything through again: `pid`. One that is gone breaks nothing any more."""
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    link.settimeout(_OWNER_LIMIT_S)
+    try:
+        link.connect(f"\0blackstart-proxy-{int(arguments['pid'])}")
+    except ConnectionRefusedError:
+        link.close()
+        return lambda: (True, {"gone": True})
+
+    def verify() -> Outcome:
+        with link:
+            said = link.recv(64).decode().strip()
+        return said == "released", {"answer": said}
+
+    return verify
+
+
 def _removed(table: str) -> bool:
     try:
         with netlink.netfilter() as link:
@@ -47,5 +66,5 @@ def _removed(table: str) -> bool:
     return True
 
 
-VERBS: dict[str, Verb] = {"filter": _filter}
+VERBS: dict[str, Verb] = {"filter": _filter, "proxy": _proxy}
 BY_HAND: dict[str, ByHand] = {"filter": lambda arguments: f"nft delete table inet {arguments['table']}"}

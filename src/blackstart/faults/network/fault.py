@@ -1,22 +1,17 @@
-"""Any network fault: where it is put, who witnesses it, and how it is taken back.
-
-Rules of the packet filter for the ports of the step's links, held by a process of their own: when that one
-ends, by whatever cause, the kernel takes them away. In the trial's own network where there is one, as root in
-the host's otherwise.
-"""
+"""Any network fault: by which mechanism, who witnesses it, and how it is taken back."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from blackstart.contracts import HasLinks
 from blackstart.errors import FaultError
-from blackstart.faults.network import holder as holders
-from blackstart.faults.network.kind import Kind, Treatment, direction, treatment
-from blackstart.faults.network.rules import rules
-from blackstart.host import connections, namespaces, netprobe
-from blackstart.model.fault import Receipt, Undo, Witness
+from blackstart.faults.network import by_proxy, kernel
+from blackstart.faults.network.by_proxy import ByProxy
+from blackstart.faults.network.kernel import Kernel
+from blackstart.faults.network.kind import Kind, direction, treatment
+from blackstart.host import connections
+from blackstart.model.fault import Receipt, Witness
 from blackstart.model.record import Reverted
 from blackstart.scenario import seeds
 
@@ -24,106 +19,115 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blackstart.contracts import FaultContext
-    from blackstart.faults.network.holder import Holder
     from blackstart.model.manifest import Link, Manifest
     from blackstart.model.scenario import FaultStep
 
 _WITNESS_LIMIT_NS = 10_000_000_000
 _LOOK_NS = 10_000_000
-_QUEUES = range(1000, 65000)
-_HOST = "nftables in the host's network, loopback only"
+_MECHANISMS = ("kernel", "proxy")
 
 
 class NetworkFault:
-    """A fault of links; what it does to packets is its kind."""
+    """A fault of links; what it does to packets is its kind.
+
+    The kernel's packet filter where it may be used, else the proxy of the links; `parameters.mechanism`
+    (`kernel`, `proxy`) forces one.
+    """
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.name = kind.name
         self.says = kind.says
-        self._holder: Holder | None = None
-        self._queued = False
+        self._way: Kernel | ByProxy | None = None
         self._last: dict[str, Any] = {}
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`. Tries the kernel's part for real, in a network of its own."""
         try:
-            treated = treatment(self.kind, step)
-            direction(self.kind, step)
-            self._links(target, step)
+            return self._choice(target, step)[1]
         except FaultError as error:
             return f"{error.where}: {error.what}" + (f" ({error.hint})" if error.hint else "")
-        return _kernel(target, treated)
 
     def mechanism(self, target: Manifest, step: FaultStep) -> str:
         """Say what would be used, for `doctor`."""
-        return _mechanism(treatment(self.kind, step), own="network" in target.isolation)
+        chosen, _ = self._choice(target, step)
+        treated = treatment(self.kind, step)
+        own = "network" in target.isolation
+        return ByProxy.mechanism if chosen == "proxy" else kernel.mechanism(treated, own=own)
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
-        """Start the holder, and bind the queue; no packet goes there yet."""
-        treated = treatment(self.kind, step)
-        if self._holder is None:
-            _allowed(ctx)
-            self._holder = await holders.start(ctx.protect)
-        if treated.verdict == "queue" and not self._queued:
-            rng = seeds.stream(ctx.plan.seed, ctx.plan.trial_id, f"{self.name}:{','.join(step.links)}")
-            shape = treated.shape._asdict()
-            await self._holder.ask("queue", number=self._queue, shape=shape, seed=rng.getrandbits(32))
-            self._queued = True
+        """Choose the mechanism and prepare what takes time."""
+        self._way = self._way or self._made(ctx, step)
+        await self._way.aim(ctx)
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
-        """Put the rules in place, all at once; t0 is when the kernel has them."""
-        links, target = self._links(ctx.target.manifest, step), ctx.target
+        """Put it in place; t0 is when the kernel, or the proxy, has it."""
+        links, target, way = self._links(ctx.target.manifest, step), ctx.target, direction(self.kind, step)
         if not isinstance(target, HasLinks):
             raise FaultError("the target cannot say which ports its links have", where=target.name)
-        ports = {name: target.link_ports(name) for name in links}
-        treated, way = treatment(self.kind, step), direction(self.kind, step)
+        ports = {name: list(target.link_ports(name)) for name in links}
         try:
             await self.aim(ctx, step)
-            written = rules(links, ports, treated, way, self._queue)
-            undo = await self._protected(ctx)
-            assert self._holder is not None
-            asked = [one._asdict() for one in written]
-            answer = await self._holder.ask("install", table=undo[-1].arguments["table"], rules=asked)
+            assert self._way is not None
+            put = await self._way.put(ctx, links, ports, way)
         except BaseException:
-            await self._close()
+            await self._give_up()
             raise
         return Receipt(
             fault=self.name,
-            mechanism=_mechanism(treated, own="network" in ctx.isolation),
-            t0_mono_ns=answer["after_ns"],
-            t0_source="the committed rules",
-            uncertainty_ns=answer["after_ns"] - answer["before_ns"],
-            undo=undo,
-            data={
-                "links": {name: list(ports[name]) for name in links},
-                "direction": way,
-                "rules": len(written),
-            },
+            mechanism=self._way.mechanism,
+            t0_mono_ns=put.after_ns,
+            t0_source=put.source,
+            uncertainty_ns=put.after_ns - put.before_ns,
+            undo=put.undo,
+            data={"links": ports, "direction": way},
         )
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
-        """Read the kernel's counters of the rules until a packet was hit; after the end, their last state."""
+        """Read the counters until something was hit; after the end, their last state."""
         del receipt
         deadline = ctx.clock.now().mono_ns + _WITNESS_LIMIT_NS
-        while not _hits(found := await self._counts()) and ctx.clock.now().mono_ns < deadline:
-            if self._holder is None:
-                break
+        found = await self._counts()
+        while not _hits(found) and self._way is not None and ctx.clock.now().mono_ns < deadline:
             await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
+            found = await self._counts()
         return Witness(bit=_hits(found) > 0, evidence=found)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
-        """Let go what is held, take the rules away, and note who waits for its own next try; idempotent."""
-        holder = self._holder
-        if holder is None:
+        """Let go what is held, let all pass, and note who waits for its own next try; idempotent."""
+        way, self._way = self._way, None
+        if way is None:
             return
-        ports = [port for one in receipt.data["links"].values() for port in one]
-        waiting = connections.waiting(ports)
-        try:
-            self._last = await holder.ask("release")
-        finally:
-            await self._close()
+        waiting = connections.waiting([port for one in receipt.data["links"].values() for port in one])
+        self._last = await way.release()
         ctx.record(_floor(receipt, waiting, self._last, ctx.clock.now().mono_ns))
+
+    def _made(self, ctx: FaultContext, step: FaultStep) -> Kernel | ByProxy:
+        treated, manifest = treatment(self.kind, step), ctx.target.manifest
+        name = f"{self.name}:{','.join(step.links)}"
+        seed = seeds.stream(ctx.plan.seed, ctx.plan.trial_id, name).getrandbits(32)
+        bare = any(link.proxy is None for link in self._links(manifest, step).values())
+        forced = step.parameters.get("mechanism")
+        if forced == "proxy" or (forced is None and not bare and not kernel.permitted(ctx)):
+            by_proxy.refuse(by_proxy.unavailable(self._links(manifest, step), treated))
+            return ByProxy(treated, seed)
+        if not kernel.permitted(ctx):
+            hint = 'isolation = ["network"] in the manifest, root, or a proxy on the link'
+            raise FaultError("this trial has no network of its own", where=ctx.target.name, hint=hint)
+        return Kernel(treated, seed, own="network" in ctx.isolation)
+
+    def _choice(self, manifest: Manifest, step: FaultStep) -> tuple[str, str | None]:
+        """Choose the mechanism, and say why it cannot be had, or None. Raises FaultError for nonsense."""
+        treated, links = treatment(self.kind, step), self._links(manifest, step)
+        direction(self.kind, step)
+        forced = step.parameters.get("mechanism")
+        if forced not in (None, *_MECHANISMS):
+            raise FaultError(f"no mechanism `{forced}`", where=self.name, hint=", ".join(_MECHANISMS))
+        bare = any(link.proxy is None for link in links.values())
+        without = "kernel" if forced == "proxy" else kernel.unavailable(manifest, treated)
+        if without is None or forced == "kernel" or (bare and forced is None):
+            return "kernel", without
+        return "proxy", by_proxy.unavailable(links, treated)
 
     def _links(self, manifest: Manifest, step: FaultStep) -> dict[str, Link]:
         if not step.links:
@@ -138,56 +142,18 @@ class NetworkFault:
                 )
         return {name: manifest.links[name] for name in step.links}
 
-    async def _protected(self, ctx: FaultContext) -> tuple[Undo, ...]:
-        assert self._holder is not None
-        name = f"blackstart_{self._holder.ref.pid}_{self.name}"
-        number = namespaces.identity(namespaces.NETWORK)
-        undo = Undo(id=f"filter:{name}", action="filter", arguments={"table": name, "namespace": number})
-        await ctx.protect([undo])
-        return (self._holder.undo, undo)
-
     async def _counts(self) -> dict[str, Any]:
+        if self._way is None:
+            return self._last
         try:
-            return self._last if self._holder is None else await self._holder.ask("counts")
+            return await self._way.counts()
         except FaultError:
             return self._last
 
-    async def _close(self) -> None:
-        holder, self._holder, self._queued = self._holder, None, False
-        if holder is not None:
-            await holder.close()
-
-    @property
-    def _queue(self) -> int:
-        assert self._holder is not None
-        return _QUEUES[self._holder.ref.pid % len(_QUEUES)]
-
-
-def _kernel(manifest: Manifest, treated: Treatment) -> str | None:
-    """Say why the kernel's packet filter cannot do it to that target here, or None."""
-    if "network" in manifest.isolation and namespaces.unavailable("network") is None:
-        return netprobe.unavailable(treated.verdict)
-    if os.geteuid() == 0:
-        return netprobe.ours() or netprobe.unavailable(treated.verdict)
-    if "network" in manifest.isolation:
-        return f"no network of its own for a trial: {namespaces.unavailable('network')}"
-    return 'as an ordinary user only in a network of its own (isolation = ["network"])'
-
-
-def _allowed(ctx: FaultContext) -> None:
-    if "network" not in ctx.isolation and os.geteuid() != 0:
-        hint = 'isolation = ["network"] in the manifest, or root'
-        raise FaultError("this trial has no network of its own", where=ctx.target.name, hint=hint)
-
-
-def _mechanism(treated: Treatment, *, own: bool) -> str:
-    where = "nftables in the trial's own network" if own else _HOST
-    ends = {
-        "drop": "drop" if treated.share >= 1 else f"numgen random, drop {treated.share:.2%}",
-        "reset": "reject with tcp reset",
-        "queue": "NFQUEUE with bypass, served from Python",
-    }
-    return f"{where}: {ends[treated.verdict]}"
+    async def _give_up(self) -> None:
+        way, self._way = self._way, None
+        if way is not None:
+            await way.release()
 
 
 def _hits(found: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ from blackstart.host.shaping import Shape
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from blackstart.model.fault import Undo
     from blackstart.model.scenario import FaultStep
 
 BOTH, TO_SERVER, TO_CLIENT = "both", "to_server", "to_client"
@@ -40,6 +41,15 @@ class Kind(NamedTuple):
     words: Mapping[str, tuple[str, ...]] = {}
     direction: str = BOTH
     protocols: tuple[str, ...] = ("tcp", "udp")
+
+
+class Put(NamedTuple):
+    """A fault that is in place: the instants just before and after, and how it is undone."""
+
+    before_ns: int
+    after_ns: int
+    undo: tuple[Undo, ...]
+    source: str
 
 
 def direction(kind: Kind, step: FaultStep) -> str:

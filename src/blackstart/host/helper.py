@@ -1,4 +1,4 @@
-"""Our end of the process that holds a network fault (`host.netholder`)."""
+"""Our end of a small process that breaks links (`host.netholder`, `host.proxy`), spoken to in JSON lines."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
 _ANSWER_LIMIT_S = 10.0
+_QUICK = {"netholder": ("-S", "-s")}  # it needs no packages
 
 
-class Holder:
+class Helper:
     """A running one. Raises FaultError when it ended, or the kernel said no."""
 
-    def __init__(self, process: asyncio.subprocess.Process, ref: ProcessRef) -> None:
-        self._process, self.ref = process, ref
+    def __init__(self, name: str, process: asyncio.subprocess.Process, ref: ProcessRef) -> None:
+        self.name, self._process, self.ref = name, process, ref
         self._turn = asyncio.Lock()
 
     @property
     def undo(self) -> Undo:
-        """How the guardian ends it: its rules go with it."""
+        """How the guardian ends it: what it holds goes with it."""
         arguments = msgspec.to_builtins(self.ref)
-        return Undo(id=f"netholder:{self.ref.pid}", action="kill", arguments=arguments)
+        return Undo(id=f"{self.name}:{self.ref.pid}", action="kill", arguments=arguments)
 
     async def ask(self, do: str, **values: Any) -> dict[str, Any]:
         """Have one thing done."""
@@ -52,16 +53,20 @@ class Holder:
         except TimeoutError:
             line = b""
         if not line:
-            raise FaultError("the process that holds the fault ended or hangs", where=f"{do}, {self.ref}")
+            raise FaultError("ended or hangs", where=f"{self.name} ({do})")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise FaultError(f"the kernel refused: {answer['error']}", where=f"packet filter: {do}")
+            raise FaultError(f"the kernel says: {answer['error']}", where=f"{self.name}: {do}")
         return answer
 
-    async def close(self) -> None:
-        """Let everything go and end it; idempotent."""
+    def let_go(self) -> None:
+        """Have it let everything go and end by itself, without waiting for that; idempotent."""
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+    async def close(self) -> None:
+        """Let everything go and see it end; idempotent."""
+        self.let_go()
         try:
             async with asyncio.timeout(_ANSWER_LIMIT_S):
                 await self._process.wait()
@@ -70,12 +75,12 @@ class Holder:
             await self._process.wait()
 
 
-async def start(protect: Callable[[Iterable[Undo]], Awaitable[None]]) -> Holder:
-    """Start one, under protection before it does anything. Raises FaultError."""
+async def start(name: str, protect: Callable[[Iterable[Undo]], Awaitable[None]]) -> Helper:
+    """Start `blackstart.host.NAME`, under protection before it does anything. Raises FaultError."""
     environment = {k: v for k, v in os.environ.items() if k != procs.MARKER}
     environment["PYTHONPATH"] = str(Path(blackstart.__file__).parents[1])
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-S", "-s", "-m", "blackstart.host.netholder", str(os.getpid())),
+        *(sys.executable, *_QUICK.get(name, ()), "-m", f"blackstart.host.{name}", str(os.getpid())),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=environment,
@@ -83,12 +88,12 @@ async def start(protect: Callable[[Iterable[Undo]], Awaitable[None]]) -> Holder:
     )
     ref = refs.reference(process.pid)
     if ref is None:
-        raise FaultError("the process that holds network faults did not start", where="netholder")
-    holder = Holder(process, ref)
+        raise FaultError("did not start", where=name)
+    helper = Helper(name, process, ref)
     try:
-        await protect([holder.undo])
-        await holder._hear("start")  # noqa: SLF001 - it says by itself that it is ready
+        await protect([helper.undo])
+        await helper._hear("start")  # noqa: SLF001 - it says by itself that it is ready
     except BaseException:
-        await holder.close()
+        await helper.close()
         raise
-    return holder
+    return helper

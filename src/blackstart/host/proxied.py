@@ -1,0 +1,305 @@
+"""Links that lead through the proxy: what passes, what waits, what is lost.
+
+A TCP stream loses nothing: what a partition holds back comes when it heals, as after retransmission.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blackstart.host.shaping import Line
+
+TO_SERVER, TO_CLIENT = "to_server", "to_client"
+_DROP, _RESET, _QUEUE = "drop", "reset", "queue"
+_FULL = 65_536
+_AT_ONCE = struct.pack("ii", 1, 0)
+_Write = Any
+
+
+class Link:
+    """One link: where it leads, and what is done to it now."""
+
+    def __init__(self) -> None:
+        self.upstream: tuple[str, int] | None = None
+        self.pairs: set[Pair] = set()
+        self.seen = self.hit = 0
+        self._verdict, self._sides, self._share = "", frozenset[str](), 1.0
+        self._existing: set[Pair] | None = None
+        self._line: Line | None = None
+        self._rng = random.Random(0)
+        self.healed = asyncio.Event()
+        self.healed.set()
+
+    def break_it(self, verdict: str, direction: str, *, share: float, existing: bool, line: Line) -> None:
+        """Do this to it from now on; with `existing` only to the connections that there are."""
+        self.seen = self.hit = 0
+        self._verdict, self._share, self._line = verdict, share, line
+        self._sides = frozenset((TO_SERVER, TO_CLIENT) if direction == "both" else (direction,))
+        self._existing = set(self.pairs) if existing else None
+        self.healed.clear()
+        if verdict == _RESET:
+            for pair in list(self.pairs):
+                self.hit += 1
+                pair.abort()
+
+    def release(self) -> None:
+        """Do nothing any more, and let go what was held."""
+        self._verdict, self._line = "", None
+        self.healed.set()
+        for pair in list(self.pairs):
+            pair.release()
+
+    def broken(self, side: str, pair: Pair | None) -> str:
+        """Say what is done to data that go to that side."""
+        if not self._verdict or side not in self._sides:
+            return ""
+        spared = self._existing is not None and pair not in self._existing
+        return "" if spared else self._verdict
+
+    def lost(self) -> bool:
+        """Draw whether a datagram is lost."""
+        return self._verdict == _DROP and self._rng.random() < self._share
+
+    def fate(self, flow: bytes, data: bytes) -> Any:
+        """Ask the bad line."""
+        assert self._line is not None
+        return self._line.fate(flow, data, len(data), time.monotonic_ns())
+
+
+class Pipe:
+    """One direction of a connection. What waits is bounded: then its source is not read any more."""
+
+    def __init__(self, link: Link, pair: Pair, side: str) -> None:
+        self._link, self._pair, self._side = link, pair, side
+        self._held: list[bytes] = []
+        self._waiting = 0
+        self.source: asyncio.Transport | None = None
+        self.sink: asyncio.Transport | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take in what came; an empty one is the end."""
+        self._link.seen += 1
+        verdict = self._link.broken(self._side, self._pair)
+        self._link.hit += bool(verdict)
+        if verdict == _RESET:
+            self._pair.abort()
+        elif verdict == _QUEUE:
+            fate = self._link.fate(self._side.encode() + id(self).to_bytes(8, "big"), data)
+            wait_s = max(0, (fate.due_ns or 0) - time.monotonic_ns()) / 1e9
+            self._hold(fate.payload or data)
+            asyncio.get_running_loop().call_later(wait_s, self._next)
+        elif verdict == _DROP or self._held or self.sink is None:
+            self._hold(data)
+        else:
+            self._write(data)
+
+    def release(self) -> None:
+        """Let everything go that is held."""
+        while self._held and self.sink is not None:
+            self._next()
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._waiting += len(data)
+        if self._waiting > _FULL and self.source is not None:
+            self.source.pause_reading()
+
+    def _next(self) -> None:
+        if not self._held or self.sink is None:
+            return
+        data = self._held.pop(0)
+        self._waiting -= len(data)
+        self._write(data)
+        if self._waiting <= _FULL and self.source is not None and not self.source.is_closing():
+            self.source.resume_reading()
+
+    def _write(self, data: bytes) -> None:
+        assert self.sink is not None
+        if self.sink.is_closing():
+            return
+        if data:
+            self.sink.write(data)
+        elif self.sink.can_write_eof():
+            self.sink.write_eof()
+
+
+class End(asyncio.Protocol):
+    """One side's connection to us."""
+
+    def __init__(self, pair: Pair, into: Pipe, out: Pipe) -> None:
+        self._pair, self._into, self._out = pair, into, out
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Join it to the pipes; what waits for it goes on."""
+        assert isinstance(transport, asyncio.Transport)
+        self._into.source = self._out.sink = transport
+        self._pair.ends.append(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass it on."""
+        self._into.feed(data)
+
+    def eof_received(self) -> bool:
+        """Pass the end on; the other direction may go on."""
+        self._into.feed(b"")
+        return True
+
+    def pause_writing(self) -> None:
+        """Its receiver is slow: so are we to its sender."""
+        if self._out.source is not None:
+            self._out.source.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._out.source is not None and not self._out.source.is_closing():
+            self._out.source.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the other side, too, in the way in which this one ended; unless the link keeps that from it."""
+        self._pair.ended(abruptly=exc is not None)
+
+
+class Pair:
+    """A client's connection and ours to the server."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.ends: list[asyncio.Transport] = []
+        self.there, self.back = Pipe(link, self, TO_SERVER), Pipe(link, self, TO_CLIENT)
+        self._connecting: asyncio.Task[None] | None = None
+        link.pairs.add(self)
+
+    def accepted(self) -> asyncio.Protocol:
+        """Make the client's end, and begin to connect to the server."""
+        self._connecting = asyncio.ensure_future(self._connect())
+        return End(self, self.there, self.back)
+
+    async def _connect(self) -> None:
+        link = self._link
+        if link.broken(TO_SERVER, self) == _RESET or link.upstream is None:
+            link.hit += 1
+            self.abort()
+            return
+        if link.broken(TO_SERVER, self) == _DROP or link.broken(TO_CLIENT, self) == _DROP:
+            link.hit += 1
+            await link.healed.wait()
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: End(self, self.back, self.there), *link.upstream)
+        except OSError:
+            self.abort()
+            return
+        self.release()
+
+    def release(self) -> None:
+        """Let go what is held in both directions."""
+        self.there.release()
+        self.back.release()
+
+    def abort(self) -> None:
+        """Reset both connections."""
+        self._link.pairs.discard(self)
+        for end in self.ends:
+            with contextlib.suppress(OSError):  # so that the kernel sends a reset
+                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            end.abort()
+
+    def ended(self, *, abruptly: bool) -> None:
+        """One end is gone: so is the other, once the link lets it know."""
+        if _DROP in (self._link.broken(TO_SERVER, self), self._link.broken(TO_CLIENT, self)):
+            self._connecting = asyncio.ensure_future(self._end_later(abruptly=abruptly))
+            return
+        self._link.pairs.discard(self)
+        if abruptly:
+            self.abort()
+        for end in self.ends:
+            end.close()
+
+    async def _end_later(self, *, abruptly: bool) -> None:
+        await self._link.healed.wait()
+        self.ended(abruptly=abruptly)
+
+
+async def serve_tcp(link: Link, host: str, port: int) -> int:
+    """Listen; returns the port. Raises OSError."""
+    server = await asyncio.get_running_loop().create_server(lambda: Pair(link).accepted(), host, port)
+    return int(server.sockets[0].getsockname()[1])
+
+
+class _Back(asyncio.DatagramProtocol):
+    """Our socket towards the server for one client."""
+
+    def __init__(self, front: Front, client: Any) -> None:
+        self._front, self._client = front, client
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Bring the answer to its client."""
+        del addr
+        self._front.pass_on(data, TO_CLIENT, lambda sent: self._front.send(sent, self._client))
+
+
+class Front(asyncio.DatagramProtocol):
+    """The socket to which clients send datagrams."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._transport: Any = None
+        self._backs: dict[Any, asyncio.Task[Any]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it to answer."""
+        self._transport = transport
+
+    def send(self, data: bytes, client: Any) -> None:
+        """Send to a client."""
+        self._transport.sendto(data, client)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Bring it to the server, from a socket of this client's own."""
+        if self._link.upstream is None:
+            return
+        if addr not in self._backs:
+            self._backs[addr] = asyncio.ensure_future(self._open(addr))
+        back = self._backs[addr]
+
+        def forward(sent: bytes) -> None:
+            back.add_done_callback(lambda task: task.result()[0].sendto(sent))
+
+        self.pass_on(data, TO_SERVER, forward)
+
+    async def _open(self, client: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        upstream = self._link.upstream
+        return await loop.create_datagram_endpoint(lambda: _Back(self, client), remote_addr=upstream)
+
+    def pass_on(self, data: bytes, side: str, send: _Write) -> None:
+        """Send it now, later, twice, damaged, or not at all."""
+        link = self._link
+        link.seen += 1
+        verdict = link.broken(side, None)
+        if verdict == _QUEUE:
+            fate = link.fate(side.encode(), data)
+            link.hit += 1
+            if fate.due_ns is None:
+                return
+            wait_s = max(0, fate.due_ns - time.monotonic_ns()) / 1e9
+            for _ in range(1 + fate.copies):
+                asyncio.get_running_loop().call_later(wait_s, send, fate.payload or data)
+        elif verdict and link.lost():
+            link.hit += 1
+        else:
+            send(data)
+
+
+async def serve_udp(link: Link, host: str, port: int) -> int:
+    """Listen; returns the port. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: Front(link), local_addr=(host, port))
+    return int(transport.get_extra_info("sockname")[1])
