@@ -3,7 +3,8 @@
 Starts an exchange and a firm of its own in a temporary folder. `path_ms` is the engine's own stamps (its
 metrics): order in -> risk -> journalled and replicated -> router, over its newest 8,192 orders, quotes
 included. `answer_ms` is the client's: order written to answer read, which includes the way to the exchange
-and back, because the firm promises nothing before the exchange has acknowledged it.
+and back, because the firm promises nothing before the exchange has acknowledged it. The ratio compares the
+path with its bare necessities on this machine: one turn to another process and back, and one fdatasync.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+from floor import order_path_ms
 
 from paperfirm.http import HttpError, fetch
 
@@ -300,6 +302,8 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         await asyncio.sleep(1.5)
         values = client.latencies_ms()
         inside = await means(ends)
+        floor_ms = await order_path_ms(folder, rate=options.rate)
+        path_ms = {part: inside.pop(part) for part in ("p50", "p90", "p99")}
         outages = sorted(one["outage_ms"] for one in results)
         return {
             "rate": options.rate,
@@ -307,7 +311,9 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "accepted": len(client.accepted),
             "rejected": len(client.rejected),
             "reasons": sorted(set(client.rejected.values()))[:5],
-            "path_ms": {part: inside.pop(part) for part in ("p50", "p90", "p99")},
+            "path_ms": path_ms,
+            "floor_ms": round(floor_ms, 3),
+            "ratio_to_floor": round(path_ms["p50"] / floor_ms, 2),
             "answer_ms": {
                 "p50": quantile(values, 0.5),
                 "p90": quantile(values, 0.9),

@@ -121,10 +121,12 @@ def simple(
     least: float = 0.0,
     zero: Sequence[str] = (),
     true: Sequence[str] = (),
+    ratio: tuple[str, str] | None = None,
 ) -> Callable[[dict[str, Any], float], list[Figure]]:
     """Make a reader of one figure with bounds; dots in a key reach into objects.
 
-    A fast program that got it wrong is no good: what `zero` names must be 0, what `true` names True.
+    A fast program that got it wrong is no good: what `zero` names must be 0, what `true` names True. `ratio` is
+    the key and the name of what the figure is compared with in the same run.
     """
 
     def read(found: dict[str, Any], _: float) -> list[Figure]:
@@ -132,7 +134,8 @@ def simple(
         wrong = [name for name in zero if _at(found, name) != 0]
         wrong += [name for name in true if _at(found, name) is not True]
         text = f"{value:,.4g}" if value < THOUSAND else f"{value:,.0f}"
-        text += f" {unit}" + (f", but {', '.join(wrong)} is wrong" if wrong else "")
+        text += f" {unit}" + (f", {_at(found, ratio[0]):g} × {ratio[1]}" if ratio else "")
+        text += f", but {', '.join(wrong)} is wrong" if wrong else ""
         return [Figure(row, text, least <= value <= most and not wrong)]
 
     return read
@@ -150,10 +153,35 @@ AUDITED = ("lost", "phantom", "duplicated", "accepted_lost")
 READERS: dict[str, tuple[Callable[[dict[str, Any], float], list[Figure]], ...]] = {
     "exchange": (simple("exchange, sustained", "orders_per_s", "orders/s", least=2000),),
     "firm_path": (
-        simple("engine event path", "path_ms.p50", "ms", most=1, zero=[f"audit.{one}" for one in AUDITED]),
+        simple(
+            "engine event path",
+            "path_ms.p50",
+            "ms",
+            most=1,
+            zero=[f"audit.{one}" for one in AUDITED],
+            ratio=("ratio_to_floor", "one round trip and fdatasync"),
+        ),
     ),
-    "warm_restart": (simple("warm restart", "total_s", "s", most=2, zero=("lost", "duplicated")),),
-    "cold_restart": (simple("cold restart", "total_s", "s", most=10, zero=("lost", "duplicated")),),
+    "warm_restart": (
+        simple(
+            "warm restart",
+            "total_s",
+            "s",
+            most=2,
+            zero=("lost", "duplicated"),
+            ratio=("ratio_to_floor", "start and raw read"),
+        ),
+    ),
+    "cold_restart": (
+        simple(
+            "cold restart",
+            "total_s",
+            "s",
+            most=10,
+            zero=("lost", "duplicated"),
+            ratio=("ratio_to_fetch", "the bare fetch"),
+        ),
+    ),
     "audit": (simple("audit", "wall_s", "s", most=10, true=[f"exact.{kind}" for kind in LOSS_KINDS]),),
     "death_notice": (simple("death notice alone", "median_ms", "ms", most=0.3),),
     "fixsession": (

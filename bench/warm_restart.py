@@ -4,7 +4,8 @@
 
 The firm is filled from an exchange with that many executions, without checkpoints; then every process of it
 is killed (SIGKILL to the supervisor takes all with it) and it is started again. Measured from the start of
-the engine's process to `trading_started`.
+the engine's process to `trading_started`. The ratio compares with the machine's own floor: an interpreter's
+start, and all bytes of both journals read with their CRC.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import uvloop
 from cold_restart import START_LIMIT_S, events, restart
 from firm_path import exchange, executions, firm, ready
+from floor import read_s
 
 NEVER = """[engine]
 checkpoint_s = 1e9
@@ -36,6 +38,7 @@ async def measure(folder: Path, count: int) -> dict[str, Any]:
         with firm(folder, "--config", str(config)) as ends:
             await ready(ends, START_LIMIT_S)
             os.kill(ends["pid"], signal.SIGKILL)
+        floor_s = read_s((folder / "firm" / "state").glob("engine-*/journal/*.seg"))
         killed_ns = time.monotonic_ns()
         with firm(folder, "--config", str(config)) as ends:
             await ready(ends, START_LIMIT_S)
@@ -46,6 +49,7 @@ async def measure(folder: Path, count: int) -> dict[str, Any]:
                 for event in found
                 if event["event"] == "journal_replayed" and event["mono_ns"] > killed_ns
             ]
+            result["ratio_to_floor"] = round(result["total_s"] / floor_s, 1)
             result["replayed"] = max(event["detail"]["records"] for event in replays)
             theirs = await executions(f"{market['http']}/accounts/FIRM/executions")
             ours = await executions(f"{ends['http']}/state/executions")
