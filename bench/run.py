@@ -125,8 +125,8 @@ def simple(
 ) -> Callable[[dict[str, Any], float], list[Figure]]:
     """Make a reader of one figure with bounds; dots in a key reach into objects.
 
-    A fast program that got it wrong is no good: what `zero` names must be 0, what `true` names True. `ratio` is
-    the key and the name of what the figure is compared with in the same run.
+    A fast program that got it wrong is no good: what `zero` names must be 0, what `true` names True. `ratio`
+    is the key and the name of what the figure is compared with in the same run.
     """
 
     def read(found: dict[str, Any], _: float) -> list[Figure]:
@@ -134,7 +134,7 @@ def simple(
         wrong = [name for name in zero if _at(found, name) != 0]
         wrong += [name for name in true if _at(found, name) is not True]
         text = f"{value:,.4g}" if value < THOUSAND else f"{value:,.0f}"
-        text += f" {unit}" + (f", {_at(found, ratio[0]):g} × {ratio[1]}" if ratio else "")
+        text += f" {unit}" + (f", {_at(found, ratio[0]):g} \u00d7 {ratio[1]}" if ratio else "")
         text += f", but {', '.join(wrong)} is wrong" if wrong else ""
         return [Figure(row, text, least <= value <= most and not wrong)]
 
