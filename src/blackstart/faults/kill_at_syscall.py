@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 
 _CALL_LIMIT_S = 30.0
 _MECHANISMS = ("attach", "launch")
-_FAMILIES = {
-    "writes": seccomp.WRITES,
-    "syncs": seccomp.SYNCS,
-    "renames": seccomp.RENAMES,
-    "opens": seccomp.OPENS,
-    "unlinks": seccomp.UNLINKS,
-    "sizes": seccomp.SIZES,
-}
 
 
 class KillAtSyscall:
@@ -118,7 +110,7 @@ def _wrong(parameters: dict[str, Any]) -> str | None:
     if wanted not in (None, *_MECHANISMS):
         return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
     if not parameters.get("call"):
-        return f"which `call`? A system call, or one of {', '.join(_FAMILIES)}"
+        return f"which `call`? A system call, or one of {', '.join(syscalls.FAMILIES)}"
     if "data" in parameters and "path" in parameters:
         return "give `path` or `data`, not both"
     unknown = _calls(parameters) - syscalls.CALLS.keys()
@@ -130,9 +122,7 @@ def _wrong(parameters: dict[str, Any]) -> str | None:
 
 
 def _calls(parameters: dict[str, Any]) -> frozenset[str]:
-    named = parameters["call"]
-    names = [named] if isinstance(named, str) else named
-    return frozenset().union(*(_FAMILIES.get(name, {name}) for name in names))
+    return syscalls.named(parameters["call"])
 
 
 def _at_launch(step: FaultStep) -> bool:

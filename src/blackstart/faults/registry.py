@@ -18,6 +18,11 @@ from blackstart.faults.cpu_quota import CpuQuota
 from blackstart.faults.cpu_stress import CpuStress
 from blackstart.faults.crash_loop import CrashLoop
 from blackstart.faults.disconnect import Disconnect
+from blackstart.faults.disk.disk_error import disk_error
+from blackstart.faults.disk.disk_full import DiskFull
+from blackstart.faults.disk.disk_slow import disk_slow
+from blackstart.faults.disk.fsync_fail import fsync_fail
+from blackstart.faults.disk.fsync_lie import fsync_lie
 from blackstart.faults.flip_file_bits import FlipFileBits
 from blackstart.faults.flip_memory_bits import FlipMemoryBits
 from blackstart.faults.kill import Kill
@@ -87,6 +92,11 @@ _BUILT_IN: tuple[Callable[[], Fault], ...] = (
             slow_reader,
         )
     ),
+    DiskFull,
+    disk_error,
+    disk_slow,
+    fsync_fail,
+    fsync_lie,
 )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import platform
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MACHINE = platform.machine()
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -61,6 +64,20 @@ RENAMES = frozenset({"rename", "renameat", "renameat2"})
 OPENS = frozenset({"open", "openat", "openat2", "creat"})
 UNLINKS = frozenset({"unlink", "unlinkat"})
 SIZES = frozenset({"truncate", "ftruncate", "fallocate"})
+FAMILIES = {
+    "writes": WRITES,
+    "syncs": SYNCS,
+    "renames": RENAMES,
+    "opens": OPENS,
+    "unlinks": UNLINKS,
+    "sizes": SIZES,
+}
+
+
+def named(what: str | Iterable[str]) -> frozenset[str]:
+    """Resolve a name, or several: of system calls or of whole families. Unknown ones stay as they are."""
+    names = [what] if isinstance(what, str) else what
+    return frozenset().union(*(FAMILIES.get(name, {name}) for name in names))
 
 
 def number(name: str) -> int | None:
