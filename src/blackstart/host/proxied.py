@@ -11,7 +11,7 @@ import random
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from blackstart.host.shaping import Line
@@ -33,12 +33,15 @@ class Link:
         self._verdict, self._sides, self._share = "", frozenset[str](), 1.0
         self._existing: set[Pair] | None = None
         self._line: Line | None = None
-        self._rng = random.Random(0)
+        self._rng = random.Random()
         self.healed = asyncio.Event()
         self.healed.set()
 
-    def break_it(self, verdict: str, direction: str, *, share: float, existing: bool, line: Line) -> None:
+    def break_it(
+        self, verdict: str, direction: str, *, share: float, existing: bool, line: Line, seed: int
+    ) -> None:
         """Do this to it from now on; with `existing` only to the connections that there are."""
+        self._rng = random.Random(seed)
         self.seen = self.hit = 0
         self._verdict, self._share, self._line = verdict, share, line
         self._sides = frozenset((TO_SERVER, TO_CLIENT) if direction == "both" else (direction,))
@@ -48,6 +51,15 @@ class Link:
             for pair in list(self.pairs):
                 self.hit += 1
                 pair.abort()
+
+        if self.narrow:
+            for end in (end for pair in self.pairs for end in pair.ends):
+                _narrow(end)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether so few bytes pass that the kernel's own buffers would hide it."""
+        return self._line is not None and self._line.shape.bytes_per_s > 0
 
     def release(self) -> None:
         """Do nothing any more, and let go what was held."""
@@ -71,6 +83,11 @@ class Link:
         """Ask the bad line."""
         assert self._line is not None
         return self._line.fate(flow, data, len(data), time.monotonic_ns())
+
+
+def _narrow(end: asyncio.Transport) -> None:
+    with contextlib.suppress(OSError):
+        end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _FULL)
 
 
 class Pipe:
@@ -138,9 +155,11 @@ class End(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Join it to the pipes; what waits for it goes on."""
-        assert isinstance(transport, asyncio.Transport)
-        self._into.source = self._out.sink = transport
-        self._pair.ends.append(transport)
+        joined = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        self._into.source = self._out.sink = joined
+        self._pair.ends.append(joined)
+        if self._pair.link.narrow:
+            _narrow(joined)
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""
@@ -170,7 +189,7 @@ class Pair:
     """A client's connection and ours to the server."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self.link = link
         self.ends: list[asyncio.Transport] = []
         self.there, self.back = Pipe(link, self, TO_SERVER), Pipe(link, self, TO_CLIENT)
         self._connecting: asyncio.Task[None] | None = None
@@ -182,7 +201,7 @@ class Pair:
         return End(self, self.there, self.back)
 
     async def _connect(self) -> None:
-        link = self._link
+        link = self.link
         if link.broken(TO_SERVER, self) == _RESET or link.upstream is None:
             link.hit += 1
             self.abort()
@@ -205,7 +224,7 @@ class Pair:
 
     def abort(self) -> None:
         """Reset both connections."""
-        self._link.pairs.discard(self)
+        self.link.pairs.discard(self)
         for end in self.ends:
             with contextlib.suppress(OSError):  # so that the kernel sends a reset
                 end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
@@ -213,17 +232,17 @@ class Pair:
 
     def ended(self, *, abruptly: bool) -> None:
         """One end is gone: so is the other, once the link lets it know."""
-        if _DROP in (self._link.broken(TO_SERVER, self), self._link.broken(TO_CLIENT, self)):
+        if _DROP in (self.link.broken(TO_SERVER, self), self.link.broken(TO_CLIENT, self)):
             self._connecting = asyncio.ensure_future(self._end_later(abruptly=abruptly))
             return
-        self._link.pairs.discard(self)
+        self.link.pairs.discard(self)
         if abruptly:
             self.abort()
         for end in self.ends:
             end.close()
 
     async def _end_later(self, *, abruptly: bool) -> None:
-        await self._link.healed.wait()
+        await self.link.healed.wait()
         self.ended(abruptly=abruptly)
 
 

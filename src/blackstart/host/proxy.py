@@ -70,6 +70,7 @@ class Proxy:
                 share=request["share"],
                 existing=request["existing"],
                 line=line,
+                seed=request["seed"],
             )
             return {"before_ns": before, "after_ns": time.monotonic_ns()}
         else:

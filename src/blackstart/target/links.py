@@ -17,11 +17,16 @@ _HIGHEST = 65535
 
 
 def ports(manifest: Manifest, name: str, values: Mapping[str, Any]) -> list[int]:
-    """Expand the ports of a link. Raises TargetError for no such link, ManifestError for no port."""
+    """Expand the ports of a link; that of its proxy where no others are given.
+
+    Raises TargetError for no such link, ManifestError for no port.
+    """
     where = f"links.{name}.ports"
     if name not in manifest.links:
         raise TargetError(f"the manifest has no link `{name}`", where=manifest.name)
-    return list(dict.fromkeys(_flat(expand_all(manifest.links[name].ports, values, where=where), where)))
+    link = manifest.links[name]
+    told = link.ports if link.ports or link.proxy is None else (f"{{proxy.{name}}}",)
+    return list(dict.fromkeys(_flat(expand_all(told, values, where=where), where)))
 
 
 def _flat(value: Any, where: str) -> Iterator[int]:

@@ -86,8 +86,10 @@ class LocalTarget:
         self._deaths.clear()
         for connection in self._connections.values():
             connection.close()
-        await self.operator.close()
-        await self.proxies.close()
+        try:
+            await self.operator.close()
+        finally:
+            await self.proxies.close()
 
     async def process(self, component: str) -> ProcessRef:
         """Return the process behind a component right now, looked up anew each time.

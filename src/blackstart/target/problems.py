@@ -51,6 +51,7 @@ def problems(manifest: Manifest) -> list[str]:
         _load,
         _streams,
         _data,
+        _links,
         _state,
         _variables,
     )
@@ -104,7 +105,7 @@ def _processes(manifest: Manifest) -> Iterator[str]:
             yield f"{key}.ready: {' and '.join(given)} given; choose one"
         if ready.log is not None:
             yield from _regex(ready.log, f"{key}.ready.log")
-        if name in variables.BUILT_IN or name in {"port", "package"}:
+        if name in variables.BUILT_IN or name in {"port", "package", "proxy"}:
             yield f"{key}: `{name}` is the name of a built-in variable; choose another"
 
 
@@ -206,6 +207,14 @@ def _data(manifest: Manifest) -> Iterator[str]:
             yield f"data.{name}.glue: `{data.glue}` is a function of the glue, but the manifest names none"
 
 
+def _links(manifest: Manifest) -> Iterator[str]:
+    for name, link in manifest.links.items():
+        if not link.ports and link.proxy is None:
+            yield f"links.{name}: give ports (of the side that listens), or a proxy"
+        if link.group is not None and link.protocol != "udp":
+            yield f"links.{name}.group: only udp has multicast groups"
+
+
 def _acknowledged(manifest: Manifest, stream: Stream, key: str) -> Iterator[str]:
     if stream.acknowledged not in ACKNOWLEDGED:
         hint = did_you_mean(stream.acknowledged, ACKNOWLEDGED)
@@ -262,13 +271,16 @@ def _variable(variable: str, manifest: Manifest, started: set[str], key: str) ->
         return
     if head == "port":
         yield from _known(rest, manifest.ports, f"{key}: variable {{{variable}}}", "port")
+    elif head == "proxy":
+        proxied = [name for name, link in manifest.links.items() if link.proxy is not None]
+        yield from _known(rest, proxied, f"{key}: variable {{{variable}}}", "proxied link")
     elif head == "package":
         if variables.package_folder(rest) is None:
             yield f"{key}: variable {{{variable}}}: the Python package `{rest}` is not installed"
     elif head in manifest.processes and head not in started:
         yield f"{key}: variable {{{variable}}}: `{head}` is started later; move it up"
     elif head not in manifest.processes:
-        known = (*variables.BUILT_IN, "port", "package", *manifest.processes)
+        known = (*variables.BUILT_IN, "port", "package", "proxy", *manifest.processes)
         yield f"{key}: variable {{{variable}}}: nothing is called `{head}`{did_you_mean(head, known)}"
     elif manifest.processes[head].endpoints is None:
         yield f"{key}: variable {{{variable}}}: process `{head}` names no endpoints file"

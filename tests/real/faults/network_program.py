@@ -20,9 +20,10 @@ from blackstart.engine import verbs
 from blackstart.engine.clocks import SystemClock
 from blackstart.faults import registry
 from blackstart.host import namespaces
-from blackstart.model.manifest import Link, Manifest
+from blackstart.model.manifest import Link, Manifest, ProxySpec
 from blackstart.model.record import Reverted
 from blackstart.model.scenario import FaultStep
+from blackstart.target.proxies import Proxies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,16 +37,23 @@ WAIT_S = 0.3
 class Context:
     """Implements FaultContext around two servers; the undos are kept for the end."""
 
-    def __init__(self, ports: dict[str, int]) -> None:
-        links = {
-            "line": Link(ports=(str(ports["line"]),)),
-            "quotes": Link(ports=(str(ports["quotes"]),), protocol="udp"),
+    def __init__(self, ports: dict[str, int], *, by_proxy: bool = False) -> None:
+        proxies = {
+            name: ProxySpec(listen="127.0.0.1:0", upstream=f"127.0.0.1:{port}") if by_proxy else None
+            for name, port in ports.items()
         }
-        self.manifest = Manifest(schema=1, name="here", isolation=("network",), links=links)
+        links = {
+            "line": Link(ports=(str(ports["line"]),), proxy=proxies["line"]),
+            "quotes": Link(ports=(str(ports["quotes"]),), protocol="udp", proxy=proxies["quotes"]),
+        }
+        own = () if by_proxy else ("network",)
+        self.manifest = Manifest(schema=1, name="here", isolation=own, links=links)
+        self.values: dict[str, Any] = {}
+        self.proxies = Proxies(self.manifest, self.values, self.protect)
         self.name, self.ports = "here", ports
         self.clock, self.oracle = SystemClock(), None
         self.plan: Any = SimpleNamespace(seed=7, trial_id="X")
-        self.isolation = frozenset({"network"})
+        self.isolation = frozenset(own)
         self.undos: dict[str, Undo] = {}
         self.records: list[Any] = []
 
@@ -53,6 +61,15 @@ class Context:
     def target(self) -> Any:
         """This very object."""
         return self
+
+    async def ask_proxy(self, link: str, do: str, values: Any) -> Any:
+        """Ask the proxy."""
+        return await self.proxies.ask(link, do, values)
+
+    @property
+    def proxy_pid(self) -> int:
+        """The proxy's process."""
+        return self.proxies.pid
 
     def link_ports(self, name: str) -> Sequence[int]:
         """Tell the port."""
@@ -72,13 +89,13 @@ class Line:
 
     def __init__(self) -> None:
         self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
+        self.port = self.to = self.server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
         self.client = self.connect()
 
     def connect(self) -> socket.socket:
         """Make one more connection."""
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
+        client = socket.create_connection(("127.0.0.1", self.to), timeout=WAIT_S)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client
 
@@ -194,7 +211,15 @@ class Quotes:
 async def trial(told: dict[str, Any]) -> dict[str, Any]:
     """Measure, break, measure, take back, measure."""
     line, quotes = Line(), Quotes()
-    ctx: Any = Context({"line": line.port, "quotes": quotes.port})
+    by_proxy = told["parameters"].get("mechanism") == "proxy"
+    ctx: Any = Context({"line": line.port, "quotes": quotes.port}, by_proxy=by_proxy)
+    if by_proxy:
+        await ctx.proxies.start()
+        await ctx.proxies.lead()
+        leads = {name: int(address.rpartition(":")[2]) for name, address in ctx.values["proxy"].items()}
+        line.to = leads["line"]
+        line.client = line.connect()
+        quotes.client.connect(("127.0.0.1", leads["quotes"]))
     fault: Any = registry.make(told["kind"])
     step = FaultStep(kind=told["kind"], links=(told["link"],), parameters=told["parameters"])
     measure: Callable[[str], dict[str, Any]] = line.measure if told["link"] == "line" else quotes.measure
@@ -214,6 +239,7 @@ async def trial(told: dict[str, Any]) -> dict[str, Any]:
     told_floor = [one for one in ctx.records if isinstance(one, Reverted)]
     found["floor"], found["last"] = told_floor[0].evidence, told_floor[0].evidence["counted"]
     found["after"] = await asyncio.to_thread(measure, "after")
+    await ctx.proxies.close()
     return found
 
 
@@ -248,7 +274,7 @@ async def _break_and_hang(port: int, tell: int) -> None:
 def main() -> None:
     """Run as a process."""
     told = json.loads(sys.argv[1])
-    if os.geteuid() == 0 and "network" not in os.environ.get("ENTERED", ""):
+    if told.get("parameters", {}).get("mechanism") != "proxy":
         namespaces.enter(["network"])  # also brings the loopback interface up inside `unshare -Urn`
     print(json.dumps(killed() if told.get("kill") else asyncio.run(trial(told))))
 

