@@ -40,6 +40,8 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
     since = rto.stamps.get(StampName.RESPONDED.value) or rto.stamps.get(StampName.RESUMED.value)
     if since is None or spec is None or spec.source != "oracle":
         return
+    if facts.plan.scenario.goes_on and rto.interrupted is False:
+        return  # it was to go on, and did: nothing was resumed
     validated = candidates(facts, "validated", not_before_ns=since.mono_ns)
     if not validated:
         return

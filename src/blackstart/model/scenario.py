@@ -115,7 +115,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     With `degrades` the fault ends no part of the target, it only makes the going hard: the target need not
     tell of a recovery, so the total is judged without its phases, and a silent log is no failure.
-    `then` are the faults that follow the first, each with a trigger of its own (R10, R34, R63).
+    `then` are the faults that follow the first, each with a trigger of its own (R10, R34, R63). `goes_on`
+    says that the service is expected to go on meanwhile (R31): as long as it never stopped, nothing was
+    resumed, and no order came before a validation.
     """
 
     id: str
@@ -136,6 +138,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trigger: Trigger = Trigger()
     observe: Observe = Observe()
     new_epoch: bool = False
+    goes_on: bool = False
     degrades: bool = False
     note: str = ""
 

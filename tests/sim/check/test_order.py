@@ -72,6 +72,19 @@ def test_what_arrives_without_an_interruption_after_the_last_notice_was_in_fligh
     assert set(found(world)) == {"in-flight"}
 
 
+@pytest.mark.parametrize(("goes_on", "stops"), [(True, False), (True, True), (False, False)])
+def test_a_service_that_was_to_go_on_and_did_resumed_nothing(world: Any, goes_on: bool, stops: bool) -> None:
+    """Only where the scenario expects it, and only while the service never stopped."""
+    stage(world)
+    if not stops:
+        world.service = [(mono, "1-C1", 0) for mono in range(T0 - 4000 * MS, T0 + 1400 * MS, PERIOD)]
+    else:
+        world.service = sorted([*world.service, (T0 + 150 * MS, "1-C9", 0)])
+    scenario = msgspec.structs.replace(world.plan.scenario, goes_on=goes_on)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    assert ("traded-before-validated" in found(world)) is not (goes_on and not stops)
+
+
 def test_a_later_epoch_was_never_in_flight(world: Any) -> None:
     """Whoever took over sends new orders, however early they come."""
     stage(world, (4.0, "2-C9"))
