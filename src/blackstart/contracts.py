@@ -446,6 +446,15 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class HasMechanisms(Protocol):
+    """A fault that can be done in several ways; `parameters.mechanism` forces one of them."""
+
+    def mechanisms(self) -> Mapping[str, str | None]:
+        """Name them, best first, each with the reason why it cannot be had on this machine, or None."""
+        ...
+
+
+@runtime_checkable
 class Prepared(Protocol):
     """A target whose start can be changed for a fault (`Prepares`)."""
 

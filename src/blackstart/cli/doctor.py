@@ -21,6 +21,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from blackstart.contracts import HasMechanisms
 from blackstart.errors import BlackstartError
 from blackstart.faults import registry
 from blackstart.report.terminal import console
@@ -207,7 +208,17 @@ def _fault(kind: str, manifest: Manifest) -> Finding:
     reasons = [carry(manifest, one) or fault.unavailable(manifest, one.fault) for one in users]
     if users and all(reasons):
         return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {reasons[0]}")
-    return Finding(what=what, state="works", how=mechanism)
+    return Finding(what=what, state="works", how=f"{mechanism}{_ways(fault)}")
+
+
+def _ways(fault: object) -> str:
+    """Tell the mechanisms of a fault, and why one cannot be had here."""
+    if not isinstance(fault, HasMechanisms):
+        return ""
+    offered = fault.mechanisms()
+    here = ", ".join(name for name, reason in offered.items() if reason is None)
+    not_here = "".join(f"; not {name}: {reason}" for name, reason in offered.items() if reason is not None)
+    return f" Here by: {here or 'nothing'}{not_here}"
 
 
 def _print(found: list[Finding]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from blackstart.faults import company, death
+from blackstart.faults import company, death, mechanisms
 from blackstart.faults.pause import Pause
 from blackstart.host import cgroups, schedule
 from blackstart.model.fault import Receipt, Witness
@@ -21,7 +21,6 @@ _PERIOD_MS = 100.0
 _LEAST_US = 1000
 _WITNESS_LIMIT_NS = 5_000_000_000
 _LOOK_NS = 10_000_000
-_MECHANISMS = ("cgroup", "duty")
 
 
 class CpuQuota:
@@ -37,14 +36,15 @@ class CpuQuota:
         self._company = company.Company()
         self._slow: Pause | None = None
 
+    def mechanisms(self) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`."""
+        return {"cgroup": cgroups.unavailable("cpu"), "duty": None}
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
-        wanted = step.parameters.get("mechanism")
-        if wanted not in (None, *_MECHANISMS):
-            return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
         if not 0 < float(step.parameters.get("percent", _PERCENT)) < 100:  # noqa: PLR2004 - percent
             return "`percent` lies between 0 and 100"
-        if wanted == "cgroup" and (reason := cgroups.unavailable("cpu")) is not None:
+        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
             return reason
         return death.no_processes(target, step.components)
 
@@ -56,8 +56,8 @@ class CpuQuota:
         """Move each component into a group of its own that has the quota already."""
         percent = float(step.parameters.get("percent", _PERCENT))
         period_ms = float(step.parameters.get("period_ms", _PERIOD_MS))
-        why = cgroups.unavailable("cpu")
-        if why is not None or step.parameters.get("mechanism") == "duty":
+        chosen, why = mechanisms.best(step, self.mechanisms())
+        if chosen == "duty":
             return await self._by_turns(ctx, step, percent, why)
         bed = await self._strike.aim(ctx, step)
         where = cgroups.hierarchy("cpu")
@@ -72,7 +72,7 @@ class CpuQuota:
         receipt = self._strike.receipt(self.name, mechanism, "the move into the group", when, fares=fares)
         return msgspec.structs.replace(receipt, undo=tuple(self._company.undos))
 
-    async def _by_turns(self, ctx: FaultContext, step: FaultStep, percent: float, why: str | None) -> Receipt:
+    async def _by_turns(self, ctx: FaultContext, step: FaultStep, percent: float, why: str) -> Receipt:
         self._slow = Pause()
         parameters = {"duty": percent / 100, "period_ms": step.parameters.get("period_ms", _PERIOD_MS)}
         receipt = await self._slow.inject(ctx, msgspec.structs.replace(step, parameters=parameters))

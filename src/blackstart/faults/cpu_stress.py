@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from blackstart.faults import company, death
+from blackstart.faults import company, death, mechanisms
 from blackstart.host import cgroups, hog, schedule
 from blackstart.model.fault import Receipt, Witness
 
@@ -19,7 +19,6 @@ _WINDOW_NS = 1_000_000_000
 _LEAST_WAIT = 0.01
 _BUSY = 0.1
 _GENTLE = 10
-_MECHANISMS = ("weight", "plain")
 
 
 class CpuStress:
@@ -38,16 +37,16 @@ class CpuStress:
         self._company = company.Company()
         self._fares: tuple[int, dict[str, Fare]] = (0, {})
 
+    def mechanisms(self) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`."""
+        return {"weight": cgroups.unavailable("cpu"), "plain": None}
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
-        wanted = step.parameters.get("mechanism")
-        if wanted not in (None, *_MECHANISMS):
-            return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
-        if wanted == "weight":
-            if not step.components:
-                return "whose weight? `components` names them"
-            if (reason := cgroups.unavailable("cpu")) is not None:
-                return reason
+        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
+            return reason
+        if step.parameters.get("mechanism") == "weight" and not step.components:
+            return "whose weight? `components` names them"
         return death.no_processes(target, step.components) if step.components else None
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
@@ -84,11 +83,10 @@ class CpuStress:
 
     def _weigh(self, step: FaultStep, bed: death.Deathbed) -> str:
         """Announce a group of least weight for each component, where that can be had."""
-        wanted, where = step.parameters.get("mechanism"), cgroups.hierarchy("cpu")
-        if wanted == "plain" or not bed.processes:
-            return "plain"
-        if where is None or (why := cgroups.unavailable("cpu")) is not None:
-            return f"plain ({why if where else 'no cgroups'})"
+        chosen, why = mechanisms.best(step, self.mechanisms())
+        where = cgroups.hierarchy("cpu")
+        if chosen == "plain" or not bed.processes or where is None:
+            return f"plain ({why})" if why and bed.processes else "plain"
         for name, one in bed.processes.items():
             self._company.group(where, name, one)
         return f"components at the least weight (cgroup v{where.version})"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from blackstart.contracts import Operates, Prepared
 from blackstart.errors import FaultError
-from blackstart.faults import death
+from blackstart.faults import death, mechanisms
 from blackstart.host import seccomp, syscalls
 from blackstart.model.fault import LaunchChange, Receipt, Undo, Witness
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import FaultStep
 
 _CALL_LIMIT_S = 30.0
-_MECHANISMS = ("attach", "launch")
 
 
 class KillAtSyscall:
@@ -36,11 +35,18 @@ class KillAtSyscall:
         self._supervisor: seccomp.Supervisor | None = None
         self._rule: seccomp.Rule | None = None
 
+    def mechanisms(self) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`."""
+        return {
+            "attach": seccomp.unavailable(attach=True),
+            "launch": seccomp.unavailable(attach=False),
+        }
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
         if (problem := _wrong(step.parameters)) is not None:
             return problem
-        reason = seccomp.unavailable(attach=not _at_launch(step))
+        reason = mechanisms.problem(step, self.mechanisms())
         return reason if reason is not None else death.no_processes(target, step.components)
 
     async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
@@ -106,9 +112,6 @@ class KillAtSyscall:
 
 
 def _wrong(parameters: dict[str, Any]) -> str | None:
-    wanted = parameters.get("mechanism")
-    if wanted not in (None, *_MECHANISMS):
-        return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
     if not parameters.get("call"):
         return f"which `call`? A system call, or one of {', '.join(syscalls.FAMILIES)}"
     if "data" in parameters and "path" in parameters:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from blackstart.errors import FaultError
-from blackstart.faults import company, death
+from blackstart.faults import company, death, mechanisms
 from blackstart.host import cgroups, hog
 from blackstart.model.fault import Receipt, Undo, Witness
 
@@ -31,7 +31,6 @@ Two, because the kernel chooses by size, and one would be as large as the group 
 _FLOOR = 2**29
 _KILL_LIMIT_S = 20.0
 _LOOK_NS = 500_000
-_MECHANISMS = ("cgroup", "rlimit")
 
 
 class Oom:
@@ -47,12 +46,13 @@ class Oom:
         self._strike = death.Strike()
         self._company = company.Company()
 
+    def mechanisms(self) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`."""
+        return {"cgroup": cgroups.unavailable("memory"), "rlimit": None}
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
-        wanted = step.parameters.get("mechanism")
-        if wanted not in (None, *_MECHANISMS):
-            return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
-        if wanted == "cgroup" and (reason := cgroups.unavailable("memory")) is not None:
+        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
             return reason
         if float(step.parameters.get("limit_mb", _LIMIT_MB)) < _LEAST_MB:
             return f"`limit_mb` is at least {_LEAST_MB}: smaller, the kernel might choose a companion"
@@ -65,9 +65,8 @@ class Oom:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Fill the group until the kernel has killed. Raises FaultError when it does not."""
         bed = await self._strike.aim(ctx, step)
-        wanted = step.parameters.get("mechanism")
-        why = cgroups.unavailable("memory") if wanted is None else None
-        if wanted == "rlimit" or why is not None:
+        chosen, why = mechanisms.best(step, self.mechanisms())
+        if chosen == "rlimit":
             return await self._starve(ctx, bed, why)
         limit = round(float(step.parameters.get("limit_mb", _LIMIT_MB)) * 2**20)
         if hog.available() < 2 * limit * len(bed.processes) + _FLOOR:
@@ -118,7 +117,7 @@ class Oom:
             await ctx.clock.sleep_until(now + _LOOK_NS)
         return (first, last), {"oom_kills": kills}
 
-    async def _starve(self, ctx: FaultContext, bed: death.Deathbed, why: str | None) -> Receipt:
+    async def _starve(self, ctx: FaultContext, bed: death.Deathbed, why: str) -> Receipt:
         """Limit the address space to what is there already."""
         limits = {name: resource.prlimit(one.pid, resource.RLIMIT_AS) for name, one in bed.processes.items()}
         self._company.undos += [_limit(name, one, limits[name]) for name, one in bed.processes.items()]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from blackstart.faults import death
+from blackstart.faults import death, mechanisms
 from blackstart.faults.company import Company
 from blackstart.host import cgroups, duty, procs
 from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _WITNESS_LIMIT_NS = 1_000_000_000
 _TURNS = 3
 _PERIOD_MS = 100.0
-_MECHANISMS = ("SIGSTOP", "freezer")
 
 
 class Pause:
@@ -41,18 +40,19 @@ class Pause:
         self._strike = death.Strike()
         self._company = Company()
 
+    def mechanisms(self) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`."""
+        return {"SIGSTOP": None, "freezer": cgroups.unavailable("freezer")}
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
-        wanted, duty_share = step.parameters.get("mechanism"), step.parameters.get("duty")
-        if wanted not in (None, *_MECHANISMS):
-            return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
+        duty_share = step.parameters.get("duty")
         if duty_share is not None and not 0 < float(duty_share) < 1:
             return "`duty` is the share of the time that the process runs: between 0 and 1"
-        if wanted == "freezer":
-            if duty_share is not None:
-                return "`duty` goes with SIGSTOP"
-            if (reason := cgroups.unavailable("freezer")) is not None:
-                return reason
+        if duty_share is not None and step.parameters.get("mechanism") == "freezer":
+            return "`duty` goes with SIGSTOP"
+        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
+            return reason
         return death.no_processes(target, step.components)
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:

@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import FaultError
-from blackstart.faults import death
+from blackstart.faults import death, mechanisms
 from blackstart.host import cores, ptrace
 from blackstart.model.fault import ProcessRef, Receipt, Witness
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import FaultStep
 
 _END_LIMIT_S = 60.0
-_MECHANISMS = ("null", "signal")
 
 
 class Segv:
@@ -33,12 +32,13 @@ class Segv:
         self._strike = death.Strike()
         self._places: dict[str, cores.Place] = {}
 
+    def mechanisms(self) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`."""
+        return {"null": ptrace.unavailable(), "signal": None}
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
-        wanted = step.parameters.get("mechanism")
-        if wanted is not None and wanted not in _MECHANISMS:
-            return f"unknown mechanism {wanted!r}: one of {', '.join(_MECHANISMS)}"
-        if wanted == "null" and (reason := ptrace.unavailable()) is not None:
+        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
             return reason
         return death.no_processes(target, step.components)
 
