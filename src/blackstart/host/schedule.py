@@ -12,6 +12,12 @@ class Fare(NamedTuple):
     run_ns: int = 0
     waited_ns: int = 0
 
+    @property
+    def got(self) -> float:
+        """The share of the time it wanted that it got; 1 for a process that wanted none."""
+        wanted = self.run_ns + self.waited_ns
+        return self.run_ns / wanted if wanted else 1.0
+
     def since(self, before: Fare) -> Fare:
         """Return what came on top; threads that have ended meanwhile took their share away."""
         return Fare(max(0, self.run_ns - before.run_ns), max(0, self.waited_ns - before.waited_ns))

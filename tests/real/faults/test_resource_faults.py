@@ -243,7 +243,7 @@ def test_without_a_group_it_stands_still_by_turns(tmp_path: Path, busy: subproce
 @needs("cpu")
 @BOTH
 def test_stress_makes_the_component_wait_for_a_processor(tmp_path: Path, who: str) -> None:
-    """At the least weight it stands ready and waits much longer than usual, by the kernel's account."""
+    """At the least weight it gets much less of the time that it wants than before."""
     victim = python(RISING)
     try:
         time.sleep(0.1)
@@ -251,9 +251,18 @@ def test_stress_makes_the_component_wait_for_a_processor(tmp_path: Path, who: st
         receipt, witness = asyncio.run(hold(ctx, "cpu_stress", who))
         assert "least weight" in receipt.mechanism
         assert witness.bit is True, witness
-        assert witness.evidence["v"]["waits"] > 0.05
+        assert witness.evidence["v"]["got"] < 0.75 * witness.evidence["v"]["usually_got"]
     finally:
         end(victim)
+
+
+@needs("cpu")
+def test_who_wants_no_processor_is_not_hurt(tmp_path: Path) -> None:
+    """A process that sleeps lost nothing: the witness says that the stress did not bite."""
+    with subprocess.Popen(["sleep", "600"]) as idle:
+        _, witness = asyncio.run(hold(Context({"v": idle}, folder=tmp_path), "cpu_stress", "we", workers=1))
+        idle.kill()
+    assert witness.bit is False
 
 
 def test_plain_stress_burns_processors_and_ends(tmp_path: Path, busy: subprocess.Popen[bytes]) -> None:
