@@ -33,7 +33,7 @@ LAYERS = (
     {"target", "faults"},
     {"engine"},
     {"explore", "store", "report"},
-    {"calibration", "testing"},
+    {"calibration", "testing", "chaos"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -12,7 +12,7 @@ from blackstart.check.checklist import checklist
 from blackstart.check.facts import Facts
 from blackstart.check.note import note
 from blackstart.check.validators import VALIDATORS
-from blackstart.check.verdict import course, judge
+from blackstart.check.verdict import OF_A_DISTURBANCE, course, judge
 from blackstart.model.outcome import Rpo, Rto, Trial
 from blackstart.model.record import Ended, StageReached
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
@@ -48,6 +48,47 @@ def analyse(history: HistoryView) -> Trial:
     }
     outcome = _Outcome(measured, lost, checks, validation, ruled_out)
     return _trial(facts, outcome)
+
+
+def disturbance(history: HistoryView) -> Trial:
+    """Check one disturbance of a target that goes on trading: what was lost is known at the end of all only.
+
+    Raises HistoryError when there is no header.
+    """
+    facts = Facts(history)
+    measured, rto_result = _pair("rto", lambda: rto.check(facts), Rto())
+    checks = (
+        _one("trial", lambda: course(facts, OF_A_DISTURBANCE)),
+        _one("steady", lambda: steady.check(facts)),
+        _one("fault", lambda: fault.check(facts)),
+        _without_phases(rto_result),
+        # of two recoveries side by side nobody can say which validation belongs to which
+        *([_one("order", lambda: order.check(facts, measured))] if len(facts.plan.faults) == 1 else []),
+    )
+    return _trial(facts, _Outcome(measured, Rpo(), checks, {}, {}))
+
+
+def _without_phases(result: CheckResult) -> CheckResult:
+    """Take unknown phases for a remark: of a short pause a target tells nothing, and the total is known."""
+    return conclude(
+        result.check,
+        (
+            msgspec.structs.replace(one, verdict=Verdict.PASS) if one.code == "phase-unknown" else one
+            for one in result.findings
+        ),
+    )
+
+
+def books(history: HistoryView) -> tuple[Rpo, dict[str, CheckResult]]:
+    """Check what a long session left behind: every stream, and the state. Raises HistoryError."""
+    facts = Facts(history)
+    lost, result = _pair("rpo", lambda: rpo.check(facts), Rpo())
+    validation = {
+        name: _one(name, lambda check=check: check(facts))  # type: ignore[misc]
+        for name, check in VALIDATORS.items()
+        if name not in facts.manifest.not_applicable
+    }
+    return lost, {"rpo": result, **validation}
 
 
 class _Outcome(msgspec.Struct, frozen=True):

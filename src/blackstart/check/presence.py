@@ -1,8 +1,9 @@
 """Is what the fault ended there again? Service that goes on without its spare parts is no recovery.
 
 Every component whose process was hit must have a living process behind it in the last measurement before
-the target is taken down, other than one whose end was seen. Where a role moves from process to process
-(a standby becomes primary) the name alone proves nothing: as many processes must live as before the fault.
+the target is taken down (where it goes on: before the end of watching), other than one whose end was seen.
+Where a role moves from process to process (a standby becomes primary) the name alone proves nothing: as many
+processes must live as before the fault.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ NS_PER_S = 1_000_000_000
 def check(facts: Facts) -> Iterable[Finding]:
     """Compare the last measurement with the one before the fault."""
     hit = {name for receipt in facts.receipts for name in receipt.processes}
-    read, first, last = facts.stage("read"), facts.t0_ns, facts.last_t0_ns
+    read, first, last = facts.stage("read") or facts.stage("reverted"), facts.t0_ns, facts.last_t0_ns
     if first is None or last is None or not hit:
         return
     samples = [s for s in facts.all(ResourceSample) if read is not None and s.mono_ns <= read.mono_ns]

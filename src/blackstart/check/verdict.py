@@ -25,12 +25,16 @@ def judge(results: Sequence[CheckResult]) -> tuple[Verdict, tuple[str, ...]]:
     return merge(result.verdict for result in results), tuple(dict.fromkeys(reasons))
 
 
-def course(facts: Facts) -> CheckResult:
+STAGES = ("steady", "injected", "witnessed", "observed", "reverted", "quiesced", "read", "closed")
+OF_A_DISTURBANCE = STAGES[: STAGES.index("quiesced")]
+
+
+def course(facts: Facts, stages: Sequence[str] = STAGES) -> CheckResult:
     """Judge the course of the trial itself: its problems, its stages, its end."""
-    return conclude("trial", _course(facts))
+    return conclude("trial", _course(facts, stages))
 
 
-def _course(facts: Facts) -> Iterable[Finding]:
+def _course(facts: Facts, stages: Sequence[str]) -> Iterable[Finding]:
     for problem in facts.all(Problem):
         yield Finding(verdict=Verdict(problem.verdict), code=problem.code, text=problem.text)
     ended = facts.first(Ended)
@@ -41,10 +45,7 @@ def _course(facts: Facts) -> Iterable[Finding]:
         text = f"the trial ended early: {ended.how}"
         yield Finding(verdict=Verdict.UNKNOWN, code=ended.how, text=text)
     reached = {stage.stage for stage in facts.all(StageReached)}
-    missing = [stage for stage in STAGES if stage not in reached]
+    missing = [stage for stage in stages if stage not in reached]
     if missing and ended is not None and ended.how == "complete":
         text = f"the trial never reached: {', '.join(missing)}"
         yield Finding(verdict=Verdict.UNKNOWN, code="stage-missing", text=text)
-
-
-STAGES = ("steady", "injected", "witnessed", "observed", "reverted", "quiesced", "read", "closed")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import blackstart
+from blackstart.cli import chaos
 from blackstart.errors import BlackstartError
 
 app = typer.Typer(
@@ -48,6 +49,9 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it with the o
     if wanted:
         print(f"blackstart {blackstart.__version__}")
         raise typer.Exit
+
+
+app.add_typer(chaos.app, name="chaos")
 
 
 @app.callback()

@@ -97,7 +97,7 @@ class Conductor:
     async def run(self) -> History:
         """See `conduct`."""
         self._main = asyncio.current_task()
-        self._recorder(_header(self._plan, self._manifest, self._kit))
+        self._recorder(header(self._plan, self._manifest, self._kit))
         self._recorder.flush()
         how = await self._first_half()
         self._closing = True
@@ -341,7 +341,8 @@ def _uncancel() -> None:
         task.uncancel()
 
 
-def _header(plan: Plan, manifest: Manifest, kit: Kit) -> Header:
+def header(plan: Plan, manifest: Manifest, kit: Kit) -> Header:
+    """Return the first record of a history."""
     host = {
         "wall_ns": kit.clock.now().wall_ns,
         "isolation": sorted(kit.isolation),

@@ -65,7 +65,7 @@ async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptio
     await _clear_leftovers(options)
     began = options.kit.clock.now()
     try:
-        folder = _new_folder(options.runs, began)
+        folder = new_folder(options.runs, began)
     except OSError as error:
         hint = "give another folder (`--out`) or make room"
         raise BlackstartError(
@@ -73,7 +73,7 @@ async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptio
         ) from error
     await _tell(options, "run-started", {"id": folder.name, "folder": str(folder), "trials": len(plans)})
     suite = _Suite(manifest, folder, options)
-    with _interrupts(suite.interrupt):
+    with interrupts(suite.interrupt):
         trials = await suite.run(plans)
     ended = options.kit.clock.now()
     run = Run(
@@ -141,7 +141,7 @@ async def _clear_leftovers(options: RunOptions) -> None:
         await _tell(options, "leftovers", {"folder": str(folder), "outcomes": outcomes})
 
 
-def _new_folder(runs: Path, now: Instant) -> Path:
+def new_folder(runs: Path, now: Instant) -> Path:
     """Make `runs/YYYYMMDD-HHMMSS-xxxx` and point `runs/latest` to it."""
     moment = _stamp(now.wall_ns)
     runs.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def _stamp(wall_ns: int) -> str:
 
 
 @contextmanager
-def _interrupts(interrupt: Callable[[], None]) -> Iterator[None]:
+def interrupts(interrupt: Callable[[], None]) -> Iterator[None]:
     """Take Ctrl-C, SIGTERM and SIGHUP as the wish to end.
 
     Elsewhere than in the main thread the caller cancels.

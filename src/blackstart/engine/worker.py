@@ -9,7 +9,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from blackstart.contracts import Progress
     from blackstart.engine.conductor import Analyse, Kit
 
+T = TypeVar("T")
+
+MODULE = "blackstart.engine.worker_runner"
 _LINE_LIMIT = 1 << 28
 _GUARDIAN_LIMIT_S = 30.0
 
@@ -55,23 +58,24 @@ async def run(plan: Plan, manifest: Manifest, folder: Path, kit: Kit, analyse: A
     """
     began = kit.clock.now()
     with tempfile.TemporaryFile() as errors:
-        process = await _spawn(errors)
+        process = await spawn(errors)
         job = Job(plan=plan, manifest=manifest, folder=str(folder), parent=os.getpid())
-        trial = await _patiently(_listen(process, job, kit.progress), process)
+        trial = await patiently(_listen(process, job, kit.progress), process)
         if trial is not None:
             return trial
         reason = f"worker-died: the process of this trial ended with status {process.returncode}"
-        said = _last_words(errors)
-    await asyncio.to_thread(_settle, folder)
+        said = last_words(errors)
+    await asyncio.to_thread(settle, folder)
     return _cut_short(folder, analyse) or single.unknown(
         plan, manifest, folder, began, f"{reason}: {said}" if said else reason
     )
 
 
-async def _spawn(errors: IO[bytes]) -> asyncio.subprocess.Process:
+async def spawn(errors: IO[bytes], module: str = MODULE) -> asyncio.subprocess.Process:
+    """Start a worker; what it complains of goes into `errors`."""
     environment = {**os.environ, "PYTHONPATH": str(Path(blackstart.__file__).parents[1])}
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "blackstart.engine.worker_runner"),
+        *(sys.executable, "-m", module),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=errors,
@@ -98,9 +102,7 @@ async def _listen(process: asyncio.subprocess.Process, job: Job, progress: Progr
     return trial
 
 
-async def _patiently(
-    work: Coroutine[Any, Any, Trial | None], process: asyncio.subprocess.Process
-) -> Trial | None:
+async def patiently(work: Coroutine[Any, Any, T], process: asyncio.subprocess.Process) -> T:
     """Wait to the end; a cancellation is passed on to the worker, which closes in order."""
     task = asyncio.ensure_future(work)
     while not task.done():
@@ -115,7 +117,7 @@ async def _patiently(
     return task.result()
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """Wait until the guardian of a worker that died has taken everything back, and do the rest."""
     if not folder.is_dir():
         return
@@ -133,7 +135,8 @@ def _cut_short(folder: Path, analyse: Analyse) -> Trial | None:
         return None
 
 
-def _last_words(errors: IO[bytes]) -> str:
+def last_words(errors: IO[bytes]) -> str:
+    """Return the last line of what a worker complained of."""
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""

@@ -26,6 +26,7 @@ from blackstart.host import namespaces
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from blackstart.model.manifest import Manifest
     from blackstart.model.outcome import Trial
 
 _PR_SET_PDEATHSIG = 1
@@ -34,18 +35,23 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Run as a process."""
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
-    isolation = _isolate(job)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != job.parent:
-        sys.exit("the parent died first")
+    isolation = isolate(job.manifest)
+    die_with(job.parent)
     trial = uvloop.run(_run(job, isolation))
     _say(Word(trial=trial))
 
 
-def _isolate(job: Job) -> frozenset[str]:
+def isolate(manifest: Manifest) -> frozenset[str]:
     """Enter what can be had; faults that need more say so themselves."""
-    wanted = [kind for kind in job.manifest.isolation if namespaces.unavailable(kind) is None]
+    wanted = [kind for kind in manifest.isolation if namespaces.unavailable(kind) is None]
     return namespaces.enter(wanted)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the parent died first")
 
 
 async def _run(job: Job, isolation: frozenset[str]) -> Trial:

@@ -119,10 +119,13 @@ async def from_workload(
 
     An event's uncertainty reaches back to its sending: the answer came in between.
     """
-    watched, pairing, test = Watched(name, sink), Pairing(), matches(service.where)
+    watched, test = Watched(name, sink), matches(service.where)
+    # Begun before the load: everything. Begun beside it: what is sent from now on.
+    joined = workload.ledger.exists()
+    pairing = Pairing(joined=joined)
     beat = asyncio.create_task(_beat(watched, workload, clock))
     try:
-        async for batch in follow(str(workload.ledger), from_start=True):
+        async for batch in follow(str(workload.ledger), from_start=not joined):
             writes = [write for _, line in batch if (write := pairing.take(line)) and write.outcome == "ok"]
             events = [_write_event(write, service.key) for write in writes if test(write.record)]
             watched.seen(clock.now().mono_ns, events)

@@ -50,9 +50,13 @@ class Write(msgspec.Struct, kw_only=True):
 
 
 class Pairing:
-    """Joins attempts with their outcomes as the lines come in."""
+    """Joins attempts with their outcomes as the lines come in.
 
-    def __init__(self) -> None:
+    One that `joined` later knows nothing of the attempts before: outcomes of those are passed over.
+    """
+
+    def __init__(self, *, joined: bool = False) -> None:
+        self._joined = joined
         self._decoder = msgspec.json.Decoder(Line)
         self._open: dict[int, Write] = {}
         self._acknowledged = 0
@@ -76,8 +80,10 @@ class Pairing:
         """Return the writes whose answer was never seen."""
         return self._open.values()
 
-    def _complete(self, line: Line) -> Write:
+    def _complete(self, line: Line) -> Write | None:
         write = self._open.pop(line.n, None)
+        if write is None and self._joined:
+            return None
         if write is None:
             raise LedgerError(f"an outcome of write {line.n}, which was never attempted")
         write.outcome, write.mono_ns = line.outcome or "info", line.mono_ns

@@ -1,0 +1,129 @@
+"""One disturbance as a trial: the plan that the engine understands, and what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blackstart.chaos.model import Figures, Injection
+from blackstart.check.analyse import disturbance
+from blackstart.model.record import Injected, Problem, StageReached
+from blackstart.model.scenario import FaultStep, Load, Objectives, Observe, Plan, Scenario, Steady
+from blackstart.scenario.plan import service_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blackstart.chaos.model import Episode, Profile
+    from blackstart.history.view import History
+    from blackstart.model.manifest import Manifest
+
+SERVICE = "orders"
+NS = 1_000_000_000
+_AFTER_S = 0.5
+NOT_PLACED = ("fault-failed", "trigger-never-came")
+_CALM = FaultStep(kind="none")
+
+
+def name(episode: Episode) -> str:
+    """Return a name for people: `kill router + pause feed`."""
+    return " + ".join(_step_name(step) for step in episode.steps)
+
+
+def _step_name(step: FaultStep) -> str:
+    return " ".join([step.kind, ",".join([*step.components, *step.links])]).strip()
+
+
+def plan_of(episode: Episode, manifest: Manifest, profile: Profile, seed: int) -> Plan:
+    """Return the trial of one disturbance."""
+    return _plan((f"chaos:{episode.number}", name(episode)), episode.steps, manifest, profile, seed)
+
+
+def calm_plan(what: str, manifest: Manifest, profile: Profile, seed: int) -> Plan:
+    """Return the trial of a stretch in which nothing is broken: the start, the end."""
+    return _plan((f"chaos:{what}", what), (_CALM,), manifest, profile, seed)
+
+
+def _plan(
+    names: tuple[str, str], steps: Sequence[FaultStep], manifest: Manifest, profile: Profile, seed: int
+) -> Plan:
+    trial_id, title = names
+    lasting_s = lasts_s(steps)
+    limit_s = profile.recovery_limit_s + lasting_s
+    scenario = Scenario(
+        id="chaos",
+        title=title,
+        requirement="R19",
+        fault=steps[0],
+        then=tuple(steps[1:]),
+        objectives=Objectives(rto_ms=limit_s * 1e3),
+        load=Load(minimum_per_s=1.0),
+        steady=Steady(hold_s=1.0, limit_s=profile.recovery_limit_s),
+        observe=Observe(limit_s=limit_s, after_s=_AFTER_S, quiesce_s=profile.settle_s),
+    )
+    return Plan(
+        trial_id=trial_id,
+        scenario=scenario,
+        components=steps[0].components,
+        service=_service(steps, manifest),
+        seed=seed,
+        replay="blackstart chaos replay",
+        steps=tuple(steps),
+    )
+
+
+def lasts_s(steps: Sequence[FaultStep]) -> float:
+    """Return how long it takes, from the first fault, until all is over that has an end of its own."""
+    start_s = end_s = 0.0
+    for step in steps:
+        start_s += step.trigger.delay_s
+        end_s = max(end_s, start_s + (step.duration_s or 0.0))
+    return end_s
+
+
+def _service(steps: Sequence[FaultStep], manifest: Manifest) -> str:
+    """Choose the stream whose return ends the outage: a single component may have one of its own."""
+    own = None
+    if len(steps) == 1 and len(steps[0].components) == 1:
+        spec = manifest.components.get(steps[0].components[0])
+        own = spec.service if spec else None
+    return service_of(manifest, own or SERVICE)
+
+
+def judge(episode: Episode, history: History, start_ns: int) -> Injection:
+    """Return what a disturbance came to, from its history."""
+    trial = disturbance(history)
+    first, observed = history.first(Injected), _stage(history, "observed")
+    faults = () if trial.fault is None else (trial.fault, *trial.then)
+    return Injection(
+        number=episode.number,
+        planned_s=episode.at_s,
+        at_s=None if first is None else round((first.receipt.t0_mono_ns - start_ns) / NS, 3),
+        name=name(episode),
+        steps=_as_done(episode, history),
+        verdict=trial.verdict,
+        reasons=trial.reasons,
+        faults=faults,
+        placed=first is not None or not any(one.code in NOT_PLACED for one in history.all(Problem)),
+        recovered=observed is not None and observed.detail.get("why") != "limit",
+        rto=trial.rto,
+        after=Figures(),
+        wall_ns=trial.started_wall_ns,
+        folder=str(history.folder),
+    )
+
+
+def _as_done(episode: Episode, history: History) -> tuple[FaultStep, ...]:
+    """Return the faults that came, each with the delay that it really had."""
+    moments = [one.receipt.t0_mono_ns for one in history.all(Injected)]
+    done = list(episode.steps[: len(moments)])
+    for number in range(1, len(done)):
+        delay_s = max(0.0, round((moments[number] - moments[number - 1]) / NS, 3))
+        trigger = msgspec.structs.replace(done[number].trigger, at="delay", delay_s=delay_s)
+        done[number] = msgspec.structs.replace(done[number], trigger=trigger)
+    return tuple(done)
+
+
+def _stage(history: History, stage: str) -> StageReached | None:
+    return next((one for one in history.all(StageReached) if one.stage == stage), None)

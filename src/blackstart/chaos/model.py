@@ -1,0 +1,200 @@
+"""What the chaos engine works with, as data: profile, episode, injection, alert, figures, result."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from blackstart.model.manifest import Environment  # noqa: TC001 - msgspec reads the annotations
+from blackstart.model.outcome import FaultRecord, Rpo, Rto
+from blackstart.model.scenario import FaultStep, Trigger
+from blackstart.model.verdict import CheckResult, Verdict  # noqa: TC001 - msgspec reads the annotations
+
+CHAOS_SCHEMA = 1
+
+Ending = Literal["complete", "stopped", "interrupted", "halted", "error"]
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A kind of fault that a profile allows, and where.
+
+    `components` are names or `@group` (all of them together); `@each` stands for one member of the group
+    `each`. `links` are names; `*` stands for one of all links. A parameter may be drawn: `{ min = 100,
+    max = 500 }` or `{ one_of = [..] }`; so is a lasting fault's `duration_s` (from, to). With a `trigger` the
+    fault waits for its event. `weight` is how often it is chosen, against the others.
+    """
+
+    kind: str
+    components: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    parameters: dict[str, Any] = {}
+    duration_s: tuple[float, float] | None = None
+    trigger: Trigger = Trigger()
+    weight: float = 1.0
+
+
+class Stops(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When to end it all at once: any of these. None (or a missing figure) is never a reason.
+
+    `not_recovered_s` counts from the moment at which the fault was over; `minimum_rate_per_s` is the least
+    that the service must show in every fault-free window of `rate_window_s`.
+    """
+
+    lost_events: int | None = 0
+    wrong_positions: int | None = 0
+    not_recovered_s: float | None = 60.0
+    minimum_rate_per_s: float | None = None
+    rate_window_s: float = 10.0
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How hard, how often, how long, and with what (R21). Files: `data/chaos/*.toml`.
+
+    `interval_s` (from, to) lies between the beginnings of two faults; in a share `overlap` of the cases up
+    to `concurrent_faults` faults come together. `load_share` is the part of the manifest's load that is kept
+    up. `components` narrows the blast radius further than the manifest's limits do. `for_s` None goes on
+    until it is stopped. `keep_histories` is how many histories of passing injections are kept.
+    """
+
+    name: str
+    title: str
+    environments: tuple[Environment, ...]
+    schedule: str
+    fault: tuple[Candidate, ...]
+    for_s: float | None = None
+    interval_s: tuple[float, float] = (20.0, 60.0)
+    overlap: float = 0.0
+    concurrent_faults: int = 1
+    load_share: float = 1.0
+    components: tuple[str, ...] | None = None
+    recovery_limit_s: float = 30.0
+    settle_s: float = 10.0
+    approval: bool = False
+    keep_histories: int = 1000
+    stop: Stops = Stops()
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault that the profile wishes and that cannot be had here, and why."""
+
+    kind: str
+    where: str
+    reason: str
+
+
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """One disturbance: a fault, or several that overlap. `at_s` counts from the start of chaos."""
+
+    number: int
+    at_s: float
+    steps: tuple[FaultStep, ...]
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What is seen at one moment (R19): uptime so far, whether it trades, how fast, how late, how right.
+
+    `uptime` is the share of the time in which it was ready; `lag_ms` how long answers to orders took in the
+    last second (median), or how old the newest event is where answers are not seen; `positions_right` the
+    share of symbols whose positions agreed with the oracle's at the last reconciliation; `behind` how many
+    acknowledged events the target had not yet booked then.
+    """
+
+    uptime: float = 1.0
+    ready: bool = False
+    trading: bool = False
+    rate_per_s: float = 0.0
+    lag_ms: float | None = None
+    positions_right: float | None = None
+    behind: int | None = None
+
+
+class Injection(msgspec.Struct, frozen=True, kw_only=True):
+    """A disturbance as it was really done, with its witness, its undoing and what came of it (R22).
+
+    Not `placed`: there was nothing to break just then (no checkpoint yet): it says nothing about the target.
+    """
+
+    number: int
+    planned_s: float
+    at_s: float | None
+    name: str
+    steps: tuple[FaultStep, ...]
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    faults: tuple[FaultRecord, ...]
+    recovered: bool
+    placed: bool = True
+    rto: Rto
+    after: Figures
+    wall_ns: int = 0
+    folder: str = ""
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that operators must hear.
+
+    `injection` None: no fault was in place, so it is no consequence of one.
+    """
+
+    code: str
+    text: str
+    at_s: float
+    injection: int | None = None
+    stops: bool = False
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Blackstart's own memory, in bytes: after the first minute, at the end of chaos, and at most."""
+
+    begin: int = 0
+    end: int = 0
+    most: int = 0
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session is to do: everything that its recording must say so that it can be done again."""
+
+    target: str
+    profile: Profile
+    seed: int
+    for_s: float | None = None
+    max_faults: int | None = None
+    replayed: tuple[Episode, ...] | None = None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the session found besides its injections: the audit of everything, and how it ended."""
+
+    ending: Ending
+    why: str = ""
+    duration_s: float = 0.0
+    figures: Figures = Figures()
+    rpo: Rpo = Rpo()
+    validation: dict[str, CheckResult] = {}
+    problems: tuple[str, ...] = ()
+    memory: Memory = Memory()
+    open_ended: bool = False
+
+
+class ChaosResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`chaos.json`: the whole result."""
+
+    schema: int
+    id: str
+    version: str
+    target: str
+    target_title: str
+    profile: str
+    seed: int
+    replay: str
+    folder: str
+    started_wall_ns: int
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    counts: dict[str, int]
+    injections: tuple[Injection, ...]
+    alerts: tuple[Alert, ...]
+    false_alarms: int
+    left_out: tuple[LeftOut, ...]
+    summary: Summary

@@ -1,0 +1,238 @@
+"""The steady state, seen all the time: figures, and the conditions under which to alert or to stop it all.
+
+Every condition is looked at on what was just seen, at least once in each period of the readiness probe.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blackstart.chaos.model import Figures
+from blackstart.model.record import ProbeChange, ProcessSeen, ServiceBatch
+
+if TYPE_CHECKING:
+    from blackstart.chaos.model import Profile
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.record import Record
+
+NS = 1_000_000_000
+SILENT_NS = 5 * NS
+DEFAULT_PERIOD_NS = 50_000_000
+_LAG_KEPT = 1000
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A condition that holds now."""
+
+    code: str
+    text: str
+    stops: bool
+
+
+class Rate:
+    """Counts events in a window that slides; needs no more memory than the window's events."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_ns = round(window_s * NS)
+        self._moments: deque[int] = deque()
+
+    def add(self, mono_ns: int) -> None:
+        """Take in an event."""
+        self._moments.append(mono_ns)
+        if len(self._moments) > 1 and self._moments[0] < self._moments[-1] - 2 * self._window_ns:
+            self._drop(self._moments[-1])
+
+    def per_s(self, now_ns: int) -> float:
+        """Return the events per second in the window that ends now."""
+        self._drop(now_ns)
+        return len(self._moments) * NS / self._window_ns
+
+    def _drop(self, now_ns: int) -> None:
+        while self._moments and self._moments[0] <= now_ns - self._window_ns:
+            self._moments.popleft()
+
+
+class Monitor:
+    """Listens to every record of the session, and keeps only what the figures need."""
+
+    def __init__(self, manifest: Manifest, profile: Profile, service: str) -> None:
+        self._manifest, self._profile, self._service = manifest, profile, service
+        self._rate, self._window = Rate(1.0), Rate(profile.stop.rate_window_s)
+        self._lags: deque[tuple[int, int]] = deque(maxlen=_LAG_KEPT)
+        self._newest_ns: int | None = None
+        self._begun_ns: int | None = None
+        self._ready_since: int | None = None
+        self._ready_ns = 0
+        self._not_ready_since: int | None = None
+        self._calm_since: int | None = None
+        self._over_ns: int | None = None
+        self._said: set[str] = set()
+        self._dead: list[Finding] = []
+        self._reconciled: tuple[float | None, int | None] = (None, None)
+
+    @property
+    def period_ns(self) -> int:
+        """How often conditions are looked at: the period of the readiness probe."""
+        probe = self._manifest.probes.get(self._manifest.ready or "")
+        return DEFAULT_PERIOD_NS if probe is None else round(probe.period_ms * 1e6)
+
+    def begin(self, now_ns: int) -> None:
+        """Count from now on: the load is on, and nothing is broken."""
+        self._begun_ns = self._calm_since = now_ns
+        self._ready_ns = 0
+        if self._ready_since is not None:
+            self._ready_since = now_ns
+        self._said.clear()
+        self._dead.clear()
+
+    def disturbed(self, over_ns: int) -> None:
+        """Hear that something is being broken, and until when at least it lasts."""
+        if self._over_ns is None:
+            self._said.clear()
+        self._calm_since = None
+        self._over_ns = max(over_ns, self._over_ns or 0)
+
+    def calm(self, now_ns: int) -> None:
+        """Hear that nothing is broken any more: what happens from now on is no consequence of a fault."""
+        self._over_ns, self._calm_since = None, now_ns
+        self._said.clear()
+        self._dead.clear()
+
+    def reconciled(self, right: float | None, behind: int | None) -> None:
+        """Hear how positions and counts compared."""
+        self._reconciled = (right, behind)
+
+    def answered(self, mono_ns: int, lag_ns: int) -> None:
+        """Hear that an order was answered, and how long that took."""
+        self._lags.append((mono_ns, lag_ns))
+
+    def __call__(self, record: Record) -> None:
+        """Take one record in."""
+        if isinstance(record, ServiceBatch):
+            if record.service == self._service:
+                self._events(record)
+        elif isinstance(record, ProbeChange):
+            if record.probe == self._manifest.ready:
+                self._probed(record)
+        elif isinstance(record, ProcessSeen):
+            self._process(record)
+
+    def figures(self, now_ns: int) -> Figures:
+        """Return what is seen right now."""
+        rate = self._rate.per_s(now_ns)
+        return Figures(
+            uptime=self._uptime(now_ns),
+            ready=self._ready(),
+            trading=rate > 0 and self._ready(),
+            rate_per_s=round(rate, 1),
+            lag_ms=self._lag_ms(now_ns),
+            positions_right=self._reconciled[0],
+            behind=self._reconciled[1],
+        )
+
+    def look(self, now_ns: int) -> list[Finding]:
+        """Return the conditions that have come to hold since the last look."""
+        if self._begun_ns is None:
+            return []
+        found = [] if self._calm_since is None else self._unprovoked(now_ns, self._calm_since)
+        if self._over_ns is not None:
+            found = self._not_back(now_ns, self._over_ns)
+        fresh = [one for one in found if one.code not in self._said]
+        self._said.update(one.code for one in fresh)
+        return fresh
+
+    def first(self, code: str) -> bool:
+        """Say whether a condition was not told before; from now on it was."""
+        told = code in self._said
+        self._said.add(code)
+        return not told
+
+    def _not_back(self, now_ns: int, over_ns: int) -> list[Finding]:
+        """Judge how long the service has not been back since the fault was over."""
+        gone_s = (now_ns - over_ns) / NS
+        if self.serving(now_ns):
+            return []
+        limit, last = self._profile.recovery_limit_s, self._profile.stop.not_recovered_s
+        found = []
+        if gone_s > limit:
+            found.append(_finding("not-recovered", f"not back {limit:g} s after the fault was over"))
+        if last is not None and gone_s > last:
+            text = f"not back {last:g} s after the fault was over"
+            found.append(_finding("never-recovered", text, stops=True))
+        return found
+
+    def _unprovoked(self, now_ns: int, since_ns: int) -> list[Finding]:
+        """Judge whether all is as it should be while nothing is broken."""
+        stop = self._profile.stop
+        found, self._dead = self._dead, []
+        window_ns = round(stop.rate_window_s * NS)
+        if stop.minimum_rate_per_s is not None and now_ns - since_ns >= window_ns:
+            rate = self._window.per_s(now_ns)
+            if rate < stop.minimum_rate_per_s:
+                least = f"{stop.minimum_rate_per_s:g}/s required"
+                text = f"{rate:.1f} orders/s over {stop.rate_window_s:g} s, {least}"
+                found.append(_finding("rate-low", text, stops=True))
+        down_ns = now_ns - max(since_ns, self._down_since(now_ns))
+        if down_ns > SILENT_NS:
+            found.append(
+                _finding(
+                    "down-without-fault", f"does not serve for {SILENT_NS / NS:g} s, and nothing is broken"
+                )
+            )
+        if stop.not_recovered_s is not None and down_ns > stop.not_recovered_s * NS:
+            text = f"does not serve for {stop.not_recovered_s:g} s, and nothing is broken"
+            found.append(_finding("down-for-good", text, stops=True))
+        return found
+
+    def serving(self, now_ns: int) -> bool:
+        """Say whether it is ready and there were events in the last second."""
+        return self._ready() and self._rate.per_s(now_ns) > 0
+
+    def _down_since(self, now_ns: int) -> int:
+        """Since when it has not been ready, or silent; now, when it serves."""
+        silent = self._newest_ns if self._newest_ns is not None else self._begun_ns or now_ns
+        unready = self._not_ready_since if self._not_ready_since is not None else now_ns
+        return min(silent, unready)
+
+    def _ready(self) -> bool:
+        return self._manifest.ready is None or self._ready_since is not None
+
+    def _uptime(self, now_ns: int) -> float:
+        if self._begun_ns is None or now_ns <= self._begun_ns or self._manifest.ready is None:
+            return 1.0
+        ready = self._ready_ns + (0 if self._ready_since is None else now_ns - self._ready_since)
+        return min(1.0, ready / (now_ns - self._begun_ns))
+
+    def _lag_ms(self, now_ns: int) -> float | None:
+        recent = sorted(lag for moment, lag in self._lags if moment > now_ns - NS)
+        if recent:
+            return round(recent[len(recent) // 2] / 1e6, 3)
+        return None if self._newest_ns is None else round(max(0, now_ns - self._newest_ns) / 1e6, 3)
+
+    def _events(self, record: ServiceBatch) -> None:
+        for moment, _, _ in record.events:
+            self._rate.add(moment)
+            self._window.add(moment)
+            self._newest_ns = max(self._newest_ns or 0, moment)
+
+    def _probed(self, record: ProbeChange) -> None:
+        if record.ok:
+            self._ready_since = self._ready_since or record.mono_ns
+            self._not_ready_since = None
+            return
+        if self._ready_since is not None:
+            self._ready_ns += max(0, record.mono_ns - self._ready_since)
+        self._ready_since = None
+        self._not_ready_since = self._not_ready_since or record.mono_ns
+
+    def _process(self, record: ProcessSeen) -> None:
+        if record.what == "exited" and self._calm_since is not None and record.mono_ns > self._calm_since:
+            text = f"{record.component} (pid {record.pid}) ended, and nothing was broken"
+            self._dead.append(_finding(f"died:{record.pid}", text))
+
+
+def _finding(code: str, text: str, *, stops: bool = False) -> Finding:
+    return Finding(code=code, text=text, stops=stops)

@@ -1,0 +1,109 @@
+"""The process of one session: `python -m blackstart.chaos.process`, started by `chaos.programme`.
+
+Like that of a trial: in namespaces of its own where the manifest asks for them, and with its parent it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import uvloop
+
+from blackstart.chaos.model import LeftOut, Orders, Summary  # noqa: TC001 - msgspec reads the annotations
+from blackstart.chaos.plan import choices, episodes
+from blackstart.chaos.session import conduct
+from blackstart.contracts import Prepares
+from blackstart.engine import worker_runner
+from blackstart.engine.conductor import Kit
+from blackstart.errors import BlackstartError
+from blackstart.faults import registry
+from blackstart.model.manifest import Manifest  # noqa: TC001 - msgspec reads the annotation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from blackstart.chaos.model import Episode
+    from blackstart.model.scenario import FaultStep
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process is told, as one line on its standard input."""
+
+    orders: Orders
+    manifest: Manifest
+    folder: str
+    parent: int
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """What it tells, a line each; the last has the summary, or what kept the session from being one."""
+
+    event: str = ""
+    figures: dict[str, Any] = {}
+    left_out: tuple[LeftOut, ...] = ()
+    summary: Summary | None = None
+    refused: str = ""
+
+
+def main() -> None:
+    """Run as a process."""
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    isolation = worker_runner.isolate(job.manifest)
+    worker_runner.die_with(job.parent)
+    try:
+        _say(Word(summary=uvloop.run(_run(job, isolation))))
+    except BlackstartError as error:
+        _say(Word(refused=error.render()))
+
+
+async def _run(job: Job, isolation: frozenset[str]) -> Summary:
+    kit = Kit(progress=_progress, isolation=isolation)
+    planned = plan(job.orders, job.manifest)
+    work = conduct(job.orders, job.manifest, Path(job.folder), kit, planned)
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
+def plan(orders: Orders, manifest: Manifest) -> Iterable[Episode]:
+    """Return what is to be done: what was recorded, or what the seed brings; tells what is left out.
+
+    Asked here, inside the session's namespaces: what can be had may depend on them.
+    """
+    if orders.replayed is not None:
+        return orders.replayed
+    found, left = choices(orders.profile, manifest, lambda step: unavailable(manifest, step))
+    _say(Word(event="left-out", left_out=tuple(left)))
+    return episodes(orders.seed, found, orders.profile, manifest)
+
+
+def unavailable(manifest: Manifest, step: FaultStep) -> str | None:
+    """Say why a fault cannot be had, or None."""
+    try:
+        fault = registry.make(step.kind)
+    except BlackstartError as error:
+        return error.what
+    if isinstance(fault, Prepares):
+        return "it needs something in place before the target starts; chaos breaks one that runs"
+    try:
+        return fault.unavailable(manifest, step)
+    except BlackstartError as error:
+        return error.what
+
+
+def _progress(event: str, figures: Mapping[str, Any]) -> None:
+    _say(Word(event=event, figures=dict(figures)))
+
+
+def _say(word: Word) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(word, enc_hook=str) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Profiles as files: packaged ones by name, others by path, and what the manifest lays over them."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blackstart.chaos.model import Profile, Stops
+from blackstart.errors import PermitError, ScenarioError
+
+if TYPE_CHECKING:
+    from blackstart.model.manifest import Manifest
+
+OVERLAY = "chaos"
+HINT = "see docs/chaos.md"
+
+
+def packaged() -> list[str]:
+    """Name the profiles that come with Blackstart."""
+    folder = resources.files("blackstart") / "data" / "chaos"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load(name: str) -> Profile:
+    """Load a packaged profile, or a file. Raises ScenarioError."""
+    if name in packaged():
+        text = (resources.files("blackstart") / "data" / "chaos" / f"{name}.toml").read_text("utf-8")
+    elif name.endswith(".toml"):
+        text = _read(Path(name))
+    else:
+        hint = f"known: {', '.join(packaged())}; or name a file"
+        raise ScenarioError(f"no such profile: `{name}`", where="--profile", hint=hint)
+    return _parse(text, name)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ScenarioError(f"cannot be read: {error.strerror}", where=str(path), hint=HINT) from error
+
+
+def _parse(text: str, where: str) -> Profile:
+    try:
+        profile = msgspec.toml.decode(text, type=Profile)
+    except msgspec.DecodeError as error:
+        raise ScenarioError(str(error), where=where, hint=HINT) from error
+    low, high = profile.interval_s
+    if not 0 < low <= high or not 0 <= profile.overlap <= 1 or profile.concurrent_faults < 1:
+        what = "`interval_s` is (from, to), `overlap` a share of 0 to 1, `concurrent_faults` at least 1"
+        raise ScenarioError(what, where=where, hint=HINT)
+    if not 0 < profile.load_share <= 1:
+        raise ScenarioError("`load_share` is a share above 0 and up to 1", where=where, hint=HINT)
+    return profile
+
+
+def laid_over(profile: Profile, manifest: Manifest) -> Profile:
+    """Let the manifest's `[objectives.chaos]` change the stop conditions. Raises ScenarioError."""
+    changes = manifest.objectives.get(OVERLAY, {})
+    try:
+        stop = msgspec.convert({**msgspec.to_builtins(profile.stop), **changes}, Stops, strict=False)
+    except msgspec.ValidationError as error:
+        raise ScenarioError(str(error), where=f"{manifest.name}: objectives.{OVERLAY}", hint=HINT) from error
+    return msgspec.structs.replace(profile, stop=stop)
+
+
+def check(profile: Profile, manifest: Manifest) -> None:
+    """Raise PermitError unless this profile may be let loose on this target."""
+    if profile.approval:
+        raise PermitError(
+            f"profile `{profile.name}` needs an approval by two people, and there is none",
+            where=manifest.name,
+            hint="production is opt-in, and never in market hours (docs/chaos.md)",
+        )
+    if manifest.environment not in profile.environments:
+        allowed = ", ".join(profile.environments)
+        raise PermitError(
+            f"profile `{profile.name}` is for {allowed}; this is `{manifest.environment}`",
+            where=manifest.name,
+            hint=f"choose another profile: {', '.join(packaged())}",
+        )
+
+
+def lighter(manifest: Manifest, profile: Profile) -> Manifest:
+    """Return the manifest with the load that the profile keeps up, and what that load must reach."""
+    share = profile.load_share
+    if manifest.workload is None or share == 1:
+        return manifest
+    load = msgspec.structs.replace(manifest.workload, rate_per_s=manifest.workload.rate_per_s * share)
+    services = {
+        name: msgspec.structs.replace(one, minimum_per_s=_part(one.minimum_per_s, share))
+        for name, one in manifest.services.items()
+    }
+    return msgspec.structs.replace(manifest, workload=load, services=services)
+
+
+def _part(minimum: float | None, share: float) -> float | None:
+    return None if minimum is None else max(min(minimum, 1.0), minimum * share)

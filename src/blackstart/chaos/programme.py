@@ -1,0 +1,187 @@
+"""A session from outside: who may, where to, the process that conducts it, how it stands, and the result."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections import deque
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+import blackstart
+from blackstart.chaos import log, profiles
+from blackstart.chaos.model import Figures, Injection, LeftOut, Orders, Summary
+from blackstart.chaos.process import Job, Word
+from blackstart.chaos.result import NOT_PLACED, conclude, counts
+from blackstart.engine import leftovers, permit, worker
+from blackstart.engine.clocks import SystemClock
+from blackstart.engine.suite import interrupts, new_folder
+from blackstart.engine.trial import tell
+from blackstart.errors import BlackstartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from blackstart.chaos.model import ChaosResult
+    from blackstart.contracts import Progress
+    from blackstart.model.manifest import Manifest
+
+MODULE = "blackstart.chaos.process"
+LAST = 8
+
+
+def check(orders: Orders, manifest: Manifest) -> None:
+    """Raise PermitError unless this may be done to that target."""
+    permit.check(manifest)
+    profiles.check(orders.profile, manifest)
+
+
+async def run(
+    orders: Orders, manifest: Manifest, *, out: Path, folder: Path | None = None, progress: Progress
+) -> ChaosResult:
+    """Run a session to its end and return its result; what was left behind earlier is cleared first.
+
+    SIGINT and SIGTERM end it in order; a second one hurries. Raises PermitError before anything is started.
+    """
+    check(orders, manifest)
+    clock = SystemClock()
+    await asyncio.to_thread(leftovers.clear, out)
+    began = clock.now()
+    if folder is None:
+        folder = new_folder(out, began)
+    folder.mkdir(parents=True, exist_ok=True)
+    log.write(folder / log.ORDERS, orders)
+    keeper = Keeper(orders, manifest, folder, began.wall_ns, progress)
+    await keeper.hear("session", {"folder": str(folder)})
+    working = asyncio.ensure_future(_conduct(orders, manifest, folder, keeper))
+    with interrupts(lambda: _cancel(working)):
+        summary = await working
+    done = log.injections(folder)
+    log.write(folder / log.RECORDING, log.recording(orders, done))
+    result = conclude(
+        keeper.status,
+        manifest,
+        blackstart.__version__,
+        done=done,
+        alerts=log.alerts(folder),
+        left_out=keeper.left_out,
+        summary=summary,
+    )
+    await keeper.hear("ended", {"verdict": result.verdict.value})
+    return result
+
+
+def _cancel(working: asyncio.Task[Summary]) -> None:
+    working.cancel()
+
+
+class Keeper:
+    """Hears what the process tells, keeps `status.json`, and passes it on to whoever shows it."""
+
+    def __init__(
+        self, orders: Orders, manifest: Manifest, folder: Path, wall_ns: int, progress: Progress
+    ) -> None:
+        self._folder, self._progress = folder, progress
+        self.left_out: tuple[LeftOut, ...] = ()
+        self._last: deque[str] = deque(maxlen=LAST)
+        self.status = log.Status(
+            pid=os.getpid(),
+            target=manifest.name,
+            profile=orders.profile.name,
+            folder=str(folder),
+            seed=orders.seed,
+            started_wall_ns=wall_ns,
+            for_s=orders.for_s,
+            counts=counts([]),
+        )
+
+    async def hear(self, event: str, figures: Mapping[str, Any]) -> None:
+        """Take one word of the process."""
+        changes = _CHANGES[event](self, figures) if event in _CHANGES else None
+        if changes is not None:
+            self.status = msgspec.structs.replace(self.status, **changes)
+            log.write(self._folder / log.STATUS, self.status)
+        await tell(self._progress, event, figures)
+
+    def figures(self, heard: Mapping[str, Any]) -> dict[str, Any]:
+        """How it goes, once a second."""
+        return {"state": "running", "figures": heard["figures"], "at_s": round(heard["at_s"], 1)}
+
+    def injecting(self, heard: Mapping[str, Any]) -> dict[str, Any]:
+        """Something is being broken."""
+        steps = heard["episode"]["steps"]
+        return {"active": tuple(" ".join([s["kind"], *s["components"], *s["links"]]) for s in steps)}
+
+    def injection(self, heard: Mapping[str, Any]) -> dict[str, Any]:
+        """Something was broken and is over."""
+        one = msgspec.convert(heard["injection"], Injection)
+        self._last.append(f"{one.number} {one.name}: {one.verdict}")
+        kind = one.verdict.value.lower() if one.placed else NOT_PLACED
+        tally = {**self.status.counts, kind: self.status.counts[kind] + 1}
+        return {"active": (), "counts": tally, "last": tuple(self._last)}
+
+    def alert(self, _heard: Mapping[str, Any]) -> dict[str, Any]:
+        """Something must be heard."""
+        return {"alerts": self.status.alerts + 1}
+
+
+_CHANGES: dict[str, Callable[[Keeper, Mapping[str, Any]], dict[str, Any]]] = {
+    "session": lambda _self, _heard: {"state": "starting"},
+    "playing": lambda _self, _heard: {"state": "running"},
+    "auditing": lambda _self, _heard: {"state": "auditing", "active": ()},
+    "ended": lambda _self, _heard: {"state": "ended", "active": ()},
+    "figures": Keeper.figures,
+    "injecting": Keeper.injecting,
+    "injection": Keeper.injection,
+    "alert": Keeper.alert,
+}
+
+
+async def _conduct(orders: Orders, manifest: Manifest, folder: Path, keeper: Keeper) -> Summary:
+    with tempfile.TemporaryFile() as errors:
+        process = await worker.spawn(errors, MODULE)
+        job = Job(
+            orders=orders,
+            manifest=profiles.lighter(manifest, orders.profile),
+            folder=str(folder),
+            parent=os.getpid(),
+        )
+        last = await worker.patiently(_listen(process, job, keeper), process)
+        if last is not None and last.summary is not None:
+            return last.summary
+        if last is not None:
+            raise BlackstartError(last.refused)
+        return await _died(process, folder, errors)
+
+
+async def _died(process: asyncio.subprocess.Process, folder: Path, errors: IO[bytes]) -> Summary:
+    """Wait for the guardian of a process that died to take everything back; nothing more will be known."""
+    said = worker.last_words(errors)
+    await asyncio.to_thread(worker.settle, folder)
+    why = f"worker-died: the process of the session ended with status {process.returncode}"
+    return Summary(ending="error", why=f"{why}: {said}" if said else why, figures=Figures())
+
+
+async def _listen(process: asyncio.subprocess.Process, job: Job, keeper: Keeper) -> Word | None:
+    """Hand the job over and take its words; returns the last one, None when the process died."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(msgspec.json.encode(job) + b"\n")
+        await process.stdin.drain()
+    except ConnectionError:
+        return None
+    last = None
+    while line := await process.stdout.readline():
+        word = msgspec.json.decode(line, type=Word)
+        if word.summary is not None or word.refused:
+            last = word
+        if word.event == "left-out":
+            keeper.left_out = word.left_out
+        if word.event:
+            await keeper.hear(word.event, word.figures)
+    await process.wait()
+    return last

@@ -1,0 +1,153 @@
+"""Do target and oracle agree while orders flow? Compared so that what is under way is no difference.
+
+A position counts as right once it was equal in two readings; an order as one-sided when it was so in every
+reading; an event as missing when the target's count had not reached the oracle's earlier one in the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from blackstart.check.validators.shapes import Orders, Positions
+from blackstart.contracts import HasState
+from blackstart.errors import BlackstartError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blackstart.contracts import Clock, Oracle, Rig
+
+_AGAIN_NS = 20_000_000
+_TWICE = 2
+CLOSED = frozenset({"filled", "canceled", "rejected", "expired", "done_for_day"})
+
+
+class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found; None where there was nothing to compare or nobody answered."""
+
+    positions_right: float | None = None
+    wrong: tuple[str, ...] = ()
+    one_sided: tuple[str, ...] = ()
+    missing: int | None = None
+    short: tuple[str, ...] = ()
+
+
+async def reconcile(rig: Rig, clock: Clock, limit_s: float) -> Reconciliation:
+    """Compare positions, open orders and counts, each for at most `limit_s`."""
+    share, wrong = await _positions(rig, clock, limit_s)
+    one_sided = await _orders(rig, clock, limit_s)
+    missing, short = await _counts(rig, clock, limit_s)
+    return Reconciliation(
+        positions_right=share, wrong=wrong, one_sided=one_sided, missing=missing, short=short
+    )
+
+
+async def _positions(rig: Rig, clock: Clock, limit_s: float) -> tuple[float | None, tuple[str, ...]]:
+    end = clock.now().mono_ns + round(limit_s * 1e9)
+    right: dict[str, int] = {}
+    pair: tuple[dict[str, int], dict[str, int]] | None = None
+    while True:
+        pair = await _both_positions(rig) or pair
+        if pair is not None:
+            for symbol in pair[0].keys() | pair[1].keys():
+                right[symbol] = right.get(symbol, 0) + (pair[0].get(symbol, 0) == pair[1].get(symbol, 0))
+        wrong = sorted(symbol for symbol, times in right.items() if times < _TWICE)
+        if (right and not wrong) or clock.now().mono_ns > end or not _comparable(rig, "positions"):
+            break
+        await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
+    if not right or pair is None:
+        return None, ()
+    told = tuple(f"{one}: target {pair[0].get(one, 0)}, oracle {pair[1].get(one, 0)}" for one in wrong)
+    return 1 - len(wrong) / len(right), told
+
+
+async def _both_positions(rig: Rig) -> tuple[dict[str, int], dict[str, int]] | None:
+    oracle = rig.oracle
+    if oracle is None or not _comparable(rig, "positions"):
+        return None
+    try:
+        ours = await _document(rig, "positions", Positions)
+        theirs: Mapping[str, Any] = await oracle.positions()
+    except (BlackstartError, msgspec.ValidationError):
+        return None
+    return (
+        {one.symbol: one.quantity for one in ours.positions},
+        {symbol: int(one["quantity"]) for symbol, one in theirs.items()},
+    )
+
+
+async def _orders(rig: Rig, clock: Clock, limit_s: float) -> tuple[str, ...]:
+    oracle = rig.oracle
+    if oracle is None or not _comparable(rig, "orders"):
+        return ()
+    end = clock.now().mono_ns + round(limit_s * 1e9)
+    suspects: set[str] | None = None
+    while True:
+        apart = await _apart(rig, oracle)
+        if apart is not None:
+            suspects = apart if suspects is None else suspects & apart
+        if suspects == set() or clock.now().mono_ns > end:
+            return tuple(sorted(suspects or ()))
+        await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
+
+
+async def _apart(rig: Rig, oracle: Oracle) -> set[str] | None:
+    """Name the orders that are open on one side only, right now."""
+    try:
+        ours = await _document(rig, "orders", Orders)
+        theirs = {str(one["cl_ord_id"]) for one in await oracle.open_orders()}
+    except (BlackstartError, msgspec.ValidationError):
+        return None
+    return {one.cl_ord_id for one in ours.orders if one.status not in CLOSED} ^ theirs
+
+
+async def _counts(rig: Rig, clock: Clock, limit_s: float) -> tuple[int | None, tuple[str, ...]]:
+    """Count what the oracle acknowledged, and wait until the target holds as much of it."""
+    missing: int | None = None
+    short = []
+    for name, stream in rig.target.manifest.streams.items():
+        if not stream.acknowledged.startswith("oracle:"):
+            continue  # the workload's ledger is read whole for its count: that is for the end
+        lacking = await _lacking(rig, name, clock, limit_s)
+        if lacking is not None:
+            missing = max(missing or 0, lacking)
+        if lacking:
+            short.append(f"{name}: {lacking} acknowledged events are not held")
+    return missing, tuple(short)
+
+
+async def _lacking(rig: Rig, stream: str, clock: Clock, limit_s: float) -> int | None:
+    end = clock.now().mono_ns + round(limit_s * 1e9)
+    wanted: int | None = None
+    lacking: int | None = None
+    while True:
+        acknowledged, held = await _totals(rig, stream)
+        if acknowledged is None or held is None:
+            if wanted is None:
+                return None  # nobody counts this stream cheaply
+        else:
+            wanted = acknowledged if wanted is None else wanted
+            lacking = max(0, wanted - held)
+        if lacking == 0 or clock.now().mono_ns > end:
+            return lacking
+        await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
+
+
+async def _totals(rig: Rig, stream: str) -> tuple[int | None, int | None]:
+    try:
+        return await rig.totals(stream)
+    except BlackstartError:
+        return None, None
+
+
+def _comparable(rig: Rig, name: str) -> bool:
+    target = rig.target
+    return rig.oracle is not None and isinstance(target, HasState) and name in rig.target.manifest.state
+
+
+async def _document(rig: Rig, name: str, shape: Any) -> Any:
+    target = rig.target
+    assert isinstance(target, HasState)
+    return msgspec.convert(await target.document(name), shape, strict=False)

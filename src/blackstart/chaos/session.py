@@ -1,0 +1,574 @@
+"""A session of chaos: one long trial of many disturbances, from opening the target to the final audit.
+
+    open → load → (wait → steady → inject → witness → observe → revert → reconcile)… → quiesce → read → close
+
+Whatever happens, the second half is gone through: everything is reverted and closed. A session never raises
+because of its target.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import traceback
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import psutil
+
+from blackstart.chaos import episode as episodes_of
+from blackstart.chaos import log, reconcile
+from blackstart.chaos.model import Alert, Figures, Memory, Summary
+from blackstart.chaos.monitor import Finding, Monitor
+from blackstart.chaos.segment import Segment
+from blackstart.check.analyse import books
+from blackstart.engine import after, before, guard, journal
+from blackstart.engine.breakage import Breakages
+from blackstart.engine.recorder import BATCH_NS
+from blackstart.engine.resources import Sampler
+from blackstart.engine.trial import RunningTrial, Stop, tell
+from blackstart.errors import BlackstartError
+from blackstart.model.manifest import Service
+from blackstart.model.outcome import Rpo
+from blackstart.model.record import ServiceBatch, StateRead
+from blackstart.model.verdict import Verdict
+from blackstart.scenario.plan import service_of
+from blackstart.target import services
+from blackstart.target.workload import WorkloadProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from blackstart.chaos.model import Ending, Episode, Injection, Orders
+    from blackstart.chaos.reconcile import Reconciliation
+    from blackstart.engine.conductor import How, Kit
+    from blackstart.engine.trial import Guarding
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.record import Record
+    from blackstart.model.verdict import CheckResult
+
+NS = 1_000_000_000
+EPISODES, OPENING, CLOSING = "injections", "opening", "closing"
+_LEAD_NS = 2 * NS
+_FIGURES_NS = NS
+_SETTLED_NS = 60 * NS
+_CLOSE_LIMIT_S = 60.0
+_WATCH_LIMIT_S = 3.0
+_WHOLE_NS = NS  # also long enough for the last word of every watcher on a busy host
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+Aside = Callable[..., Coroutine[Any, Any, Any]]
+"""Does a piece of work beside the loop, so that looking never stops: `asyncio.to_thread`."""
+
+
+async def conduct(
+    orders: Orders,
+    manifest: Manifest,
+    folder: Path,
+    kit: Kit,
+    episodes: Iterable[Episode],
+    *,
+    aside: Aside = asyncio.to_thread,
+) -> Summary:
+    """Run a session in `folder`, which exists. Cancelling ends it in order; cancelling again hurries that up.
+
+    Raises FaultError when there can be no guardian.
+    """
+    lock = journal.hold(str(folder), journal.OWNER_LOCK)
+    assert lock is not None, "nobody else is at work in this folder"
+    try:
+        return await Session(orders, manifest, folder, kit, episodes, aside=aside).run()
+    finally:
+        journal.release(lock)
+
+
+class Session:
+    """One session on its way."""
+
+    def __init__(
+        self,
+        orders: Orders,
+        manifest: Manifest,
+        folder: Path,
+        kit: Kit,
+        episodes: Iterable[Episode],
+        *,
+        aside: Aside,
+    ) -> None:
+        self._aside = aside
+        self._orders, self._manifest, self._folder, self._kit = orders, manifest, folder, kit
+        self._profile, self._episodes = orders.profile, episodes
+        service = service_of(manifest, episodes_of.SERVICE)
+        self._monitor = Monitor(manifest, orders.profile, service)
+        self._guard: Guarding | None = None
+        self._rig: Any = None
+        self._segment: Segment | None = None
+        self._breakages: Breakages | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self._main: asyncio.Task[Any] | None = None
+        self._stop: Stop | None = None
+        self._problems: list[str] = []
+        self._number: int | None = None
+        self._done = 0
+        self._kept: deque[Path] = deque()
+        self._start_ns: int | None = None
+        self._end_ns: int | None = None
+        self._memory = Memory()
+        self._first: list[StateRead] = []
+        self._lost, self._validation = Rpo(), dict[str, "CheckResult"]()
+        self._figures = Figures()
+        self._hurry = asyncio.Event()
+
+    async def run(self) -> Summary:
+        """See `conduct`."""
+        self._main = asyncio.current_task()
+        ending, why = await self._course()
+        finishing = asyncio.ensure_future(self._second_half())
+        while not finishing.done():
+            try:
+                await asyncio.shield(finishing)
+            except asyncio.CancelledError:
+                _uncancel()
+                self._hurry.set()
+        finishing.result()
+        return Summary(
+            ending=ending,
+            why=why,
+            duration_s=self._lasted_s(),
+            figures=self._figures,
+            rpo=self._lost,
+            validation=self._validation,
+            problems=tuple(self._problems),
+            memory=self._memory,
+            open_ended=self._orders.for_s is None and self._orders.max_faults is None,
+        )
+
+    async def _course(self) -> tuple[Ending, str]:
+        """Go as far as it gets. What ends the chaos early does not keep the books from being read."""
+        ending, why = await self._attempt(self._open())
+        if ending != "complete":
+            return ending, why
+        ending, why = await self._attempt(self._play())
+        self._end_ns = self._now()
+        self._stop = None if ending == "stopped" else self._stop
+        if ending in ("halted", "error"):
+            return ending, why
+        read, unread = await self._attempt(self._finish())
+        if read != "complete":
+            self._problems.append(f"books-not-read: {unread or read}")
+        return ending, why
+
+    async def _attempt(self, work: Coroutine[Any, Any, None]) -> tuple[Ending, str]:
+        """Do a part of the session; says how it ended, and why if it was not to its end."""
+        try:
+            await work
+        except Stop as stop:
+            return self._ended_by(self._stop or stop)
+        except asyncio.CancelledError:
+            _uncancel()
+            return ("interrupted", "") if self._stop is None else self._ended_by(self._stop)
+        except BlackstartError as error:
+            return self._ended_by(self._stop or Stop("target-failed", error.render()))
+        except OSError as error:
+            code = "disk-full" if error.errno in _FULL else "engine-error"
+            return self._ended_by(Stop(code, str(error)))
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not keep the target broken
+            text = "".join(traceback.format_exception(error))
+            (self._folder / "bug.txt").write_text(text, encoding="utf-8")
+            return self._ended_by(Stop("engine-error", f"{type(error).__name__}: {error} (see bug.txt)"))
+        return "complete", ""
+
+    def _ended_by(self, stop: Stop) -> tuple[Ending, str]:
+        kinds: dict[str, Ending] = {"halted": "halted", "stop-condition": "stopped"}
+        return kinds.get(stop.code, "error"), f"{stop.code}: {stop.text}"
+
+    async def _open(self) -> None:
+        """Start target and load, and prove the steady state."""
+        kit = self._kit
+        self._guard = guardian = await kit.guard(self._folder, on_halt=self._halt)
+        self._rig = kit.rig(
+            self._manifest,
+            run_dir=self._folder,
+            seed=self._orders.seed,
+            clock=kit.clock,
+            sink=self._see,
+            protect=guardian.protect,
+        )
+        self._job(self._keep_flushing())
+        trial = self._begin(OPENING, self._calm("start")).trial
+        how: How = "error"
+        try:
+            await before.open_target(trial)
+            self._watch(trial)
+            self._job(self._sampler().run())
+            await before.start_load(trial)
+            await before.steady_state(trial)
+            await before.snapshot(trial)
+            how = "complete"
+        finally:
+            self._first = [one for one in trial.recorded() if isinstance(one, StateRead)]
+            await self._end_segment(how)
+
+    def _sampler(self) -> Sampler:
+        kit = self._kit
+        return Sampler(self._rig.target, self._manifest.components, self._folder, kit.clock, self._see)
+
+    async def _play(self) -> None:
+        """Break it again and again, until the time is over or enough was done."""
+        self._start_ns = start = self._now()
+        self._monitor.begin(start)
+        self._job(self._look())
+        self._job(self._tell_figures())
+        if isinstance(self._rig.workload, WorkloadProcess):
+            self._job(self._listen_to_answers(self._rig.workload))
+        await self._tell("playing", {"start_ns": start})
+        orders = self._orders
+        end = None if orders.for_s is None else start + round(orders.for_s * NS)
+        for episode in self._episodes:
+            due = start + round(episode.at_s * NS)
+            if (end is not None and max(due, self._now()) >= end) or self._done == orders.max_faults:
+                break
+            await self._until(due - _LEAD_NS)
+            await self._disturb(episode, due)
+        if end is not None and self._done != orders.max_faults and orders.replayed is None:
+            await self._until(end)
+
+    async def _disturb(self, episode: Episode, due: int) -> None:
+        """Do one disturbance, write down what came of it, and see that the books agree."""
+        plan = episodes_of.plan_of(episode, self._manifest, self._profile, self._orders.seed)
+        segment = self._begin(f"{EPISODES}/{_folder_name(episode)}", plan)
+        how: How = "error"
+        try:
+            await self._break(segment.trial, episode, due)
+            how = "complete"
+        except Stop as stop:
+            segment.problem(stop)
+        except BlackstartError as error:
+            segment.problem(Stop("target-failed", error.render()))
+        except asyncio.CancelledError:
+            _uncancel()
+            how = "interrupted"
+        history = await self._end_disturbance(how)
+        assert self._start_ns is not None
+        injection = await self._aside(episodes_of.judge, episode, history, self._start_ns)
+        if how == "interrupted":
+            if injection.at_s is not None:
+                await self._log(injection)
+            raise asyncio.CancelledError
+        await self._afterwards(injection)
+
+    async def _afterwards(self, injection: Injection) -> None:
+        """Reconcile, log, alert; what follows is calm only once the target serves again."""
+        found = await reconcile.reconcile(self._rig, self._kit.clock, self._profile.settle_s)
+        self._monitor.reconciled(found.positions_right, found.missing)
+        self._done += 1
+        await self._log(msgspec.structs.replace(injection, after=self._monitor.figures(self._now())))
+        await self._judge_books(found)
+        if injection.at_s is not None and not injection.recovered and self._monitor.first("not-recovered"):
+            text = f"{injection.name}: the service was not back within {self._profile.recovery_limit_s:g} s"
+            await self._alert(Finding(code="not-recovered", text=text, stops=False))
+        if self._monitor.serving(self._now()):
+            self._number = None
+            self._monitor.calm(self._now())
+
+    async def _break(self, trial: RunningTrial, episode: Episode, due: int) -> None:
+        """Go through the trial of one disturbance."""
+        self._breakages = breakages = Breakages(trial, self._kit.fault)
+        await self._watch_anew(trial)
+        await before.steady_state(trial)
+        await breakages.aim()
+        await self._until(due)
+        await before.await_trigger(trial)
+        lasts_ns = round(episodes_of.lasts_s(episode.steps) * NS)
+        self._number = episode.number
+        self._monitor.disturbed(self._now() + lasts_ns)
+        await self._tell("injecting", {"episode": msgspec.to_builtins(episode)})
+        await breakages.inject()
+        self._monitor.disturbed(self._now() + lasts_ns)
+        await after.observe(trial, breakages)
+        await self._whole(trial, breakages)
+        await self._stop_watching()
+        self._watch(trial)
+        await breakages.revert()
+        await trial.stage("reverted")
+
+    async def _whole(self, trial: RunningTrial, breakages: Breakages) -> None:
+        """Wait until everything that was hit has lived again for a while.
+
+        A primary that stood still is told only later that it was passed over, and then starts again.
+        """
+        since = self._now()
+
+        def held() -> bool:
+            nonlocal since
+            hit = (receipt.processes for receipt in breakages.receipts)
+            since = since if all(trial.live.lives_again(one) for one in hit) else self._now()
+            return self._now() - since >= _WHOLE_NS
+
+        await trial.until(held, self._profile.recovery_limit_s)
+
+    async def _end_disturbance(self, how: How) -> Any:
+        """Take back whatever is left, also when the session is being ended, and close the history."""
+        breakages, self._breakages = self._breakages, None
+        if breakages is not None:
+            await breakages.revert()
+        return await self._end_segment(how)
+
+    async def _judge_books(self, found: Reconciliation) -> None:
+        stop = self._profile.stop
+        if found.missing and found.short:
+            stops = stop.lost_events is not None and found.missing > stop.lost_events
+            await self._alert(_found("lost-events", "; ".join(found.short), stops=stops))
+        wrong = [*found.wrong, *(f"order {one} is open on one side only" for one in found.one_sided)]
+        if wrong:
+            stops = stop.wrong_positions is not None and len(wrong) > stop.wrong_positions
+            await self._alert(_found("books-differ", "; ".join(wrong[:5]), stops=stops))
+
+    async def _log(self, injection: Injection) -> None:
+        await self._tell("injection", {"injection": msgspec.to_builtins(injection)})
+        await self._aside(log.append, self._folder / log.INJECTIONS, injection)
+        if injection.verdict is Verdict.PASS:
+            self._kept.append(self._folder / EPISODES / injection.folder.rsplit("/", 1)[-1])
+        if len(self._kept) > self._profile.keep_histories:
+            await self._aside(log.remove, self._kept.popleft())
+
+    async def _finish(self) -> None:
+        """Let the books settle, read everything, audit everything."""
+        trial = self._begin(CLOSING, self._calm("end")).trial
+        how: How = "error"
+        try:
+            for record in self._first:
+                trial.record(record)
+            await self._watch_anew(trial)
+            await trial.sleep(1.0)
+            await self._stop_watching()
+            await after.stop_load(trial)
+            await after.read(trial, self._folder / CLOSING)
+            how = "complete"
+        finally:
+            history = await self._end_segment(how)
+        await self._tell("auditing", {})
+        self._lost, self._validation = await self._aside(books, history)
+
+    def _calm(self, what: str) -> Any:
+        return episodes_of.calm_plan(what, self._manifest, self._profile, self._orders.seed)
+
+    # What is seen, and who looks
+
+    def _see(self, record: Record) -> None:
+        """Take what the rig sees: for the figures always, into a history where one is open."""
+        self._monitor(record)
+        if self._segment is not None:
+            self._segment.recorder(record)
+
+    def _begin(self, name: str, plan: Any) -> Segment:
+        assert self._guard is not None
+        self._segment = Segment(
+            plan, self._manifest, self._folder / name, self._kit, guard=self._guard, rig=self._rig
+        )
+        return self._segment
+
+    async def _end_segment(self, how: How) -> Any:
+        segment, self._segment = self._segment, None
+        assert segment is not None
+        return await self._aside(segment.close, how)
+
+    def _watch(self, trial: RunningTrial) -> None:
+        self._watching = self._job(self._rig.watch(before.services(trial), before.interest(trial)))
+
+    async def _watch_anew(self, trial: RunningTrial) -> None:
+        """Watch what this segment needs, from its beginning: its history owes nothing to the one before."""
+        await self._stop_watching()
+        self._watch(trial)
+
+    async def _stop_watching(self) -> None:
+        if self._watching is None or self._watching.done():
+            return
+        self._watching.cancel()
+        _, left = await asyncio.wait([self._watching], timeout=_WATCH_LIMIT_S)
+        if left:
+            self._problems.append(f"watch-failed: the watchers did not stop within {_WATCH_LIMIT_S:g} s")
+        self._background = [task for task in self._background if not task.done()]
+
+    async def _look(self) -> None:
+        """Look at every condition once in each period of the readiness probe."""
+        while self._stop is None and self._end_ns is None:
+            for found in self._monitor.look(self._now()):
+                await self._alert(found)
+            await self._until(self._now() + self._monitor.period_ns)
+
+    async def _alert(self, found: Finding) -> None:
+        """Tell people; and end it all if that is what the profile says."""
+        start = self._start_ns or self._now()
+        alert = Alert(
+            code=found.code,
+            text=found.text,
+            at_s=round((self._now() - start) / NS, 3),
+            injection=self._number,
+            stops=found.stops,
+        )
+        log.append(self._folder / log.ALERTS, alert)
+        await self._tell("alert", {"alert": msgspec.to_builtins(alert)})
+        if found.stops:
+            self._stop_because(Stop("stop-condition", f"{found.code}: {found.text}", verdict="FAIL"))
+            if asyncio.current_task() is self._main:
+                raise Stop("stop-condition", f"{found.code}: {found.text}", verdict="FAIL")
+
+    async def _tell_figures(self) -> None:
+        process = psutil.Process()
+        while True:
+            now = self._now()
+            self._figures = self._monitor.figures(now)
+            self._memory = _grown(self._memory, process.memory_info().rss, now - (self._start_ns or now))
+            await self._tell(
+                "figures",
+                {
+                    "figures": msgspec.to_builtins(self._figures),
+                    "at_s": (now - (self._start_ns or now)) / NS,
+                    "memory": self._memory.end,
+                },
+            )
+            await self._until(now + _FIGURES_NS)
+            if self._end_ns is not None:
+                return
+
+    async def _listen_to_answers(self, workload: WorkloadProcess) -> None:
+        """Hear how long answers take, from the ledger of the load."""
+
+        def heard(record: Record) -> None:
+            if isinstance(record, ServiceBatch):
+                for moment, _, lag in record.events:
+                    self._monitor.answered(moment, lag)
+
+        await services.from_workload(
+            "answers", Service(source="workload"), workload, clock=self._kit.clock, sink=heard
+        )
+
+    async def _keep_flushing(self) -> None:
+        """Hand records to the kernel every 50 ms, and stop when the disk is full."""
+        while True:
+            await self._until(self._now() + BATCH_NS)
+            if self._segment is not None:
+                self._segment.recorder.flush()
+                if (error := self._segment.error) is not None:
+                    raise Stop("disk-full", str(error))
+
+    # Ending
+
+    def _job(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(self._job_done)
+        self._background.append(task)
+        return task
+
+    def _job_done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, Stop):
+            self._stop_because(error)
+        else:
+            what = (
+                error.render() if isinstance(error, BlackstartError) else f"{type(error).__name__}: {error}"
+            )
+            self._stop_because(Stop("lost-sight", what))
+
+    def _halt(self, why: str) -> None:
+        words = {
+            "halted": "the kill switch was pulled",
+            "guardian-lost": "the guardian died: nothing may stay broken without it",
+        }
+        self._stop_because(Stop(why, words.get(why, why)))
+
+    def _stop_because(self, stop: Stop) -> None:
+        if self._stop is None and self._main is not None:
+            self._stop = stop
+            if asyncio.current_task() is not self._main:
+                self._main.cancel()
+
+    async def _second_half(self) -> None:
+        """Revert, stop, close, prove. Nothing here may keep the next step from being done."""
+        await self._stop_watching()
+        if self._breakages is not None:
+            await self._unless_hurried("revert-failed", self._breakages.revert())
+        if self._rig is not None:
+            if self._rig.workload is not None:
+                await self._unless_hurried("close-failed", self._rig.workload.stop())
+            await self._unless_hurried("close-failed", self._rig.target.close())
+        if self._guard is not None:
+            await self._last_undo(self._guard)
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=_WATCH_LIMIT_S)
+
+    async def _last_undo(self, guardian: Guarding) -> None:
+        """Have the guardian take back whatever is still owed, and let it go."""
+        folder = str(self._folder)
+        try:
+            outcomes = await guardian.undo()
+        except BlackstartError:
+            outcomes = [
+                guard.reverted(one) for one in journal.pay(folder, journal.owed(folder), by="session")
+            ]
+        for one in outcomes:
+            if one.verified is False:
+                self._problems.append(f"left-in-place: {one.undo_id}: {one.evidence}")
+        await guardian.close()
+
+    async def _unless_hurried(self, code: str, work: Coroutine[Any, Any, object]) -> None:
+        """Do one closing step.
+
+        Drop it when somebody is in a hurry or it takes too long: the guardian does the rest.
+        """
+        task, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait([task, hurry], timeout=_CLOSE_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=1.0)
+        error = task.exception() if task.done() and not task.cancelled() else None
+        if error is not None:
+            self._problems.append(f"{code}: {error}")
+
+    # Small things
+
+    def _now(self) -> int:
+        return self._kit.clock.now().mono_ns
+
+    async def _until(self, mono_ns: int) -> None:
+        await self._kit.clock.sleep_until(mono_ns)
+
+    async def _tell(self, event: str, figures: dict[str, Any]) -> None:
+        await tell(self._kit.progress, event, figures)
+
+    def _lasted_s(self) -> float:
+        if self._start_ns is None:
+            return 0.0
+        return round(((self._end_ns or self._now()) - self._start_ns) / NS, 3)
+
+
+def _found(code: str, text: str, *, stops: bool) -> Finding:
+    return Finding(code=code, text=text, stops=stops)
+
+
+def _folder_name(episode: Episode) -> str:
+    first = episode.steps[0]
+    place = "-".join([*first.components, *first.links])
+    return "-".join(part for part in (f"{episode.number:05}", first.kind, place) if part)
+
+
+def _grown(memory: Memory, rss: int, since_ns: int) -> Memory:
+    """Take in a measurement: what stands at the end of the first minute is the beginning."""
+    begin = rss if since_ns <= _SETTLED_NS else memory.begin
+    return Memory(begin=begin, end=rss, most=max(memory.most, rss))
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

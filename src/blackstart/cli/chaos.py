@@ -1,0 +1,165 @@
+"""`blackstart chaos run`, `start`, `status`, `stop`, `replay`: the commands and their options."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blackstart.errors import ScenarioError
+
+app = typer.Typer(
+    help="Break the target again and again at seeded moments while it trades, and watch.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Target = Annotated[
+    str,
+    typer.Option("--target", "-t", metavar="MANIFEST", help="A manifest file, or the name of a shipped one."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where run folders are made.")]
+ProfileName = Annotated[
+    str, typer.Option("--profile", metavar="NAME", help="development, staging, production, or a file.")
+]
+For = Annotated[
+    str | None,
+    typer.Option("--for", metavar="TIME", help="How long: 90s, 10m, 1h; default: the profile's."),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Everything random comes from it.")]
+Interval = Annotated[
+    str | None,
+    typer.Option("--interval", metavar="TIME", help="Between two faults: 10s, or a range 5s-20s."),
+]
+MaxFaults = Annotated[
+    int | None, typer.Option("--max-faults", metavar="N", min=1, help="Not more than so many.")
+]
+Component = Annotated[
+    list[str] | None,
+    typer.Option("--component", metavar="NAME", help="Break nothing else than this; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, progress on stderr.")]
+Into = Annotated[Path | None, typer.Option("--into", hidden=True, help="The run folder.")]
+
+DEFAULT_TARGET = "paperfirm"
+DEFAULT_PROFILE = "development"
+DEFAULT_OUT = Path("runs")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(text: str, where: str) -> float:
+    """Read a length of time. Raises ScenarioError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
+    if found is None:
+        raise ScenarioError(f"`{text}` is no length of time", where=where, hint="like 90s, 10m, 1h, 1d")
+    return float(found.group(1)) * _UNIT_S[found.group(2)]
+
+
+def span(text: str) -> tuple[float, float]:
+    """Read an interval: one length of time, or from-to. Raises ScenarioError."""
+    low, _, high = text.partition("-")
+    first = seconds(low, "--interval")
+    last = seconds(high, "--interval") if high else first
+    if not 0 < first <= last:
+        raise ScenarioError(f"`{text}`: from is not below to", where="--interval", hint="like 10s or 5s-20s")
+    return first, last
+
+
+@app.command()
+def run(
+    *,
+    target: Target = DEFAULT_TARGET,
+    profile: ProfileName = DEFAULT_PROFILE,
+    lasting: For = None,
+    seed: Seed = 7,
+    interval: Interval = None,
+    max_faults: MaxFaults = None,
+    component: Component = None,
+    out: Out = DEFAULT_OUT,
+    as_json: Json = False,
+    into: Into = None,
+) -> int:
+    """Run a session here, with a live view."""
+    from blackstart.cli import chaos_work as command  # noqa: PLC0415
+
+    orders = command.orders(
+        target,
+        profile,
+        seed=seed,
+        for_s=None if lasting is None else seconds(lasting, "--for"),
+        interval_s=None if interval is None else span(interval),
+        max_faults=max_faults,
+        components=component,
+    )
+    status: int = command.run(orders, out=out, folder=into, as_json=as_json)
+    return status
+
+
+@app.command()
+def start(
+    *,
+    target: Target = DEFAULT_TARGET,
+    profile: ProfileName = DEFAULT_PROFILE,
+    lasting: For = None,
+    seed: Seed = 7,
+    interval: Interval = None,
+    max_faults: MaxFaults = None,
+    component: Component = None,
+    out: Out = DEFAULT_OUT,
+) -> int:
+    """Start a session in the background."""
+    from blackstart.cli import chaos_work as command  # noqa: PLC0415
+
+    orders = command.orders(
+        target,
+        profile,
+        seed=seed,
+        for_s=None if lasting is None else seconds(lasting, "--for"),
+        interval_s=None if interval is None else span(interval),
+        max_faults=max_faults,
+        components=component,
+    )
+    words = ["--target", target, "--profile", profile, "--seed", str(seed), "--out", str(out)]
+    words += [] if lasting is None else ["--for", lasting]
+    words += [] if interval is None else ["--interval", interval]
+    words += [] if max_faults is None else ["--max-faults", str(max_faults)]
+    words += [word for one in component or () for word in ("--component", one)]
+    status: int = command.start(orders, words, out=out)
+    return status
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="The folder of a session, or its recording.json.")],
+    *,
+    out: Out = DEFAULT_OUT,
+    as_json: Json = False,
+) -> int:
+    """Break the same again, at the same moments after the start."""
+    from blackstart.chaos import log  # noqa: PLC0415
+    from blackstart.cli import chaos_work as command  # noqa: PLC0415
+
+    status: int = command.run(log.load_recording(recording), out=out, folder=None, as_json=as_json)
+    return status
+
+
+@app.command()
+def status(*, out: Out = DEFAULT_OUT, as_json: Json = False) -> int:
+    """Show the sessions that are under way, and how they go."""
+    from blackstart.cli import chaos_work as command  # noqa: PLC0415
+
+    return int(command.status(out, as_json=as_json))
+
+
+@app.command()
+def stop(
+    folder: Annotated[Path | None, typer.Argument(help="Its run folder, if several are under way.")] = None,
+    *,
+    out: Out = DEFAULT_OUT,
+) -> int:
+    """End a session in order: everything is taken back, the books are audited, the reports written."""
+    from blackstart.cli import chaos_work as command  # noqa: PLC0415
+
+    return int(command.stop(folder, out=out))

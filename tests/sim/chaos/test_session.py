@@ -1,0 +1,299 @@
+"""A whole session under a simulated clock: stop conditions, alerts, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from blackstart.chaos import log
+from blackstart.chaos.model import Candidate, Orders, Profile, Stops, Summary
+from blackstart.chaos.plan import choices, episodes
+from blackstart.chaos.session import conduct
+from blackstart.engine.clocks import SimClock, simulate
+from blackstart.engine.conductor import Kit
+from blackstart.history.view import load
+from blackstart.model.manifest import Stream
+from blackstart.model.record import Injected
+from blackstart.model.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_file = Path(__file__).parents[1] / "engine" / "fakes.py"
+_spec = importlib.util.spec_from_file_location("engine_fakes", _file)
+assert _spec is not None
+assert _spec.loader is not None
+fakes = importlib.util.module_from_spec(_spec)
+sys.modules["engine_fakes"] = fakes
+_spec.loader.exec_module(fakes)
+
+FAULT = Candidate(kind="fake", components=("server",), duration_s=(0.05, 0.05))
+PERIOD_S = 0.005  # of the probe of the simulated system
+
+
+class Stage:
+    """A session with fakes, and what became of it."""
+
+    def __init__(self, folder: Path, *, stop: Stops | None = None, **world: Any) -> None:
+        self.folder = folder
+        self.settings = {"rate": 400, "outage_ms": 80, **world}
+        self.profile = Profile(
+            name="simulated",
+            title="simulated",
+            environments=("sim",),
+            schedule="-",
+            fault=(FAULT,),
+            interval_s=(10.0, 12.0),
+            recovery_limit_s=10.0,
+            settle_s=2.0,
+            stop=stop or Stops(not_recovered_s=20.0),
+        )
+        self.manifest = fakes.manifest()
+        self.world: Any = None
+        self.guard: Any = None
+        self.told: list[tuple[str, Any]] = []
+        self.on: dict[str, Callable[[], None]] = {}
+        self.totals: Callable[[], tuple[int | None, int | None]] = lambda: (None, None)
+
+    def kit(self) -> Kit:
+        """Put the fakes in the place of the real ones."""
+        clock = SimClock(asyncio.get_running_loop())
+
+        def rig(_manifest: Any, *, sink: Any, **_: Any) -> Any:
+            self.world = fakes.World(clock, sink, **self.settings)
+            made = fakes.FakeRig(self.world)
+            made.target.manifest = self.manifest
+
+            async def totals(_stream: str) -> tuple[int | None, int | None]:
+                return self.totals()
+
+            made.totals = totals
+            return made
+
+        async def guard(_run: Path, *, on_halt: Any) -> Any:
+            self.guard = fakes.FakeGuard([])
+            self.guard.on_halt = on_halt
+            return self.guard
+
+        def progress(event: str, figures: Any) -> None:
+            self.told.append((event, figures))
+            if event in self.on:
+                self.on[event]()
+
+        return Kit(
+            clock=clock,
+            rig=rig,
+            guard=guard,
+            fault=lambda _kind: fakes.FakeFault(lambda: self.world),
+            progress=progress,
+        )
+
+    def run(self, **orders: Any) -> Summary:
+        """Conduct the session in simulated time; work beside the loop is done at once."""
+        settings: dict[str, Any] = {"target": "simulated", "profile": self.profile, "seed": 7, **orders}
+
+        async def at_once(work: Any, *arguments: Any) -> Any:
+            return work(*arguments)
+
+        async def main() -> Summary:
+            found, _ = choices(self.profile, self.manifest, lambda _step: None)
+            planned = episodes(7, found, self.profile, self.manifest)
+            wanted = Orders(**settings)
+            return await conduct(wanted, self.manifest, self.folder, self.kit(), planned, aside=at_once)
+
+        return simulate(main())
+
+    def codes(self) -> list[str]:
+        """Name the alerts in order."""
+        return [one.code for one in log.alerts(self.folder)]
+
+    def after(self, moment: Callable[[], None], delay_s: float) -> None:
+        """Do something that long after the chaos has begun."""
+
+        def begin() -> None:
+            asyncio.get_running_loop().call_later(delay_s, moment)
+
+        self.on["playing"] = begin
+
+
+def test_a_session_breaks_and_recovers_until_its_time_is_over(tmp_path: Path) -> None:
+    """Each injection is logged with witness and undoing, every one passes, and nobody is alarmed."""
+    stage = Stage(tmp_path)
+    summary = stage.run(for_s=60.0)
+    done = log.injections(tmp_path)
+    assert summary.ending == "complete", summary.why
+    assert [one.number for one in done] == list(range(1, len(done) + 1))
+    assert len(done) >= 4
+    assert {one.verdict for one in done} == {Verdict.PASS}, [one.reasons for one in done]
+    assert all(one.faults[0].reverted and one.faults[0].witness == {"bit": True} for one in done)
+    assert all(one.at_s == pytest.approx(one.planned_s, abs=0.1) for one in done)
+    assert stage.codes() == []
+    assert summary.duration_s == pytest.approx(60.0, abs=0.1)
+    assert stage.guard.owed == {}
+    assert stage.world.log[-1] == "guard closed" or "close" in stage.world.log
+
+
+def test_no_more_faults_than_wished(tmp_path: Path) -> None:
+    """`max_faults` ends it, without waiting for the rest of the time."""
+    summary = Stage(tmp_path).run(for_s=3600.0, max_faults=2)
+    assert summary.ending == "complete"
+    assert len(log.injections(tmp_path)) == 2
+    assert summary.duration_s < 60
+
+
+def test_each_injection_has_a_history_of_its_own(tmp_path: Path) -> None:
+    """It can be read and checked alone, and holds one fault."""
+    Stage(tmp_path).run(max_faults=2)
+    for one in log.injections(tmp_path):
+        history = load(Path(one.folder))
+        assert len(history.all(Injected)) == 1
+        assert history.ended is not None
+        assert history.ended.how == "complete"
+
+
+def test_undo_ids_of_two_injections_are_never_the_same(tmp_path: Path) -> None:
+    """A fault that comes again to the same process must not count as taken back already."""
+    stage = Stage(tmp_path)
+    seen: list[str] = []
+    original = fakes.FakeGuard.protect
+
+    async def protect(self: Any, undos: Any) -> None:
+        undos = list(undos)
+        seen.extend(one.id for one in undos)
+        await original(self, undos)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fakes.FakeGuard, "protect", protect)
+        stage.run(max_faults=3)
+    assert len(seen) == len(set(seen)) == 3
+    assert all(one.startswith(f"{number:05}-fake") for number, one in enumerate(seen, 1))
+
+
+def test_never_back_is_alerted_at_its_limit_and_then_stops_it(tmp_path: Path) -> None:
+    """Not recovered: one alert after the recovery limit, the end after the stop limit."""
+    stage = Stage(tmp_path, outage_ms=None, stop=Stops(not_recovered_s=9.0))
+    stage.profile = msgspec.structs.replace(stage.profile, recovery_limit_s=8.0)
+    summary = stage.run(for_s=600.0)
+    assert summary.ending == "stopped"
+    assert "never-recovered" in summary.why
+    found = log.alerts(tmp_path)
+    assert [(one.code, one.injection, one.stops) for one in found] == [
+        ("not-recovered", 1, False),
+        ("never-recovered", 1, True),
+    ]
+    injected = log.injections(tmp_path)[0].at_s
+    assert injected is not None
+    over_s = injected + 0.05
+    assert [one.at_s for one in found] == pytest.approx([over_s + 8.0, over_s + 9.0], abs=0.2)
+
+
+def test_late_recovery_is_an_alert_and_no_stop(tmp_path: Path) -> None:
+    """Back after the recovery limit: alerted, failed, and the session goes on."""
+    stage = Stage(tmp_path, outage_ms=14_000)
+    stage.profile = msgspec.structs.replace(stage.profile, recovery_limit_s=5.0)
+    summary = stage.run(max_faults=1)
+    assert summary.ending == "complete"
+    assert "not-recovered" in stage.codes()
+    assert log.injections(tmp_path)[0].verdict is Verdict.FAIL
+
+
+def test_a_low_rate_stops_within_one_probe_period(tmp_path: Path) -> None:
+    """As soon as a whole fault-free window is below the minimum, it all ends: nothing more is broken."""
+    stop = Stops(minimum_rate_per_s=300.0, rate_window_s=2.0, not_recovered_s=None)
+    stage = Stage(tmp_path, stop=stop)
+
+    def slower() -> None:
+        stage.world.gap_ns = 10_000_000  # 100 a second
+
+    stage.after(slower, 3.0)
+    summary = stage.run(for_s=600.0)
+    assert summary.ending == "stopped"
+    assert "rate-low" in summary.why
+    alert = log.alerts(tmp_path)[0]
+    # 400/s fall below 300/s over two seconds once a third of the window is slow
+    assert alert.at_s == pytest.approx(3.0 + 2 * 100 / 300, abs=PERIOD_S + 0.03)
+    assert alert.injection is None
+    assert log.injections(tmp_path) == []
+
+
+def test_lost_events_stop_it(tmp_path: Path) -> None:
+    """What the oracle acknowledged and the target does not hold ends it after the first injection."""
+    stage = Stage(tmp_path)
+    streams = {"fills": Stream(acknowledged="oracle:executions", key="id")}
+    stage.manifest = msgspec.structs.replace(stage.manifest, streams=streams)
+    stage.totals = lambda: (100, 97)
+    summary = stage.run(for_s=600.0)
+    assert summary.ending == "stopped"
+    assert "fills: 3 acknowledged events are not held" in summary.why
+    assert len(log.injections(tmp_path)) == 1
+
+
+def test_what_is_under_way_is_not_lost(tmp_path: Path) -> None:
+    """A target that books a little later than the oracle acknowledges loses nothing."""
+    stage = Stage(tmp_path)
+    streams = {"fills": Stream(acknowledged="oracle:executions", key="id")}
+    stage.manifest = msgspec.structs.replace(stage.manifest, streams=streams)
+    count = 100
+
+    def moving() -> tuple[int, int]:
+        nonlocal count
+        count += 10
+        return count, count - 15
+
+    stage.totals = moving
+    summary = stage.run(max_faults=2)
+    assert summary.ending == "complete", summary.why
+    assert stage.codes() == []
+
+
+def test_a_death_without_a_fault_is_an_alert_of_its_own(tmp_path: Path) -> None:
+    """A component that ends while nothing is broken is told, and to no injection's account."""
+    stage = Stage(tmp_path)
+    stage.after(lambda: stage.world.sink(fakes.died(stage.world.clock)), 3.0)
+    stage.run(max_faults=1)
+    found = log.alerts(tmp_path)
+    assert [one.code for one in found] == ["died:5"]
+    assert found[0].injection is None
+
+
+def test_the_kill_switch_ends_it_at_once(tmp_path: Path) -> None:
+    """Halted in the middle of a fault: the end is told as that, and everything was taken back."""
+    stage = Stage(tmp_path)
+    stage.on["injecting"] = lambda: asyncio.get_running_loop().call_later(
+        0.03, lambda: stage.guard.on_halt("halted")
+    )  # type: ignore[assignment]
+    summary = stage.run(for_s=600.0)
+    assert summary.ending == "halted"
+    assert stage.guard.owed == {}
+    assert "close" in stage.world.log
+
+
+def test_ctrl_c_ends_in_order(tmp_path: Path) -> None:
+    """Interrupted in the middle of a fault: it is taken back, logged, and the books are still read."""
+    stage = Stage(tmp_path)
+
+    def interrupt() -> None:
+        main = next(task for task in asyncio.all_tasks() if task.get_coro().__name__ == "main")  # type: ignore[union-attr]
+        asyncio.get_running_loop().call_later(0.03, main.cancel)
+
+    stage.on["injecting"] = interrupt
+    summary = stage.run(for_s=600.0)
+    assert summary.ending == "interrupted"
+    assert summary.validation != {}
+    assert [one.verdict for one in log.injections(tmp_path)] == [Verdict.UNKNOWN]
+    assert stage.guard.owed == {}
+
+
+def test_memory_does_not_hold_what_is_over(tmp_path: Path) -> None:
+    """Histories of passing injections beyond those to be kept are removed, the log of them stays."""
+    stage = Stage(tmp_path)
+    stage.profile = msgspec.structs.replace(stage.profile, keep_histories=1)
+    stage.run(max_faults=4)
+    assert len(log.injections(tmp_path)) == 4
+    assert [one.name for one in (tmp_path / "injections").iterdir()] == ["00004-fake-server"]
