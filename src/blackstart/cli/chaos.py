@@ -11,7 +11,7 @@ import typer
 from blackstart.errors import ScenarioError
 
 app = typer.Typer(
-    help="Break the target again and again at seeded moments while it trades, and watch.",
+    help="Break the target again and again while it trades.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
