@@ -44,7 +44,7 @@ class Company:
 
     def helper(self, program: ModuleType, *arguments: Any) -> Helper:
         """Start a helper that does nothing yet; its end comes before the end of the groups."""
-        found = Helper(program, *arguments)
+        found = Helper.of(program, *arguments)
         self.helpers.append(found)
         self.undos.insert(0, found.undo)
         return found

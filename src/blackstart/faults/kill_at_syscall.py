@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from blackstart.contracts import Operates, Prepared
 from blackstart.errors import FaultError
 from blackstart.faults import death, mechanisms
-from blackstart.host import seccomp, syscalls
+from blackstart.host import seccomp, strace, syscalls
 from blackstart.model.fault import LaunchChange, Receipt, Undo, Witness
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import FaultStep
 
 _CALL_LIMIT_S = 30.0
+_ATTACH_LIMIT_NS = 5_000_000_000
+_LOOK_NS = 2_000_000
 
 
 class KillAtSyscall:
@@ -25,7 +31,8 @@ class KillAtSyscall:
     `call`: a system call, a list, or a family (`writes syncs renames opens unlinks sizes`). `path`: a file,
     or with `/` at its end all that is below; with `{run}` and the like; or the place of the manifest's [data]
     that `data` names. It has to come within `limit_s` (30); `operation` asks the target for what makes it.
-    `mechanism`: `attach` puts the filter into the running process, `launch` before the target starts.
+    `mechanism`: `attach` puts the filter into the running process, `launch` before the target starts;
+    `strace` needs no filter, and traps one component on one file.
     """
 
     name = "kill_at_syscall"
@@ -34,12 +41,14 @@ class KillAtSyscall:
         self._strike = death.Strike()
         self._supervisor: seccomp.Supervisor | None = None
         self._rule: seccomp.Rule | None = None
+        self._killer: strace.Killer | None = None
 
     def mechanisms(self) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
         return {
             "attach": seccomp.unavailable(attach=True),
             "launch": seccomp.unavailable(attach=False),
+            "strace": strace.unavailable(),
         }
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
@@ -49,9 +58,12 @@ class KillAtSyscall:
         reason = mechanisms.problem(step, self.mechanisms())
         return reason if reason is not None else death.no_processes(target, step.components)
 
+    def _way(self, step: FaultStep) -> str:
+        return mechanisms.best(step, self.mechanisms())[0]
+
     async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
         """Put the filter in front of the target's processes where it cannot be put into a running one."""
-        if not _at_launch(step):
+        if self._way(step) != "launch":
             return LaunchChange()
         if not isinstance(ctx.target, Prepared):
             raise FaultError("its start cannot be changed", where=ctx.target.name)
@@ -61,8 +73,10 @@ class KillAtSyscall:
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """Put the filter into the running processes; without a rule all their calls pass."""
         bed = await self._strike.aim(ctx, step)
+        if self._way(step) == "strace":
+            return
         self._supervisor = await seccomp.supervisor(ctx.folder)
-        if not _at_launch(step):
+        if self._way(step) == "attach":
             for one in bed.processes.values():
                 await self._supervisor.attach(one.pid, _calls(step.parameters))
 
@@ -70,14 +84,14 @@ class KillAtSyscall:
         """Lay the trap, and wait until it snaps. Raises FaultError when the call does not come."""
         await self.aim(ctx, step)
         bed, supervisor = self._strike.bed, self._supervisor
-        assert supervisor is not None
         rule = _rule(ctx, step, bed)
+        if supervisor is None:
+            return await self._by_strace(ctx, step, rule)
         undo = Undo(id=rule.id, action="seccomp", arguments=supervisor.undo(rule.id))
         await ctx.protect([undo])
         self._rule = rule
         await supervisor.put(rule)
-        if "operation" in step.parameters and isinstance(ctx.target, Operates):
-            await ctx.target.operation(str(step.parameters["operation"]))
+        await self._ask_for(ctx, step)
         limit_s = float(step.parameters.get("limit_s", _CALL_LIMIT_S))
         counters = await supervisor.acted(rule.id, limit_s)
         if counters is None or not counters.samples:
@@ -88,7 +102,42 @@ class KillAtSyscall:
         mechanism = f"SIGKILL at call {rule.first} of {call['call']} by seccomp user notification"
         when = call["before_mono_ns"], call["after_mono_ns"]
         receipt = self._strike.receipt(self.name, mechanism, "the kill call, before the call was done", when)
-        return Receipt(**{**_fields(receipt), "undo": (undo,), "data": {"call": call, "seen": counters.seen}})
+        data = {"call": call, "seen": counters.seen}
+        return msgspec.structs.replace(receipt, undo=(undo,), data=data)
+
+    async def _by_strace(self, ctx: FaultContext, step: FaultStep, rule: seccomp.Rule) -> Receipt:
+        """Let strace lie in wait. The kill lies between its stamp of the call and the notice of the death."""
+        bed = self._strike.bed
+        if len(bed.processes) != 1 or rule.path.endswith("/") or rule.first > strace.MOST:
+            what = f"strace traps one component on one file, not a folder, at most {strace.MOST} calls away"
+            raise FaultError(what, where=", ".join(bed.processes))
+        (name, process), log = *bed.processes.items(), ctx.folder / "fault" / "strace.log"
+        self._killer = killer = strace.Killer(process.pid, rule.calls, rule.path, rule.first, log)
+        await ctx.protect([killer.undo])
+        killer.go()
+        deadline = ctx.clock.now().mono_ns + _ATTACH_LIMIT_NS
+        while not killer.attached and name not in bed.noticed:
+            if ctx.clock.now().mono_ns > deadline or not killer.running:
+                await asyncio.to_thread(killer.end)
+                raise FaultError("strace cannot attach", where=name, hint="kernel.yama.ptrace_scope?")
+            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
+        await self._ask_for(ctx, step)
+        limit_s = float(step.parameters.get("limit_s", _CALL_LIMIT_S))
+        if not await bed.gone(limit_s):
+            await asyncio.to_thread(killer.end)
+            raise FaultError(f"the call did not come within {limit_s:g} s", where=name, hint=_hint(rule, bed))
+        await asyncio.to_thread(killer.finish, 2.0)  # its log is whole only then
+        call, now = killer.last(), ctx.clock.now()
+        entered = now.mono_ns - (now.wall_ns - round(call["wall_s"] * 1e9)) if call else 0
+        when = entered, bed.noticed[name]
+        mechanism = f"SIGKILL at call {rule.first} by strace"
+        receipt = self._strike.receipt(self.name, mechanism, "the notice of the death", when, call=call)
+        return msgspec.structs.replace(receipt, undo=(killer.undo,))
+
+    async def _ask_for(self, ctx: FaultContext, step: FaultStep) -> None:
+        """Ask the target for what makes the call, where the scenario says so."""
+        if "operation" in step.parameters and isinstance(ctx.target, Operates):
+            await ctx.target.operation(str(step.parameters["operation"]))
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """Prove the death; the kernel's notification of that very call is in the evidence."""
@@ -106,8 +155,11 @@ class KillAtSyscall:
         """Take the rule out; idempotent."""
         del ctx, receipt
         if self._supervisor is not None and self._rule is not None:
-            await self._supervisor.drop(self._rule.id)
+            with contextlib.suppress(FaultError):  # the supervisor is gone, and its rules with it
+                await self._supervisor.drop(self._rule.id)
             self._rule = None
+        if self._killer is not None:
+            await asyncio.to_thread(self._killer.end)
         self._strike.close()
 
 
@@ -126,12 +178,6 @@ def _wrong(parameters: dict[str, Any]) -> str | None:
 
 def _calls(parameters: dict[str, Any]) -> frozenset[str]:
     return syscalls.named(parameters["call"])
-
-
-def _at_launch(step: FaultStep) -> bool:
-    """Say whether the filter has to be there from the start."""
-    wanted = step.parameters.get("mechanism")
-    return wanted == "launch" or (wanted is None and seccomp.unavailable(attach=True) is not None)
 
 
 def _rule(ctx: FaultContext, step: FaultStep, bed: death.Deathbed) -> seccomp.Rule:
@@ -162,7 +208,3 @@ def _hint(rule: seccomp.Rule, bed: death.Deathbed) -> str:
     spots = {spot for one in bed.processes.values() for spot in seccomp.blind_spots(one.pid)}
     hint = f"is {rule.path or 'any file'} touched by {', '.join(sorted(rule.calls))}?"
     return f"{hint} System calls do not show: {'; '.join(sorted(spots))}" if spots else hint
-
-
-def _fields(receipt: Receipt) -> dict[str, Any]:
-    return {name: getattr(receipt, name) for name in receipt.__struct_fields__}

@@ -17,7 +17,7 @@ from fault_kit import Context, carry_out
 
 from blackstart.errors import FaultError
 from blackstart.faults import registry
-from blackstart.host import cgroups, cores, procs, ptrace, seccomp
+from blackstart.host import cgroups, cores, procs, ptrace, seccomp, strace
 from blackstart.model.scenario import FaultStep
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ BUSY = "import os,time\nprint(1, flush=True)\nwhile True: time.sleep(0.0005)"
 WRITER = (
     "import os, time\nfile = os.open('journal', os.O_CREAT | os.O_WRONLY)\nprint(1, flush=True)\n"
     "while True: os.write(file, b'x' * 10); os.fsync(file); time.sleep(0.001)"
+)
+
+TWO_FILES = (
+    "import os, time\n"
+    "file, other = (os.open(name, os.O_CREAT | os.O_WRONLY) for name in ('journal', 'other'))\n"
+    "print(1, flush=True)\n"
+    "while True:\n    for one in (other, file): os.write(one, b'x'); os.fsync(one); time.sleep(0.001)"
 )
 
 
@@ -279,6 +286,42 @@ def test_it_dies_at_exactly_that_call(tmp_path: Path) -> None:
         assert receipt.uncertainty_ns < 10_000_000
         assert ctx.started == ["v"]
         ctx.undo()
+    finally:
+        end(writer)
+
+
+STRACE = strace.unavailable()
+
+
+@pytest.mark.skipif(STRACE is not None, reason=str(STRACE))
+def test_strace_kills_at_exactly_that_call_of_that_file(tmp_path: Path) -> None:
+    """Killed at the fifth fsync of the journal, whatever else is synced: five writes were done by then."""
+    writer = python(TWO_FILES, tmp_path)
+    ctx: Any = Context({"v": writer}, folder=tmp_path / "trial")
+    try:
+        ask = {"call": "fsync", "path": str(tmp_path / "journal"), "n": 5, "mechanism": "strace"}
+        receipt, witness = asyncio.run(carry_out("kill_at_syscall", ctx, **ask))
+        assert witness.bit is True
+        assert writer.wait() == -signal.SIGKILL
+        assert receipt.data["call"]["n"] == 5
+        assert receipt.mechanism == "SIGKILL at call 5 by strace"
+        assert 0 < receipt.uncertainty_ns < 5_000_000_000
+        ctx.undo()
+    finally:
+        end(writer)
+
+
+@pytest.mark.skipif(STRACE is not None, reason=str(STRACE))
+def test_strace_goes_when_the_call_does_not_come(tmp_path: Path) -> None:
+    """The process lives on untraced."""
+    writer = python(WRITER, tmp_path)
+    ctx: Any = Context({"v": writer}, folder=tmp_path / "trial")
+    try:
+        ask = {"call": "renames", "path": str(tmp_path / "journal"), "mechanism": "strace", "limit_s": 0.3}
+        with pytest.raises(FaultError, match="did not come"):
+            asyncio.run(carry_out("kill_at_syscall", ctx, **ask))
+        assert writer.poll() is None
+        assert "TracerPid:\t0\n" in Path(f"/proc/{writer.pid}/status").read_text()
     finally:
         end(writer)
 
