@@ -1,4 +1,4 @@
-"""Install what some tests use and pip cannot give: a browser.
+"""Install what some tests use and pip cannot give: a browser, strace.
 
 Best effort; what is missing is said, here and by the skipped tests.
 """
@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = ("chromium", "chromium-driver")
-PROGRAMS = ("chromium", "chromedriver")
+PACKAGES = ("chromium", "chromium-driver", "strace")
+PROGRAMS = ("chromium", "chromedriver", "strace")
 LIMIT_S = 600
 
 
@@ -38,16 +38,16 @@ def apt(*arguments: str) -> bool:
 
 
 def main() -> None:
-    """Install the browser where that is possible; never fail."""
+    """Install it where that is possible; never fail."""
     if not missing():
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        say(f"no {', '.join(missing())}: the browser tests will be skipped (packages: {' '.join(PACKAGES)})")
+        say(f"no {', '.join(missing())}: tests that use it will be skipped (packages: {' '.join(PACKAGES)})")
         return
-    say("installing chromium for the browser tests …")
+    say(f"installing {', '.join(missing())} …")
     worked = apt("update") and apt("install", "--yes", "--no-install-recommends", *PACKAGES)
     if not worked or missing():
-        say("chromium could not be installed; the browser tests will be skipped")
+        say(f"no {', '.join(missing())} could be installed; tests that use it will be skipped")
 
 
 if __name__ == "__main__":
