@@ -122,6 +122,15 @@ class Restartable(Protocol):
 
 
 @runtime_checkable
+class KnowsItsOwn(Protocol):
+    """A target that knows which processes it started, also when a component was found as a role."""
+
+    def started_as(self, ref: ProcessRef) -> str | None:
+        """Return the process's name in the manifest; None when somebody else started it."""
+        ...
+
+
+@runtime_checkable
 class HasState(Protocol):
     """A target that can be asked for its state documents and streams."""
 

@@ -113,7 +113,7 @@ def _signals(facts: Facts, phase: Phase) -> Iterable[Stamp]:
             name=NAMES[phase],
             mono_ns=signal.mono_ns if good else signal.seen_mono_ns,
             source=_source(signal),
-            uncertainty_ns=0 if good else abs(signal.seen_mono_ns - signal.mono_ns),
+            uncertainty_ns=signal.uncertainty_ns if good else abs(signal.seen_mono_ns - signal.mono_ns),
         )
 
 

@@ -7,7 +7,7 @@ import functools
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from blackstart.contracts import Clock, FaultContext, HasProcesses, Restartable
+from blackstart.contracts import Clock, FaultContext, HasProcesses, KnowsItsOwn, Restartable
 from blackstart.errors import FaultError
 from blackstart.host import refs
 from blackstart.host.death import DeathNotice
@@ -111,7 +111,7 @@ class Strike:
 
     async def start_again(self, ctx: FaultContext, components: Iterable[str]) -> None:
         """Start what only Blackstart starts again."""
-        await start_again(ctx, ours(ctx.target.manifest, components))
+        await start_again(ctx, restarts(ctx, {name: self.bed.processes[name] for name in components}))
 
     def close(self) -> None:
         """Let the handles go; idempotent."""
@@ -174,11 +174,31 @@ def ours(manifest: Manifest, components: Iterable[str]) -> list[str]:
     ]
 
 
+def restarts(ctx: FaultContext, processes: Mapping[str, ProcessRef]) -> list[str]:
+    """Name the processes that Blackstart starts again: `ours`, and those that are ours behind a role."""
+    manifest, target = ctx.target.manifest, ctx.target
+    names = set(ours(manifest, processes))
+    if isinstance(target, KnowsItsOwn):
+        names |= {name for one in processes.values() if (name := target.started_as(one)) is not None}
+    return [
+        name
+        for name, process in manifest.processes.items()
+        if name in names and process.restart == "blackstart"
+    ]
+
+
 async def start_again(ctx: FaultContext, processes: Iterable[str]) -> None:
-    """Start processes in order, each as soon as the one before is ready."""
+    """Start processes in order, each as soon as the one before is ready.
+
+    An operator with a `restart_after_s` takes that time from now on: a failover comes first.
+    """
     target = ctx.target
+    began = ctx.clock.now().mono_ns
     for name in processes:
         assert isinstance(target, Restartable)
+        described = target.manifest.processes.get(name)
+        if described is not None and described.restart_after_s:
+            await ctx.clock.sleep_until(began + round(described.restart_after_s * 1e9))
         await target.start(name)
 
 

@@ -81,7 +81,7 @@ class Segv:
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again what only Blackstart starts, once the dump is written."""
-        if death.ours(ctx.target.manifest, receipt.processes):
+        if death.restarts(ctx, receipt.processes):
             await self._strike.gone(_END_LIMIT_S, "the segmentation fault")
             await self._strike.start_again(ctx, receipt.processes)
 

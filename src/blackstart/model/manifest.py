@@ -39,7 +39,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     that a cold restart wipes. `prepare` is a command that runs before the first start and again after its
     `state` was wiped (`initdb`). `user = "unprivileged"`: never as root; Blackstart as root gives the
     process another uid. `restart = "blackstart"`: when a fault ends it, Blackstart is the operator that
-    starts it again; `"self"`: something else does.
+    starts it again, `restart_after_s` after it noticed; `"self"`: something else does.
     """
 
     command: tuple[str, ...]
@@ -50,6 +50,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     environment: dict[str, str] = {}
     state: tuple[str, ...] = ()
     restart: Literal["blackstart", "self"] = "blackstart"
+    restart_after_s: float = 0.0
     stop_signal: Literal["TERM", "INT", "QUIT"] = "TERM"
     stop_limit_s: float = 10.0
 
@@ -57,7 +58,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that can be broken.
 
-    Its process is found by exactly one of: a started process, a pid file, or JSON at an URL.
+    Its process is found by exactly one of: a started process, a pid file, JSON at an URL, or a function of
+    the glue, which returns a pid or the name of a started process.
 
     `select` is a JMESPath expression that yields the pid. `service` overrides the scenario's service stream
     for this component. `supervisor` is the component that starts it again when it dies. `stop_signal` asks
@@ -69,6 +71,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pid_file: str | None = None
     url: str | None = None
     select: str | None = None
+    glue: str | None = None
     service: str | None = None
     supervisor: str | None = None
     stop_signal: Literal["TERM", "INT", "QUIT"] | None = None
@@ -76,12 +79,15 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class EventSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the target's own events come from: JSON lines with a monotonic stamp.
+    """Where the target's own events come from: JSON lines with a monotonic stamp, or any log.
 
-    `files` is a glob; new files are followed too.
+    `files` is a glob; new files are followed too. `lines` is for logs that are not JSON: a regular expression
+    whose group `event` is the event's name, and whose other named groups are its fields. Such an event is
+    stamped when its line reaches us.
     """
 
     files: str
+    lines: str | None = None
     event: str = "event"
     mono_ns: str = "mono_ns"
 
@@ -231,7 +237,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the network and of file systems then touch nothing else on the host; only for targets that Blackstart
     starts wholly. `signs` says how the target tells what scenarios expect of it (`Expectation.signal`), or in
     words why it does not do that.
-    `data` says where data lie that faults can damage, `operations` what the target can be asked to do.
+    `data` says where data lie that faults can damage, `operations` what the target can be asked to do. `needs` are
+    programs (and `python:` packages) that must be installed, each with the line that installs it.
     In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without
     `environment` it is refused (R20). `folder` is where its file lies; the loader sets it.
     """
@@ -244,6 +251,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     glue: str | None = None
     isolation: tuple[Literal["network", "files"], ...] = ()
     ports: tuple[str, ...] = ()
+    needs: dict[str, str] = {}
     processes: dict[str, Process] = {}
     components: dict[str, Component] = {}
     groups: dict[str, tuple[str, ...]] = {}

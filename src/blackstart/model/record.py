@@ -49,13 +49,14 @@ class StageReached(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
 class SignalSeen(msgspec.Struct, frozen=True, kw_only=True, tag="signal"):
     """An event that the target itself reported.
 
-    `mono_ns` is the target's stamp, `seen_mono_ns` when it reached us.
+    `mono_ns` is the target's stamp, wrong by at most `uncertainty_ns`; `seen_mono_ns` when it reached us.
     """
 
     source: str
     event: str
     mono_ns: int
     seen_mono_ns: int
+    uncertainty_ns: int = 0
     fields: dict[str, Any] = {}
 
 

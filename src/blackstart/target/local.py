@@ -14,7 +14,7 @@ from blackstart.errors import TargetError
 from blackstart.host import refs
 from blackstart.host.death import DeathNotice
 from blackstart.model.record import ProcessSeen
-from blackstart.target import data, http, links, ports, reshape, sql, streams
+from blackstart.target import data, glue, http, links, needs, ports, reshape, sql, streams
 from blackstart.target.operator import Operator
 from blackstart.target.proxies import Proxies
 from blackstart.target.variables import expand, expand_all
@@ -57,12 +57,15 @@ class LocalTarget:
         self._deaths: dict[ProcessRef, tuple[DeathNotice, asyncio.Event]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._connections: dict[str, http.Connection] = {}
+        self._finder: glue.Finder | None = None
 
     async def open(self) -> None:
         """Start every process in the order of the manifest.
 
-        When one does not come up, what was started is ended again.
+        When one does not come up, what was started is ended again. Raises TargetError, also when a program
+        of [needs] is not installed.
         """
+        needs.refuse_missing(self.manifest)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.values["port"] = ports.allocate(self.manifest.ports, random.SystemRandom())
         try:
@@ -99,7 +102,31 @@ class LocalTarget:
         spec = self._component(component)
         if spec.process is not None:
             return self.operator.child(spec.process).ref
+        if spec.glue is not None:
+            return await self._found_by_glue(component, spec.glue)
         pid = self._pid_of_file(component, spec) if spec.pid_file else await self._pid_of_url(component, spec)
+        return self._running(component, pid)
+
+    def started_as(self, ref: ProcessRef) -> str | None:
+        """See `contracts.KnowsItsOwn`."""
+        return self.operator.name_of(ref)
+
+    async def _found_by_glue(self, component: str, name: str) -> ProcessRef:
+        """Ask the glue who has the role now: it answers with a pid, or with a process of the manifest."""
+        where = f"components.{component}.glue"
+        self._finder = self._finder or glue.Finder(glue.load(glue.path(self.manifest)))
+        try:
+            found = await self._finder.ask(name, self.settings())
+        except Exception as error:
+            what = f"`{name}` failed: {type(error).__name__}: {error}"
+            raise TargetError(what, where=where) from error
+        if isinstance(found, str):
+            return self.operator.child(found).ref
+        if not isinstance(found, int) or isinstance(found, bool) or found <= 0:
+            raise TargetError(f"`{name}` returned {found!r}, neither a pid nor a process", where=where)
+        return self._running(component, found)
+
+    def _running(self, component: str, pid: int) -> ProcessRef:
         found = refs.reference(pid)
         if found is None:
             raise TargetError(f"pid {pid} is not running", where=f"components.{component}")

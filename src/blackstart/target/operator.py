@@ -84,6 +84,10 @@ class Operator:
         """Say whether a process is one that was started here."""
         return any(child.ref == ref for child in self._children.values())
 
+    def name_of(self, ref: Any) -> str | None:
+        """Return the manifest's name of a process that was started here; None for any other."""
+        return next((name for name, child in self._children.items() if child.ref == ref), None)
+
     def state_paths(self, name: str) -> list[Path]:
         """Return what a cold restart of the process wipes."""
         paths = self._process(name).state

@@ -33,6 +33,7 @@ DOCUMENTS = (
     "infrastructure",
 )
 JUDGED_BY_ORACLE = ("positions", "orders", "risk", "pnl")
+WAYS = ("process", "pid_file", "url", "glue")
 ACKNOWLEDGED = ("oracle:orders", "oracle:executions", "workload")
 
 
@@ -105,16 +106,16 @@ def _processes(manifest: Manifest) -> Iterator[str]:
             yield f"{key}.ready: {' and '.join(given)} given; choose one"
         if ready.log is not None:
             yield from _regex(ready.log, f"{key}.ready.log")
-        if name in variables.BUILT_IN or name in {"port", "package", "proxy"}:
+        if name in variables.BUILT_IN or name in {"port", "package", "program", "proxy"}:
             yield f"{key}: `{name}` is the name of a built-in variable; choose another"
 
 
 def _components(manifest: Manifest) -> Iterator[str]:
     for name, component in manifest.components.items():
         key = f"components.{name}"
-        ways = [way for way in ("process", "pid_file", "url") if getattr(component, way) is not None]
+        ways = [way for way in WAYS if getattr(component, way) is not None]
         if len(ways) != 1:
-            yield f"{key}: give exactly one of process, pid_file, url ({', '.join(ways) or 'none'} given)"
+            yield f"{key}: give exactly one of {', '.join(WAYS)} ({', '.join(ways) or 'none'} given)"
         if (component.url is None) != (component.select is None):
             yield f"{key}: url and select (a JMESPath that yields the pid) go together"
         yield from _jmespath(component.select, f"{key}.select")
@@ -131,6 +132,11 @@ def _components(manifest: Manifest) -> Iterator[str]:
 def _phases(manifest: Manifest) -> Iterator[str]:
     if manifest.phases and not manifest.events:
         yield "phases: nothing to look in; name the target's event files under [events.NAME]"
+    for name, source in manifest.events.items():
+        if source.lines is not None:
+            yield from _regex(source.lines, f"events.{name}.lines")
+            if "(?P<event>" not in source.lines:
+                yield f"events.{name}.lines: needs a group called event: `(?P<event>...)`"
     for phase, alternatives in manifest.phases.items():
         for index, match in enumerate(alternatives):
             yield from _where(match.where, f"phases.{phase}[{index}].where")
@@ -178,8 +184,12 @@ def _load(manifest: Manifest) -> Iterator[str]:
             yield "workload: needs glue, a Python file beside the manifest with `connect` and `write`"
         if manifest.workload.rate_per_s <= 0 or manifest.workload.concurrency < 1:
             yield "workload: rate_per_s must be above 0 and concurrency at least 1"
+    finders = [one.glue for one in manifest.components.values() if one.glue is not None]
+    if finders and manifest.glue is None:
+        yield f"components: `{finders[0]}` is a function of the glue, but the manifest names none"
     if manifest.glue is not None:
         needed = ["connect", "write"] if manifest.workload is not None else []
+        needed += finders
         needed += [stream.glue for stream in manifest.streams.values() if stream.glue is not None]
         needed += [data.glue for data in manifest.data.values() if data.glue is not None]
         yield from glue.problems(manifest, needed)
@@ -269,6 +279,8 @@ def _variable(variable: str, manifest: Manifest, started: set[str], key: str) ->
     head, _, rest = variable.partition(".")
     if head in variables.BUILT_IN and not rest:
         return
+    if head == "program":  # one that is not there is told when the target is to be started: UNKNOWN
+        return
     if head == "port":
         yield from _known(rest, manifest.ports, f"{key}: variable {{{variable}}}", "port")
     elif head == "proxy":
@@ -280,7 +292,7 @@ def _variable(variable: str, manifest: Manifest, started: set[str], key: str) ->
     elif head in manifest.processes and head not in started:
         yield f"{key}: variable {{{variable}}}: `{head}` is started later; move it up"
     elif head not in manifest.processes:
-        known = (*variables.BUILT_IN, "port", "package", "proxy", *manifest.processes)
+        known = (*variables.BUILT_IN, "port", "package", "program", "proxy", *manifest.processes)
         yield f"{key}: variable {{{variable}}}: nothing is called `{head}`{did_you_mean(head, known)}"
     elif manifest.processes[head].endpoints is None:
         yield f"{key}: variable {{{variable}}}: process `{head}` names no endpoints file"

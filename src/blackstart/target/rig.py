@@ -116,7 +116,7 @@ class LocalRig:
     def _signals(self) -> list[Coroutine[Any, Any, None]]:
         target = self.target
         sources = [
-            signals.JsonLines(name, spec, target.expand(spec.files, where=f"events.{name}"))
+            signals.follow_events(name, spec, target.expand(spec.files, where=f"events.{name}"), target.clock)
             for name, spec in target.manifest.events.items()
         ]
         return [signals.run(source, clock=target.clock, sink=target.sink) for source in sources]

@@ -1,7 +1,8 @@
-"""The target's own events: JSON lines in files, each with a name and a stamp of the monotonic clock."""
+"""The target's own events: JSON lines with a stamp of the monotonic clock, or lines of any log."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from blackstart.contracts import Clock, Sink
     from blackstart.model.manifest import EventSource
+
+LATE_NS = 5_000_000
+"""How much later than written a log line may reach us: notice, gathering, and a busy machine."""
 
 
 class JsonLines:
@@ -51,7 +55,37 @@ class JsonLines:
         }
 
 
-async def run(signal: JsonLines, *, clock: Clock, sink: Sink) -> None:
+class LogLines:
+    """Implements Signal for a log that is not JSON: its lines have no stamp that ours could be compared with.
+
+    An event's stamp is when its line reached us: later than it happened by what writing, the kernel's notice
+    and gathering took.
+    """
+
+    def __init__(self, name: str, pattern: str, files: str, clock: Clock) -> None:
+        self.name = name
+        self._pattern, self._files, self._clock = re.compile(pattern), files, clock
+
+    async def events(self) -> AsyncIterator[Observation]:
+        """Yield an event for each line that the pattern is found in."""
+        async for batch in follow(self._files):
+            moment = self._clock.now().mono_ns
+            for _, line in batch:
+                found = self._pattern.search(line.decode("utf-8", "replace"))
+                if found is not None:
+                    fields = {key: text for key, text in found.groupdict().items() if text is not None}
+                    event = fields.pop("event", self.name)
+                    yield Observation(
+                        source=self.name, event=event, mono_ns=moment, uncertainty_ns=LATE_NS, fields=fields
+                    )
+
+
+def follow_events(name: str, spec: EventSource, files: str, clock: Clock) -> JsonLines | LogLines:
+    """Return the signal for an event source of the manifest, its `files` expanded."""
+    return JsonLines(name, spec, files) if spec.lines is None else LogLines(name, spec.lines, files, clock)
+
+
+async def run(signal: JsonLines | LogLines, *, clock: Clock, sink: Sink) -> None:
     """Record every event until cancelled."""
     async for seen in signal.events():
         sink(
@@ -60,6 +94,7 @@ async def run(signal: JsonLines, *, clock: Clock, sink: Sink) -> None:
                 event=seen.event,
                 mono_ns=seen.mono_ns,
                 seen_mono_ns=clock.now().mono_ns,
+                uncertainty_ns=seen.uncertainty_ns,
                 fields=seen.fields,
             )
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +61,8 @@ def lookup(name: str, values: Mapping[str, Any], *, where: str) -> Any:
     parts = name.split(".")
     if parts[0] == "package":
         return _package(".".join(parts[1:]), where=where)
+    if parts[0] == "program":
+        return _program(".".join(parts[1:]), where=where)
     value: Any = values
     for depth, part in enumerate(parts):
         known = _keys(value)
@@ -101,6 +106,19 @@ def _package(name: str, *, where: str) -> str:
         )
         raise ManifestError(f"the Python package `{name}` is not installed", where=where, hint=hint)
     return str(folder)
+
+
+def program(name: str) -> str | None:
+    """Return the path of a program: beside this interpreter (wheels bring programs too) or on PATH."""
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return shutil.which(name, path=beside)
+
+
+def _program(name: str, *, where: str) -> str:
+    found = program(name)
+    if found is None:
+        raise ManifestError(f"the program `{name}` is not installed", where=where)
+    return found
 
 
 def _keys(value: Any) -> list[str]:
