@@ -46,7 +46,7 @@ class Kill:
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again at once what only Blackstart starts."""
-        if death.ours(ctx.target.manifest, receipt.processes):
+        if death.restarts(ctx, receipt.processes):
             await self._strike.gone(10.0, "SIGKILL")
             await self._strike.start_again(ctx, receipt.processes)
 

@@ -145,7 +145,7 @@ class Oom:
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again what only Blackstart starts."""
-        if death.ours(ctx.target.manifest, receipt.processes) and await self._strike.bed.gone(10.0):
+        if death.restarts(ctx, receipt.processes) and await self._strike.bed.gone(10.0):
             await self._strike.start_again(ctx, receipt.processes)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:

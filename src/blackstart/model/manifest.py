@@ -237,8 +237,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the network and of file systems then touch nothing else on the host; only for targets that Blackstart
     starts wholly. `signs` says how the target tells what scenarios expect of it (`Expectation.signal`), or in
     words why it does not do that.
-    `data` says where data lie that faults can damage, `operations` what the target can be asked to do. `needs` are
-    programs (and `python:` packages) that must be installed, each with the line that installs it.
+    `data` says where data lie that faults can damage, `operations` what the target can be asked to do.
+    `needs` are programs (and `python:` packages) that must be installed, each with the line that installs it.
     In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without
     `environment` it is refused (R20). `folder` is where its file lies; the loader sets it.
     """

