@@ -117,7 +117,7 @@ def test_the_kernel_kills_the_component_for_want_of_memory(tmp_path: Path, who: 
         receipt, witness = asyncio.run(hold(ctx, "oom", who, limit_mb=32))
         assert witness.bit is True
         assert receipt.mechanism.startswith("OOM kill in a memory cgroup")
-        assert witness.evidence["oom_kills"] == {"v": 1}
+        assert witness.evidence["oom_kills"]["v"] >= 1  # a companion may follow before it is ended
         assert victim.wait() == -signal.SIGKILL
         assert neighbour.poll() is None
         assert receipt.uncertainty_ns < 1_000_000_000
