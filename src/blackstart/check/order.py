@@ -34,8 +34,7 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
     """Find orders that reached the oracle after the response and before the first validation after it.
 
     Exempt is only what was in flight (`_drained`), never because of what it looks like: a session layer
-    that sends old orders again trades before validation as well. Where the service was never interrupted
-    (the database failed, and orders went on), only orders of a later epoch are new.
+    that sends old orders again trades before validation as well.
     """
     spec = facts.manifest.services.get(facts.plan.service)
     since = rto.stamps.get(StampName.RESPONDED.value) or rto.stamps.get(StampName.RESUMED.value)
@@ -48,16 +47,14 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
         return
     until, drained = validated[0].mono_ns, _drained(facts, rto, since.mono_ns)
     early = sorted(e for e in facts.service_events() if since.mono_ns <= e[0] - e[2] and e[0] < until)
-    stopped = rto.interrupted is not False
-    new = [e for e in early if (stopped and e[0] >= drained) or _later_epoch(e[1], facts, rto)]
+    new = [e for e in early if e[0] >= drained or _later_epoch(e[1], facts, rto)]
     if new:
         text = f"{len(new)} order(s) up to {(until - new[0][0]) / 1e6:,.1f} ms before the state was validated"
         yield _named(Verdict.FAIL, "traded-before-validated", text, new)
     if len(new) < len(early):
         flown = [e for e in early if e not in set(new)]
-        why = "in flight arrived after the response, before the old path was drained"
-        text = f"{len(flown)} order(s) {why if stopped else 'went on all the time: no interruption'}"
-        yield _named(Verdict.PASS, "in-flight" if stopped else "not-interrupted", text, flown)
+        text = f"{len(flown)} order(s) in flight arrived after the response, before the old path was drained"
+        yield _named(Verdict.PASS, "in-flight", text, flown)
 
 
 def _drained(facts: Facts, rto: Rto, since_ns: int) -> int:

@@ -119,13 +119,3 @@ def test_only_orders_are_judged(world: Any) -> None:
     spec = msgspec.structs.replace(world.manifest.services["orders"], source="sql", query="x", dsn="y")
     world.manifest = msgspec.structs.replace(world.manifest, services={"orders": spec})
     assert found(world) == {}
-
-
-@pytest.mark.parametrize(("key", "code"), [("1-C9", "not-interrupted"), ("2-C9", "traded-before-validated")])
-def test_who_never_stopped_did_not_begin_too_early(world: Any, key: str, code: str) -> None:
-    """Orders that go on while another part recovers are in order; those of a new epoch are not."""
-    stage(world)
-    went_on = [(mono, "1-C1", 0) for mono in range(T0 + PERIOD, T0 + 1400 * MS, PERIOD)]
-    before = [event for event in world.service if event[0] <= T0]
-    world.service = sorted([*before, *went_on, (T0 + 100 * MS, key, 0)])
-    assert code in found(world)
