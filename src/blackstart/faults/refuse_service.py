@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blackstart.contracts import FaultContext, HasDatabases
@@ -52,6 +54,7 @@ class RefuseService:
                 "look": _STATE,
                 "database": str(name),
                 "private": bool(ctx.target.manifest.processes),
+                "packages": _packages(),
             },
         )
         await ctx.protect([undo])
@@ -85,6 +88,12 @@ class RefuseService:
         name = str(receipt.data["database"]).replace('"', '""')
         opened = f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'
         await _databases(ctx).ask(receipt.data["component"], opened, from_outside=True)
+
+
+def _packages() -> str:
+    """Return the folder of the database's client, for the guardian."""
+    found = importlib.util.find_spec("asyncpg")
+    return str(Path(found.origin).parents[1]) if found and found.origin else ""
 
 
 def _databases(ctx: FaultContext) -> HasDatabases:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +18,11 @@ def _sql(arguments: Mapping[str, Any], _run: str) -> Verify:
     """Carry out `statement` at `dsn`, from another database than `database`; then `look` must answer true.
 
     A database that is gone is taken back only if it was the target's own (`private`), which ends with it.
+    The guardian starts without the installed packages: `packages` is the folder in which the client lies.
     """
+    packages = str(arguments.get("packages", ""))
+    if packages and packages not in sys.path:
+        sys.path.append(packages)
 
     async def work() -> Outcome:
         import asyncpg  # noqa: PLC0415 - the guardian starts quicker without, and does without it
