@@ -105,13 +105,21 @@ def judge(episode: Episode, history: History, start_ns: int) -> Injection:
         verdict=trial.verdict,
         reasons=trial.reasons,
         faults=faults,
-        placed=first is not None or not any(one.code in NOT_PLACED for one in history.all(Problem)),
+        judged=_says_something(history),
         recovered=observed is not None and observed.detail.get("why") != "limit",
         rto=trial.rto,
         after=Figures(),
         wall_ns=trial.started_wall_ns,
         folder=str(history.folder),
     )
+
+
+def _says_something(history: History) -> bool:
+    """Tell whether it was not broken off, and there was something to break."""
+    if history.ended is not None and history.ended.how == "interrupted":
+        return False
+    problems = {one.code for one in history.all(Problem)}
+    return history.first(Injected) is not None or problems.isdisjoint(NOT_PLACED)
 
 
 def _as_done(episode: Episode, history: History) -> tuple[FaultStep, ...]:

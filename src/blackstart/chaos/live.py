@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -47,7 +48,7 @@ class LiveView:
         self._memory = 0
         self._last: deque[Text] = deque(maxlen=_LAST)
         self._counts = dict.fromkeys(Verdict, 0)
-        self._not_placed = 0
+        self._not_judged = 0
         self._alerts = 0
         self._handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "session": self._session,
@@ -87,7 +88,7 @@ class LiveView:
         """Lay out what there is to see right now."""
         head = Text.assemble(
             ("chaos ", "bold"),
-            f"{self._orders.profile.name} on {self._orders.target}   ",
+            f"{self._orders.profile.name} on {Path(self._orders.target).stem}   ",
             (self._state, "dim"),
             "   ",
             (self._left(), "bold"),
@@ -130,7 +131,7 @@ class LiveView:
         counts = [
             (f"{number} {verdict.value.lower()}", _STYLE[verdict]) for verdict, number in self._counts.items()
         ]
-        skipped = (f"  {self._not_placed} not placed" if self._not_placed else "", "dim")
+        skipped = (f"  {self._not_judged} not judged" if self._not_judged else "", "dim")
         alerts = (f"   {self._alerts} alerts", "bold red" if self._alerts else "dim")
         memory = (f"   Blackstart {self._memory / 1e6:.0f} MB", "dim")
         return Text.assemble(
@@ -168,8 +169,8 @@ class LiveView:
     def _injection(self, heard: Mapping[str, Any]) -> None:
         one = msgspec.convert(heard["injection"], Injection)
         self._active = ""
-        self._counts[one.verdict] += one.placed
-        self._not_placed += not one.placed
+        self._counts[one.verdict] += one.judged
+        self._not_judged += not one.judged
         line = injection_line(one)
         if self._live is not None:
             self._last.append(line)
@@ -187,8 +188,8 @@ def injection_line(one: Injection) -> Text:
     at = DASH if one.at_s is None else clock(one.at_s)
     head = f"{one.number:>5}  {at:>8}  {one.name:32} "
     told = "; ".join(one.reasons[:2])
-    if not one.placed:
-        return Text.assemble(head, ("not placed: ", "dim"), (told, "dim"))
+    if not one.judged:
+        return Text.assemble(head, ("not judged: ", "dim"), (told, "dim"))
     return Text.assemble(
         head, (f"{one.verdict:8}", _STYLE[one.verdict]), f"{rto_text(one.rto):>12}  ", (told, "dim")
     )

@@ -22,7 +22,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `components` are names or `@group` (all of them together); `@each` stands for one member of the group
     `each`. `links` are names; `*` stands for one of all links. A parameter may be drawn: `{ min = 100,
     max = 500 }` or `{ one_of = [..] }`; so is a lasting fault's `duration_s` (from, to). With a `trigger` the
-    fault waits for its event. `weight` is how often it is chosen, against the others.
+    fault waits for its event. `late` says that what the fault prepares before it breaks anything can be
+    prepared in a target that runs. `weight` is how often it is chosen, against the others.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     parameters: dict[str, Any] = {}
     duration_s: tuple[float, float] | None = None
     trigger: Trigger = Trigger()
+    late: bool = False
     weight: float = 1.0
 
 
@@ -112,7 +114,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
     """A disturbance as it was really done, with its witness, its undoing and what came of it (R22).
 
-    Not `placed`: there was nothing to break just then (no checkpoint yet): it says nothing about the target.
+    Not `judged`: there was nothing to break just then (no checkpoint yet), or it was broken off with the
+    session: it says nothing about the target.
     """
 
     number: int
@@ -124,7 +127,7 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     faults: tuple[FaultRecord, ...]
     recovered: bool
-    placed: bool = True
+    judged: bool = True
     rto: Rto
     after: Figures
     wall_ns: int = 0

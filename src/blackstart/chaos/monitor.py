@@ -25,11 +25,12 @@ _LAG_KEPT = 1000
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """A condition that holds now."""
+    """A condition that holds now; `calm`: it arose while nothing was broken."""
 
     code: str
     text: str
     stops: bool
+    calm: bool = False
 
 
 class Rate:
@@ -70,7 +71,7 @@ class Monitor:
         self._calm_since: int | None = None
         self._over_ns: int | None = None
         self._said: set[str] = set()
-        self._dead: list[Finding] = []
+        self._dead: list[tuple[int, Finding]] = []
         self._reconciled: tuple[float | None, int | None] = (None, None)
 
     @property
@@ -99,7 +100,6 @@ class Monitor:
         """Hear that nothing is broken any more: what happens from now on is no consequence of a fault."""
         self._over_ns, self._calm_since = None, now_ns
         self._said.clear()
-        self._dead.clear()
 
     def reconciled(self, right: float | None, behind: int | None) -> None:
         """Hear how positions and counts compared."""
@@ -140,6 +140,7 @@ class Monitor:
         found = [] if self._calm_since is None else self._unprovoked(now_ns, self._calm_since)
         if self._over_ns is not None:
             found = self._not_back(now_ns, self._over_ns)
+        found += self._deaths(now_ns)
         fresh = [one for one in found if one.code not in self._said]
         self._said.update(one.code for one in fresh)
         return fresh
@@ -167,7 +168,7 @@ class Monitor:
     def _unprovoked(self, now_ns: int, since_ns: int) -> list[Finding]:
         """Judge whether all is as it should be while nothing is broken."""
         stop = self._profile.stop
-        found, self._dead = self._dead, []
+        found = []
         window_ns = round(stop.rate_window_s * NS)
         if stop.minimum_rate_per_s is not None and now_ns - since_ns >= window_ns:
             rate = self._window.per_s(now_ns)
@@ -231,7 +232,14 @@ class Monitor:
     def _process(self, record: ProcessSeen) -> None:
         if record.what == "exited" and self._calm_since is not None and record.mono_ns > self._calm_since:
             text = f"{record.component} (pid {record.pid}) ended, and nothing was broken"
-            self._dead.append(_finding(f"died:{record.pid}", text))
+            found = Finding(code=f"died:{record.pid}", text=text, stops=False, calm=True)
+            self._dead.append((record.mono_ns, found))
+
+    def _deaths(self, now_ns: int) -> list[Finding]:
+        """Return the deaths of a second ago: one by the kill switch is heard of before the switch itself."""
+        ripe = [one for moment, one in self._dead if now_ns - moment > NS]
+        self._dead = [(moment, one) for moment, one in self._dead if now_ns - moment <= NS]
+        return ripe
 
 
 def _finding(code: str, text: str, *, stops: bool = False) -> Finding:

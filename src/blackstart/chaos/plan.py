@@ -56,14 +56,14 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choices(
-    profile: Profile, manifest: Manifest, unavailable: Callable[[FaultStep], str | None]
+    profile: Profile, manifest: Manifest, unavailable: Callable[[Candidate, FaultStep], str | None]
 ) -> tuple[list[Choice], list[LeftOut]]:
     """Find every fault that the profile wishes and that can be had; and the others, with the reason."""
     found: list[Choice] = []
     left: list[LeftOut] = []
     for candidate in profile.fault:
         for one in _places(candidate, manifest):
-            reason = _forbidden(one, profile, manifest) or unavailable(one.step())
+            reason = _forbidden(one, profile, manifest) or unavailable(candidate, one.step())
             if reason is None:
                 found.append(one)
             else:

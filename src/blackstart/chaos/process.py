@@ -27,7 +27,7 @@ from blackstart.model.manifest import Manifest  # noqa: TC001 - msgspec reads th
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from blackstart.chaos.model import Episode
+    from blackstart.chaos.model import Candidate, Episode
     from blackstart.model.scenario import FaultStep
 
 
@@ -77,18 +77,18 @@ def plan(orders: Orders, manifest: Manifest) -> Iterable[Episode]:
     """
     if orders.replayed is not None:
         return orders.replayed
-    found, left = choices(orders.profile, manifest, lambda step: unavailable(manifest, step))
+    found, left = choices(orders.profile, manifest, lambda one, step: unavailable(manifest, one, step))
     _say(Word(event="left-out", left_out=tuple(left)))
     return episodes(orders.seed, found, orders.profile, manifest)
 
 
-def unavailable(manifest: Manifest, step: FaultStep) -> str | None:
+def unavailable(manifest: Manifest, candidate: Candidate, step: FaultStep) -> str | None:
     """Say why a fault cannot be had, or None."""
     try:
         fault = registry.make(step.kind)
     except BlackstartError as error:
         return error.what
-    if isinstance(fault, Prepares):
+    if isinstance(fault, Prepares) and not candidate.late:
         return "it needs something in place before the target starts; chaos breaks one that runs"
     try:
         return fault.unavailable(manifest, step)

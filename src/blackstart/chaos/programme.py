@@ -14,7 +14,7 @@ import blackstart
 from blackstart.chaos import log, profiles
 from blackstart.chaos.model import Figures, Injection, LeftOut, Orders, Summary
 from blackstart.chaos.process import Job, Word
-from blackstart.chaos.result import NOT_PLACED, conclude, counts
+from blackstart.chaos.result import NOT_JUDGED, conclude, counts
 from blackstart.engine import leftovers, permit, worker
 from blackstart.engine.clocks import SystemClock
 from blackstart.engine.suite import interrupts, new_folder
@@ -119,7 +119,7 @@ class Keeper:
         """Something was broken and is over."""
         one = msgspec.convert(heard["injection"], Injection)
         self._last.append(f"{one.number} {one.name}: {one.verdict}")
-        kind = one.verdict.value.lower() if one.placed else NOT_PLACED
+        kind = one.verdict.value.lower() if one.judged else NOT_JUDGED
         tally = {**self.status.counts, kind: self.status.counts[kind] + 1}
         return {"active": (), "counts": tally, "last": tuple(self._last)}
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest
 
 NAMED = 10
-NOT_PLACED = "not placed"
+NOT_JUDGED = "not judged"
 
 
 def conclude(
@@ -30,8 +30,8 @@ def conclude(
     summary: Summary,
 ) -> ChaosResult:
     """Put it all together. Without an injection nothing was shown: UNKNOWN."""
-    placed = [one for one in done if one.placed]
-    found = list(_findings(placed, alerts, summary))
+    judged = [one for one in done if one.judged]
+    found = list(_findings(judged, alerts, summary))
     return ChaosResult(
         schema=CHAOS_SCHEMA,
         id=status.folder.rstrip("/").rsplit("/", 1)[-1],
@@ -43,7 +43,7 @@ def conclude(
         replay=f"blackstart chaos replay {shlex.quote(status.folder)}",
         folder=status.folder,
         started_wall_ns=status.started_wall_ns,
-        verdict=merge([*(one.verdict for one in placed), *(verdict for verdict, _ in found)]),
+        verdict=merge([*(one.verdict for one in judged), *(verdict for verdict, _ in found)]),
         reasons=tuple(dict.fromkeys(text for _, text in found)),
         counts=counts(done),
         injections=tuple(done),
@@ -55,9 +55,9 @@ def conclude(
 
 
 def counts(done: Sequence[Injection]) -> dict[str, int]:
-    """Count injections by verdict, and those for which there was nothing to break just then."""
-    found = {one.value.lower(): sum(1 for i in done if i.placed and i.verdict is one) for one in Verdict}
-    return {**found, NOT_PLACED: sum(1 for i in done if not i.placed)}
+    """Count injections by verdict, and those that were not judged."""
+    found = {one.value.lower(): sum(1 for i in done if i.judged and i.verdict is one) for one in Verdict}
+    return {**found, NOT_JUDGED: sum(1 for i in done if not i.judged)}
 
 
 def _findings(

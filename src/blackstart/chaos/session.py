@@ -281,6 +281,7 @@ class Session:
         self._breakages = breakages = Breakages(trial, self._kit.fault)
         await self._watch_anew(trial)
         await before.steady_state(trial)
+        await breakages.prepare()
         await breakages.aim()
         await self._until(due)
         await before.await_trigger(trial)
@@ -409,7 +410,7 @@ class Session:
             code=found.code,
             text=found.text,
             at_s=round((self._now() - start) / NS, 3),
-            injection=self._number,
+            injection=None if found.calm else self._number,
             stops=found.stops,
         )
         log.append(self._folder / log.ALERTS, alert)

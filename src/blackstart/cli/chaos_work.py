@@ -13,7 +13,7 @@ from rich.text import Text
 from blackstart.chaos import background, log, profiles, programme, report
 from blackstart.chaos.live import LiveView, clock
 from blackstart.chaos.model import Orders
-from blackstart.chaos.result import NOT_PLACED
+from blackstart.chaos.result import NOT_JUDGED
 from blackstart.cli import status as statuses
 from blackstart.cli.folder import made
 from blackstart.cli.hold import holding
@@ -83,7 +83,7 @@ def show(result: ChaosResult, console: Console, page: Path) -> None:
     counts, summary = result.counts, result.summary
     lost = DASH if summary.rpo.events is None else f"{summary.rpo.events:,} of {summary.rpo.acknowledged:,}"
     tally = f"{counts['pass']} pass, {counts['fail']} fail, {counts['unknown']} unknown"
-    tally += f", {counts[NOT_PLACED]} not placed" if counts[NOT_PLACED] else ""
+    tally += f", {counts[NOT_JUDGED]} not judged" if counts[NOT_JUDGED] else ""
     alarms = f"{len(result.alerts)} alerts, {result.false_alarms} without a fault"
     lines = [
         f"{result.verdict}: {len(result.injections)} injections in {clock(summary.duration_s)}: {tally}",

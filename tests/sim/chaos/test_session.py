@@ -102,7 +102,7 @@ class Stage:
             return work(*arguments)
 
         async def main() -> Summary:
-            found, _ = choices(self.profile, self.manifest, lambda _step: None)
+            found, _ = choices(self.profile, self.manifest, lambda _candidate, _step: None)
             planned = episodes(7, found, self.profile, self.manifest)
             wanted = Orders(**settings)
             return await conduct(wanted, self.manifest, self.folder, self.kit(), planned, aside=at_once)

@@ -82,11 +82,11 @@ def test_nothing_broken_is_unknown() -> None:
     assert result(injection(at_s=None, verdict=Verdict.UNKNOWN)).reasons[-1].startswith("no-fault")
 
 
-def test_what_could_not_be_placed_says_nothing_and_is_counted() -> None:
+def test_what_is_not_judged_says_nothing_and_is_counted() -> None:
     """Nothing to break just then: it spoils no verdict, is shown, and alone it is no injection."""
-    skipped = injection(2, placed=False, at_s=None, verdict=Verdict.UNKNOWN, reasons=("fault-failed: -",))
+    skipped = injection(2, judged=False, at_s=None, verdict=Verdict.UNKNOWN, reasons=("fault-failed: -",))
     found = result(injection(1), skipped)
-    assert (found.verdict, found.counts["not placed"]) == (Verdict.PASS, 1)
+    assert (found.verdict, found.counts["not judged"]) == (Verdict.PASS, 1)
     assert result(skipped).verdict is Verdict.UNKNOWN
 
 
@@ -198,7 +198,7 @@ def test_staging_wishes_all_eight_of_the_source_document() -> None:
         "kill",
         "latency",
         "packet_loss",
-        "disk_full",
+        "disk_error",
         "cpu_stress",
         "memory_pressure",
         "clock_skew",

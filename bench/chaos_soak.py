@@ -1,0 +1,145 @@
+"""Does a session of chaos hold out? `python -m bench.chaos_soak [--minutes M] [--faults N] [--json]`.
+
+The reference firm under profile `staging`: no event lost, no false alarm, nothing left behind, Blackstart's
+memory flat, and at least as many faults as were asked for (300 an hour). Status 0 when all of that holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from blackstart.engine import journal
+from blackstart.host import procs
+
+FAULTS_PER_MINUTE = 5.0
+SETTLED_S = 60.0
+GROWTH = 1.10
+"""How much more memory is allowed at the end than after the first minute."""
+
+
+def blackstart_rss(root: psutil.Process) -> int:
+    """Sum the memory of Blackstart's own processes: command, session, guardian; not of target and load."""
+    total = 0
+    for one in [root, *root.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            words = " ".join(one.cmdline())
+            if "chaos" in words and "workload" not in words and "paper" not in words:
+                total += one.memory_info().rss
+    return total
+
+
+class Watch(threading.Thread):
+    """Measures once a second until the process ends."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.root = psutil.Process(pid)
+        self.seen: list[tuple[float, int]] = []
+
+    def run(self) -> None:
+        """Measure."""
+        begin = time.monotonic()
+        with contextlib.suppress(psutil.Error):
+            while self.root.is_running() and self.root.status() != psutil.STATUS_ZOMBIE:
+                self.seen.append((time.monotonic() - begin, blackstart_rss(self.root)))
+                time.sleep(1.0)
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Name undos that are owed, and processes of the run that live on."""
+    owed = [f"owed: {one['id']}" for one in journal.owed(str(folder))]
+    alive = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if str(folder) in one.environ().get(procs.MARKER, ""):
+                alive.append(f"process {one.pid} {one.name()}")
+    return owed + alive
+
+
+def soak(minutes: float, seed: int, runs: Path, profile: str) -> tuple[Path, int, list[tuple[float, int]]]:
+    """Run the session; returns its folder, its exit status, and the memory over time."""
+    command = (sys.executable, "-m", "blackstart.cli.main", "chaos", "run", "--profile", profile)
+    options = ("--for", f"{minutes * 60:g}s", "--seed", str(seed), "--out", str(runs))
+    process = subprocess.Popen([*command, *options], stdout=sys.stderr)
+    watch = Watch(process.pid)
+    watch.start()
+    status = process.wait()
+    return (runs / "latest").resolve(), status, watch.seen
+
+
+def judge(
+    folder: Path, status: int, memory: list[tuple[float, int]], wanted: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the figures, and what is not as it should be."""
+    result = json.loads((folder / "chaos.json").read_bytes())
+    chaos = result["summary"]["memory"]
+    placed = sum(1 for one in result["injections"] if one["at_s"] is not None)
+    figures = {
+        "verdict": result["verdict"],
+        "exit_status": status,
+        "faults": placed,
+        "counts": result["counts"],
+        "acknowledged": result["summary"]["rpo"]["acknowledged"],
+        "lost": result["summary"]["rpo"]["events"],
+        "alerts": len(result["alerts"]),
+        "false_alarms": result["false_alarms"],
+        "left_behind": left_behind(folder),
+        "session_mb": {name: round(value / 1e6, 1) for name, value in chaos.items()},
+        "all_of_blackstart_mb": {
+            "settled": round(max((rss for at, rss in memory if at <= SETTLED_S), default=0) / 1e6, 1),
+            "most": round(max((rss for _, rss in memory), default=0) / 1e6, 1),
+        },
+        "reasons": result["reasons"][:10],
+        "folder": str(folder),
+    }
+    bad = [
+        text
+        for holds, text in (
+            (status == 0, f"exit status {status}"),
+            (placed >= wanted, f"{placed} faults, {wanted} wanted"),
+            (figures["lost"] == 0, f"{figures['lost']} events lost"),
+            (figures["false_alarms"] == 0, f"{figures['false_alarms']} false alarms"),
+            (not figures["left_behind"], f"left behind: {figures['left_behind']}"),
+            (chaos["end"] <= GROWTH * chaos["begin"], f"memory grew: {figures['session_mb']}"),
+        )
+        if not holds
+    ]
+    return figures, bad
+
+
+def main() -> int:
+    """Soak, print, judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--faults", type=int, help="at least so many; default: five a minute")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--profile", default="staging")
+    parser.add_argument("--out", type=Path, help="where the run is kept; default: nowhere")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    wanted = given.faults if given.faults is not None else round(FAULTS_PER_MINUTE * given.minutes)
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = given.out or Path(scratch)
+        figures, bad = judge(*soak(given.minutes, given.seed, runs, given.profile), wanted)
+    if given.json:
+        print(json.dumps({**figures, "bad": bad}, indent=2))
+        return 1 if bad else 0
+    for name, value in figures.items():
+        print(f"{name:22} {value}")
+    print("holds out" if not bad else "\n".join(bad))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Whole sessions with a small real target: to their end, replayed, in the background, halted, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import psutil
+import pytest
+
+from blackstart.chaos import log
+from blackstart.engine import journal
+from blackstart.history.view import load
+from blackstart.host import procs
+from blackstart.model.record import Witnessed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HERE = Path(__file__).parent
+SMALL = HERE.parent / "engine" / "small" / "small.toml"
+QUICK = HERE / "quick.toml"
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep an index of open runs of our own: `halt` must not reach anybody else's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def command(*words: str) -> tuple[str, ...]:
+    """Return a command line of `blackstart chaos`."""
+    return (sys.executable, "-m", "blackstart.cli.main", "chaos", *words)
+
+
+def run(*words: str, limit_s: float = 90) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(command(*words), capture_output=True, text=True, check=False, timeout=limit_s)
+
+
+def session(runs: Path, *more: str) -> tuple[str, ...]:
+    """Return the words of a session on the small target."""
+    return ("run", "--target", str(SMALL), "--profile", str(QUICK), "--out", str(runs), *more)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """Read what a session came to."""
+    found: dict[str, Any] = json.loads((folder / "chaos.json").read_bytes())
+    return found
+
+
+def until(test: Callable[[], bool], limit_s: float = 40.0) -> None:
+    """Look until something holds."""
+    end = time.monotonic() + limit_s
+    while not test():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def left(folder: Path) -> list[int]:
+    """Find processes of a run that live on."""
+    found = []
+    for one in psutil.process_iter():
+        try:
+            if str(folder) in one.environ().get(procs.MARKER, ""):
+                found.append(one.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_session_to_its_end_and_the_same_again(tmp_path: Path) -> None:
+    """Every fault passes, nothing is lost or left; the replay breaks the same at the same moments."""
+    done = run(*session(tmp_path, "--max-faults", "3"))
+    folder = (tmp_path / "latest").resolve()
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = result(folder)
+    assert (found["verdict"], found["counts"]["pass"], found["false_alarms"]) == ("PASS", 3, 0)
+    assert found["summary"]["rpo"]["events"] == 0
+    assert found["summary"]["rpo"]["acknowledged"] > 100
+    assert [one["kind"] for one in found["left_out"]] == ["no_such_fault"]
+    cases = list(ET.parse(folder / "junit.xml").iter("testcase"))
+    assert len(cases) == 4
+    for one in found["injections"]:
+        history = load(Path(one["folder"]))
+        assert all(seen.witness.bit for seen in history.all(Witnessed))
+    assert journal.owed(str(folder)) == []
+    assert left(folder) == []
+    again = run("replay", str(folder), "--out", str(tmp_path))
+    assert again.returncode == 0, again.stdout + again.stderr
+    repeated = result((tmp_path / "latest").resolve())
+    assert [one["name"] for one in repeated["injections"]] == [one["name"] for one in found["injections"]]
+    pairs = zip(repeated["injections"], found["injections"], strict=True)
+    assert all(abs(mine["at_s"] - theirs["at_s"]) < 1.0 for mine, theirs in pairs)
+
+
+def test_in_the_background_until_it_is_stopped(tmp_path: Path) -> None:
+    """Started, seen in the status, stopped in order: audited, reported, and nothing left."""
+    words = session(tmp_path)[1:]
+    started = run("start", *words)
+    assert started.returncode == 0, started.stderr
+    (status,) = json.loads(run("status", "--out", str(tmp_path), "--json").stdout)
+    assert (status["state"], status["target"], status["profile"]) == ("running", "small", "quick")
+    folder = Path(status["folder"])
+    until((folder / "injections.jsonl").is_file)
+    assert "quick on small" in run("status", "--out", str(tmp_path)).stdout
+    stopped = run("stop", "--out", str(tmp_path))
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr + (folder / "chaos.log").read_text()
+    found = result(folder)
+    assert found["summary"]["ending"] == "interrupted"
+    assert found["summary"]["rpo"]["events"] == 0
+    assert json.loads(run("status", "--out", str(tmp_path), "--json").stdout) == []
+    assert left(folder) == []
+
+
+def test_the_kill_switch_takes_everything_back(tmp_path: Path) -> None:
+    """Halted: the session ends as that with status 2, owes nothing and leaves nothing."""
+    process = subprocess.Popen(command(*session(tmp_path, "--for", "10m")), stdout=subprocess.DEVNULL)
+    folder = tmp_path / "latest"
+    until((folder / "injections.jsonl").is_file)
+    halted = subprocess.run(
+        (sys.executable, "-m", "blackstart.cli.main", "halt", "--out", str(tmp_path)), check=False, timeout=60
+    )
+    assert halted.returncode == 0
+    assert process.wait(60) == 2
+    assert result(folder)["summary"]["ending"] == "halted"
+    assert journal.owed(str(folder)) == []
+    assert left(folder.resolve()) == []
+
+
+def test_killed_with_sigkill_the_guardian_takes_everything_back(tmp_path: Path) -> None:
+    """SIGKILL of the command in the middle of it all: everything is gone, and it can be replayed."""
+    process = subprocess.Popen(command(*session(tmp_path, "--for", "10m")), stdout=subprocess.DEVNULL)
+    folder = tmp_path / "latest"
+    until((folder / "injections.jsonl").is_file)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    until(lambda: left(folder.resolve()) == [], 20)
+    until(lambda: journal.owed(str(folder)) == [], 20)
+    assert json.loads((folder / "orders.json").read_bytes())["seed"] == 7
+    assert log.load_recording(folder.resolve()).replayed
+
+
+def test_ctrl_c_ends_in_order(tmp_path: Path) -> None:
+    """Interrupted before its time: everything is taken back and audited, and the answer is 2."""
+    process = subprocess.Popen(command(*session(tmp_path, "--for", "10m")), stdout=subprocess.DEVNULL)
+    folder = tmp_path / "latest"
+    until((folder / "injections.jsonl").is_file)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 2
+    found = result(folder)
+    assert found["summary"]["ending"] == "interrupted"
+    assert found["summary"]["rpo"]["events"] == 0
+    assert left(folder.resolve()) == []
+
+
+def test_production_is_refused(tmp_path: Path) -> None:
+    """Without an approval there is no chaos in production, and nothing is started: status 3."""
+    refused = run("run", "--target", str(SMALL), "--profile", "production", "--out", str(tmp_path))
+    assert refused.returncode == 3
+    assert "approval" in refused.stderr
+    assert list(tmp_path.glob("*/*")) == []
+
+
+def test_wrong_options_are_told(tmp_path: Path) -> None:
+    """A time that is none, an unknown profile, an unknown component: status 64, and what to do."""
+    for words in (("--for", "soon"), ("--profile", "wild"), ("--component", "nobody")):
+        refused = run("run", "--target", str(SMALL), "--out", str(tmp_path), *words)
+        assert refused.returncode == 64, words
+        assert "\u2192" in refused.stderr
