@@ -58,6 +58,7 @@ def _plan(
         fault=steps[0],
         then=tuple(steps[1:]),
         objectives=Objectives(rto_ms=limit_s * 1e3),
+        goes_on=True,
         load=Load(minimum_per_s=1.0),
         steady=Steady(hold_s=1.0, limit_s=profile.recovery_limit_s),
         observe=Observe(limit_s=limit_s, after_s=_AFTER_S, quiesce_s=profile.settle_s),

@@ -60,7 +60,7 @@ def disturbance(history: HistoryView) -> Trial:
     checks = (
         _one("trial", lambda: course(facts, OF_A_DISTURBANCE)),
         _one("steady", lambda: steady.check(facts)),
-        _one("fault", lambda: fault.check(facts)),
+        _one("fault", lambda: fault.check(facts, watched_until="reverted")),
         _without_phases(rto_result),
         # of two recoveries side by side nobody can say which validation belongs to which
         *([_one("order", lambda: order.check(facts, measured))] if len(facts.plan.faults) == 1 else []),

@@ -20,9 +20,9 @@ LEFT_IN_PLACE = "left-in-place"
 """The loudest finding of all: a fault of ours is still in place."""
 
 
-def check(facts: Facts) -> CheckResult:
-    """Look at the witness, at the undos, and at the processes that live at the end."""
-    return conclude("fault", _findings(facts))
+def check(facts: Facts, *, watched_until: str = "read") -> CheckResult:
+    """Look at the witness, at the undos, and at the processes that live at the end of watching."""
+    return conclude("fault", _findings(facts, watched_until))
 
 
 def records(facts: Facts) -> tuple[FaultRecord, ...]:
@@ -44,7 +44,7 @@ def _witness(facts: Facts, step: int) -> Witness | None:
     return next((one.witness for one in facts.all(Witnessed) if one.step == step), None)
 
 
-def _findings(facts: Facts) -> Iterable[Finding]:
+def _findings(facts: Facts, watched_until: str) -> Iterable[Finding]:
     if facts.receipt is None:
         yield _unknown("fault-not-injected", "no fault was injected")
         return
@@ -56,7 +56,7 @@ def _findings(facts: Facts) -> Iterable[Finding]:
     yield from _left_in_place(facts)
     if _reverted(facts, facts.receipts) is None:
         yield _unknown("not-reverted", "it is not proven that the fault was taken back")
-    yield from presence.check(facts)
+    yield from presence.check(facts, watched_until)
 
 
 def _left_in_place(facts: Facts) -> Iterable[Finding]:

@@ -22,10 +22,10 @@ DEAD = frozenset({"zombie", "dead"})
 NS_PER_S = 1_000_000_000
 
 
-def check(facts: Facts) -> Iterable[Finding]:
-    """Compare the last measurement with the one before the fault."""
+def check(facts: Facts, before: str = "read") -> Iterable[Finding]:
+    """Compare the last measurement up to the stage `before` with the one before the fault."""
     hit = {name for receipt in facts.receipts for name in receipt.processes}
-    read, first, last = facts.stage("read") or facts.stage("reverted"), facts.t0_ns, facts.last_t0_ns
+    read, first, last = facts.stage(before), facts.t0_ns, facts.last_t0_ns
     if first is None or last is None or not hit:
         return
     samples = [s for s in facts.all(ResourceSample) if read is not None and s.mono_ns <= read.mono_ns]

@@ -72,17 +72,33 @@ def test_what_arrives_without_an_interruption_after_the_last_notice_was_in_fligh
     assert set(found(world)) == {"in-flight"}
 
 
-@pytest.mark.parametrize(("goes_on", "stops"), [(True, False), (True, True), (False, False)])
-def test_a_service_that_was_to_go_on_and_did_resumed_nothing(world: Any, goes_on: bool, stops: bool) -> None:
-    """Only where the scenario expects it, and only while the service never stopped."""
+@pytest.mark.parametrize(
+    ("goes_on", "key", "codes"),
+    [
+        (True, "1-C9", set()),
+        (True, "2-C9", {"traded-before-validated"}),
+        (False, "1-C9", {"traded-before-validated"}),
+    ],
+)
+def test_who_was_to_go_on_and_did_resumed_nothing(
+    world: Any, goes_on: bool, key: str, codes: set[str]
+) -> None:
+    """Where the scenario expects it; orders of a new epoch, and going on unasked, are too early."""
     stage(world)
-    if not stops:
-        world.service = [(mono, "1-C1", 0) for mono in range(T0 - 4000 * MS, T0 + 1400 * MS, PERIOD)]
-    else:
-        world.service = sorted([*world.service, (T0 + 150 * MS, "1-C9", 0)])
+    went_on = [(mono, "1-C1", 0) for mono in range(T0 + PERIOD, T0 + 1400 * MS, PERIOD)]
+    before = [event for event in world.service if event[0] <= T0]
+    world.service = sorted([*before, *went_on, (T0 + 100 * MS, key, 0)])
     scenario = msgspec.structs.replace(world.plan.scenario, goes_on=goes_on)
     world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
-    assert ("traded-before-validated" in found(world)) is not (goes_on and not stops)
+    assert set(found(world)) & {"traded-before-validated"} == codes
+
+
+def test_who_was_to_go_on_and_stopped_is_judged_as_ever(world: Any) -> None:
+    """After an interruption there is something that resumed."""
+    stage(world, (150.0, "1-C9"))
+    scenario = msgspec.structs.replace(world.plan.scenario, goes_on=True)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    assert "traded-before-validated" in found(world)
 
 
 def test_a_later_epoch_was_never_in_flight(world: Any) -> None:
