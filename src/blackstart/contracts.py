@@ -473,6 +473,19 @@ class Prepared(Protocol):
 
 
 @runtime_checkable
+class Exemplary(Protocol):
+    """A fault that can say how it would be used on a target: `doctor` tries that, and names the mechanism."""
+
+    def example(self, target: Manifest) -> FaultStep | None:
+        """Return the simplest step, or None when the target has nothing that it could break."""
+        ...
+
+    def mechanism(self, target: Manifest, step: FaultStep) -> str:
+        """Name what would be used here."""
+        ...
+
+
+@runtime_checkable
 class Operated(Protocol):
     """A fault after which the operator of the target has something to do: that is us."""
 

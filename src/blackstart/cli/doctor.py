@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from blackstart.contracts import HasMechanisms
+from blackstart.contracts import Exemplary, HasMechanisms
 from blackstart.errors import BlackstartError
 from blackstart.faults import registry
 from blackstart.report.terminal import console
@@ -205,6 +205,8 @@ def _fault(kind: str, manifest: Manifest) -> Finding:
     users = [one for one in scenarios.packaged() if one.fault.kind == kind]
     fault, what = registry.make(kind), f"fault {kind}"
     mechanism = str(getattr(fault, "says", None) or type(fault).__doc__ or kind).splitlines()[0]
+    if isinstance(fault, Exemplary):
+        return _exemplary(fault, manifest, what, mechanism)
     reasons = [carry(manifest, one) or fault.unavailable(manifest, one.fault) for one in users]
     if users and all(reasons):
         return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {reasons[0]}")
@@ -219,6 +221,16 @@ def _ways(fault: object) -> str:
     here = ", ".join(name for name, reason in offered.items() if reason is None)
     not_here = "".join(f"; not {name}: {reason}" for name, reason in offered.items() if reason is not None)
     return f" Here by: {here or 'nothing'}{not_here}"
+
+
+def _exemplary(fault: Any, manifest: Manifest, what: str, says: str) -> Finding:
+    """Try the simplest use of the fault on the target."""
+    step = fault.example(manifest)
+    reason = "it names nothing that this fault could break" if step is None else None
+    reason = reason or fault.unavailable(manifest, step)
+    if reason:
+        return Finding(what=what, state="optional", how=says, hint=f"{manifest.name}: {reason}")
+    return Finding(what=what, state="works", how=f"{says} ({fault.mechanism(manifest, step)})")
 
 
 def _print(found: list[Finding]) -> None:

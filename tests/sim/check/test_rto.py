@@ -275,6 +275,19 @@ def test_validation_after_resumption_is_not_a_phase(world: Any) -> None:
     assert "phase-unknown" in codes(world)
 
 
+def test_a_fault_that_ends_nothing_needs_no_word_about_a_recovery(world: Any) -> None:
+    """With `degrades` the total is judged without its phases; the objective holds all the same."""
+    world.signals = []
+    scenario = msgspec.structs.replace(world.plan.scenario, degrades=True)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    found = measure(world)
+    assert (found.recovery_ns, found.total_ns) == (None, 30 * MS)
+    assert "degraded-only" in codes(world)
+    assert "phase-unknown" not in codes(world)
+    world.objectives(rto_ms=10)
+    assert "rto-exceeded" in codes(world)
+
+
 def test_the_chain_that_led_to_service_is_taken(world: Any) -> None:
     """The validation before service counts, and the last recovery before that; later ones do not."""
     world.signals += [

@@ -180,6 +180,16 @@ def test_a_broken_rule_fails(world: Any, name: str, spoil: Spoil, code: str) -> 
     assert code in codes
 
 
+def test_a_log_may_be_silent_where_nothing_ended(world: Any) -> None:
+    """A fault that only makes the going hard leaves nothing to be told; it is remarked, not failed."""
+    top("target/infrastructure", logging={"last_written_mono_ns": 1})(world)
+    scenario = msgspec.structs.replace(world.plan.scenario, degrades=True)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    verdict, codes = outcome(world, "infrastructure")
+    assert verdict is Verdict.PASS
+    assert "log-silent" in codes
+
+
 UNKNOWN: list[tuple[str, Spoil, str]] = [
     ("positions", lambda world: world.documents.update({"oracle/positions": {}}), "nothing-to-compare"),
     ("positions", lambda w: w.ledgers["acknowledged"].pop(), "oracle-inconsistent"),

@@ -13,6 +13,7 @@ from blackstart.faults.network.kind import Kind, direction, treatment
 from blackstart.host import connections
 from blackstart.model.fault import Receipt, Witness
 from blackstart.model.record import Reverted
+from blackstart.model.scenario import FaultStep
 from blackstart.scenario import seeds
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
     from blackstart.contracts import FaultContext
     from blackstart.model.manifest import Link, Manifest
-    from blackstart.model.scenario import FaultStep
 
 _WITNESS_LIMIT_NS = 10_000_000_000
 _LOOK_NS = 10_000_000
+_SOME = 100_000
 _MECHANISMS = ("kernel", "proxy")
 
 
@@ -47,6 +48,12 @@ class NetworkFault:
             return self._choice(target, step)[1]
         except FaultError as error:
             return f"{error.where}: {error.what}" + (f" ({error.hint})" if error.hint else "")
+
+    def example(self, target: Manifest) -> FaultStep | None:
+        """See `contracts.Exemplary`."""
+        fitting = [name for name, link in target.links.items() if link.protocol in self.kind.protocols]
+        missing = {name: _SOME for name, usual in self.kind.numbers.items() if usual is None}
+        return FaultStep(kind=self.name, links=(fitting[0],), parameters=missing) if fitting else None
 
     def mechanism(self, target: Manifest, step: FaultStep) -> str:
         """Say what would be used, for `doctor`."""
