@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from blackstart.engine import verbs
 from blackstart.faults import registry
 from blackstart.model.manifest import Link, Manifest
 from blackstart.model.scenario import FaultStep
@@ -181,3 +182,11 @@ def test_an_ordinary_user_without_a_network_of_its_own_is_told_why() -> None:
     plain = Manifest(schema=1, name="x", links=LINKS)
     reason = registry.make("partition").unavailable(plain, FaultStep(kind="partition", links=("line",)))
     assert "isolation" in str(reason)
+
+
+def test_undoing_after_everything_has_gone_is_verified_and_harmless() -> None:
+    """A later start finds neither the network nor the proxy of a trial that was killed: nothing is owed."""
+    table = {"table": "blackstart_1", "namespace": 1}
+    assert verbs.begin("filter", table, "/")() == (True, {"table": "blackstart_1", "namespace_gone": True})
+    assert verbs.begin("proxy", {"pid": 2**22 + 1}, "/")() == (True, {"gone": True})
+    assert "nft delete table inet blackstart_1" in verbs.by_hand("filter", table, "/")
