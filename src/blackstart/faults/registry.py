@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from blackstart.contracts import Fault
 from blackstart.errors import ScenarioError
+from blackstart.faults.clock_skew import ClockSkew
 from blackstart.faults.cold import Cold
 from blackstart.faults.cpu_quota import CpuQuota
 from blackstart.faults.cpu_stress import CpuStress
@@ -97,6 +98,7 @@ _BUILT_IN: tuple[Callable[[], Fault], ...] = (
     disk_slow,
     fsync_fail,
     fsync_lie,
+    ClockSkew,
 )
 
 

@@ -33,13 +33,17 @@ _EVERY_SIGNAL = (1 << 64) - 1
 
 _REGISTERS = struct.Struct("<27Q")
 _R10, _R9, _R8, _RAX, _RDX, _RSI, _RDI, _ORIG_RAX, _RIP, _CS = 7, 8, 9, 10, 12, 13, 14, 15, 16, 17
+_RSP = 19
 _ARGUMENTS = (_RDI, _RSI, _RDX, _R10, _R8, _R9)
 _NO_CALL = (1 << 64) - 1
 _CS_64_BIT = 0x33
 _SYSCALL_INSTRUCTION = b"\x0f\x05"
 
 _MMAP, _MUNMAP, _CLOSE, _PRCTL, _SECCOMP = 9, 11, 3, 157, 317
+_GETPID = 39
 _PAGE = 4096
+_RED_ZONE = 1024  # the ABI lets a function use 128 bytes below its stack
+_MOST_STOPS = 16
 _PIDFD_GETFD = 438
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,7 +75,7 @@ class Entered:
         for tid in _threads(self.pid):
             _ptrace(_SEIZE, tid, 0, _OPTION_SYSGOOD)
             _ptrace(_INTERRUPT, tid)
-            if self._stopped(tid):
+            if _come_to_a_stop(tid):
                 break
         else:
             raise FaultError("no thread can be stopped", where=f"pid {self.pid}")
@@ -97,7 +101,7 @@ class Entered:
             self._set(self._before)
             _ptrace(_INTERRUPT, self.tid)
             _ptrace(_CONT, self.tid)
-            self._stopped(self.tid)
+            _come_to_a_stop(self.tid)
             self._leave()
 
     def call(self, number: int, *arguments: int) -> int:
@@ -113,6 +117,22 @@ class Entered:
                 raise FaultError("a system call in its name did not come back", where=f"pid {self.pid}")
         answer = self._registers()[_RAX]
         return answer - (1 << 64) if answer >> 63 else answer
+
+    def run(self, address: int, rax: int, rdi: int, rsi: int) -> None:
+        """Let it run code at that address, with these registers, until the code calls `getpid`."""
+        registers = list(self._before)
+        registers[_RIP], registers[_ORIG_RAX], registers[_RAX] = address, _NO_CALL, rax
+        registers[_RDI], registers[_RSI] = rdi, rsi
+        registers[_RSP] = (registers[_RSP] - _RED_ZONE) & ~0xF
+        self._set(registers)
+        for _ in range(_MOST_STOPS):
+            _ptrace(_SYSCALL, self.tid)
+            if _wait(self.tid, _STOP_LIMIT_S) != _SYSCALL_STOP:
+                break
+            now = self._registers()
+            if now[_ORIG_RAX] == _GETPID and now[_RAX] == self.pid:  # on the way out of it
+                return
+        raise FaultError("code run in its name did not come to its end", where=f"pid {self.pid}")
 
     def write(self, address: int, data: bytes) -> None:
         """Put bytes into its memory."""
@@ -131,18 +151,8 @@ class Entered:
         self._at = self._at or _find_instruction(self.pid)
         return self._at
 
-    def _stopped(self, tid: int) -> bool:
-        """Wait for the stop that we asked for; other stops on the way are passed on."""
-        while (status := _wait(tid, _STOP_LIMIT_S)) is not None:
-            if status >> 8 == _EVENT_STOP:
-                return True
-            _ptrace(_CONT, tid, 0, status & 0x7F)
-        return False
-
     def _registers(self) -> tuple[int, ...]:
-        buffer = ctypes.create_string_buffer(_REGISTERS.size)
-        _ptrace(_GETREGS, self.tid, 0, ctypes.addressof(buffer))
-        return _REGISTERS.unpack(buffer.raw)
+        return _read_registers(self.tid)
 
     def _set(self, registers: Iterable[int]) -> None:
         buffer = ctypes.create_string_buffer(_REGISTERS.pack(*registers), _REGISTERS.size)
@@ -155,6 +165,57 @@ class Entered:
     def _leave(self) -> None:
         self._block(self._mask.value)
         _ptrace(_DETACH, self.tid)
+
+
+class Halted:
+    """All threads of a process, stopped for us; on leaving they run on as if nothing had been.
+
+    Belongs to the operating-system thread that made it: see `alone`. Raises FaultError.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._tids: list[int] = []
+
+    def __enter__(self) -> Self:
+        """Stop them; those that are born meanwhile too."""
+        try:
+            while new := [tid for tid in _threads(self.pid) if tid not in self._tids]:
+                for tid in new:
+                    self._stop(tid)
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let them run on."""
+        self._release()
+
+    def inside(self, begin: int, end: int) -> bool:
+        """Whether a thread is about to run an instruction that begins between the two, both left out."""
+        return any(begin < _read_registers(tid)[_RIP] < end for tid in self._tids)
+
+    def _stop(self, tid: int) -> None:
+        try:
+            _ptrace(_SEIZE, tid, 0, 0)
+            self._tids.append(tid)
+            _ptrace(_INTERRUPT, tid)
+            stopped = _come_to_a_stop(tid)
+        except FaultError:
+            if (one := procs.stat(tid)) is not None and not one.dead:
+                raise
+            self._tids = [other for other in self._tids if other != tid]  # it ended meanwhile
+            return
+        if not stopped:
+            raise FaultError("cannot be stopped", where=f"thread {tid}")
+
+    def _release(self) -> None:
+        for tid in self._tids:
+            with contextlib.suppress(FaultError):  # it ended meanwhile
+                _ptrace(_DETACH, tid)
 
 
 def alone(work: Callable[[], T]) -> T:
@@ -288,6 +349,21 @@ def _ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> None:
     if number == errno.EPERM:
         hint = "a debugger holds it, it is somebody else's, or kernel.yama.ptrace_scope forbids it"
     raise FaultError(f"ptrace: {os.strerror(number)}", where=f"thread {tid}", hint=hint)
+
+
+def _come_to_a_stop(tid: int) -> bool:
+    """Wait for the stop that we asked for; other stops on the way are passed on."""
+    while (status := _wait(tid, _STOP_LIMIT_S)) is not None:
+        if status >> 8 == _EVENT_STOP:
+            return True
+        _ptrace(_CONT, tid, 0, status & 0x7F)
+    return False
+
+
+def _read_registers(tid: int) -> tuple[int, ...]:
+    buffer = ctypes.create_string_buffer(_REGISTERS.size)
+    _ptrace(_GETREGS, tid, 0, ctypes.addressof(buffer))
+    return _REGISTERS.unpack(buffer.raw)
 
 
 def _wait(tid: int, limit_s: float) -> int | None:

@@ -10,14 +10,25 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from blackstart.engine.verbs import cgroup, damage, files, http, mounts, network, process, seccomp, sql
+from blackstart.engine.verbs import (
+    cgroup,
+    clocks,
+    damage,
+    files,
+    http,
+    mounts,
+    network,
+    process,
+    seccomp,
+    sql,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blackstart.engine.verbs.verb import ByHand, Outcome, Verb, Verify
 
-_FAMILIES = (process, http, files, damage, sql, network, seccomp, cgroup, mounts)
+_FAMILIES = (process, http, files, damage, sql, network, seccomp, cgroup, mounts, clocks)
 VERBS: dict[str, Verb] = {name: verb for family in _FAMILIES for name, verb in family.VERBS.items()}
 _BY_HAND: dict[str, ByHand] = {
     name: command for family in _FAMILIES for name, command in getattr(family, "BY_HAND", {}).items()

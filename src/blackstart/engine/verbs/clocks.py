@@ -1,0 +1,32 @@
+"""Undo of a moved wall clock: the code by which the process reads the time is the original one again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blackstart.host import procs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blackstart.engine.verbs.verb import Outcome, Verb, Verify
+
+
+def _clock(arguments: Mapping[str, Any], _run: str) -> Verify:
+    """Put the original bytes back: `pid`, `start_ticks`, `places` (address, before, after)."""
+    from blackstart.host import vdso  # noqa: PLC0415 - the guardian starts quicker without
+
+    pid, ticks = int(arguments["pid"]), int(arguments["start_ticks"])
+    places = tuple(vdso.Place(*one) for one in arguments["places"])
+
+    def verify() -> Outcome:
+        if not procs.is_alive(pid, ticks):
+            return True, {"gone": True}
+        return vdso.restore(pid, places), {"functions_restored": len(places)}
+
+    if procs.is_alive(pid, ticks):
+        vdso.restore(pid, places)
+    return verify
+
+
+VERBS: dict[str, Verb] = {"clock": _clock}

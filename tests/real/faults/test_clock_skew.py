@@ -1,0 +1,258 @@
+"""A wall clock that jumps or drifts in one running process, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ordinary_user
+import pytest
+from fault_kit import Context
+
+from blackstart.faults import registry
+from blackstart.host import procs, vdso
+from blackstart.model.scenario import FaultStep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WHY_NOT = vdso.unavailable()
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+
+# Tells, at each line that it reads, its clocks: by clock_gettime, by gettimeofday and time of the C library.
+TELLER = """
+import ctypes, sys, threading, time
+libc = ctypes.CDLL(None)
+libc.time.restype = ctypes.c_long
+class Timeval(ctypes.Structure): _fields_ = [("s", ctypes.c_long), ("us", ctypes.c_long)]
+def busy():
+    while True: time.time(); time.sleep(0.0001)
+for _ in range(3): threading.Thread(target=busy, daemon=True).start()
+print(1, flush=True)
+for line in sys.stdin:
+    tv = Timeval()
+    libc.gettimeofday(ctypes.byref(tv), None)
+    print(time.time_ns(), time.clock_gettime_ns(5), tv.s * 10**9 + tv.us * 1000, libc.time(None) * 10**9,
+          time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME), flush=True)
+"""
+S = 1_000_000_000
+
+
+def start(*prefix: str) -> subprocess.Popen[bytes]:
+    """Start the teller."""
+    found = subprocess.Popen(
+        [*prefix, sys.executable, "-c", TELLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert found.stdout is not None
+    found.stdout.readline()
+    return found
+
+
+def ask(process: subprocess.Popen[bytes]) -> tuple[list[float], list[float]]:
+    """Return by how many seconds its four wall clocks are ahead of ours, and its two others."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    told = [int(one) for one in process.stdout.readline().split()]
+    wall, mono, boot = time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return [(one - wall) / S for one in told[:4]], [(told[4] - mono) / S, (told[5] - boot) / S]
+
+
+@pytest.fixture
+def teller() -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process with several threads that read the time all the while."""
+    found = start()
+    yield found
+    end(found)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End it."""
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        assert stream is not None
+        stream.close()
+
+
+def code(pid: int) -> bytes:
+    """Return the process's whole vDSO."""
+    return vdso._vdso(pid)[1]
+
+
+async def skew(ctx: Any, who: str = "we", **parameters: Any) -> tuple[Any, Any, Any]:
+    """Move the clock, hear the witness and the program, and take it back."""
+    fault: Any = registry.make("clock_skew")
+    step = FaultStep(kind="clock_skew", components=tuple(ctx.processes), parameters=parameters)
+    assert fault.unavailable(ctx.manifest, step) is None
+    await fault.aim(ctx, step)
+    receipt = await fault.inject(ctx, step)
+    witness = await fault.witness(ctx, receipt)
+    told = ask(ctx.processes["v"])
+    if who == "we":
+        await fault.revert(ctx, receipt)
+        await fault.revert(ctx, receipt)
+    ctx.undo()
+    ctx.undo()
+    late = await fault.witness(ctx, receipt) if "drift_ppm" not in parameters else None
+    assert late is None or late.bit is False, "it is not the witness of what is over"
+    return receipt, witness, told
+
+
+@pytest.mark.parametrize("who", ["we", "the guardian"])
+@pytest.mark.parametrize("offset_s", [10.0, -3600.25, 0.5])
+def test_every_wall_clock_jumps_and_no_other_and_comes_back(
+    teller: subprocess.Popen[bytes], tmp_path: Path, offset_s: float, who: str
+) -> None:
+    """All ways to read the real time agree; monotonic clocks are untouched; the code is restored."""
+    original, host = code(teller.pid), time.time()
+    ctx: Any = Context({"v": teller}, folder=tmp_path)
+    receipt, witness, (wall, others) = asyncio.run(skew(ctx, who, offset_s=offset_s))
+    assert witness.bit is True, witness
+    assert witness.evidence["v"]["ahead_at_least_ms"] <= offset_s * 1000
+    assert receipt.uncertainty_ns < 100_000_000
+    for ahead in wall[:3]:
+        assert abs(ahead - offset_s) < 0.2
+    assert -1.2 < wall[3] - offset_s < 0.2, "time() has whole seconds"
+    assert all(abs(one) < 0.2 for one in others)
+    assert all(abs(one) < 0.2 for one in ask(teller)[0][:3])
+    assert code(teller.pid) == original
+    assert abs(time.time() - host) < 60, "the host's clock is nobody's business"
+
+
+def test_a_clock_drifts(teller: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """With 10 % drift the clock is ahead by a tenth of the time since, as the witness waits to see."""
+    ctx: Any = Context({"v": teller}, folder=tmp_path)
+    receipt, witness, (wall, _) = asyncio.run(skew(ctx, drift_ppm=100_000))
+    passed = (time.monotonic_ns() - receipt.t0_mono_ns) / S
+    assert witness.bit is True, witness
+    assert 0 < wall[0] < passed * 0.11
+    assert witness.evidence["v"]["ahead_at_least_ms"] > 0
+
+
+def test_the_witness_tells_when_nothing_was_changed(teller: subprocess.Popen[bytes]) -> None:
+    """A process whose clock is right is found to be right."""
+    least, most = vdso.read(teller.pid).ahead_ns
+    assert least <= 0 <= most
+
+
+def test_a_restarted_process_has_the_true_time(teller: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """What ended needs no taking back: the undo says that it is gone."""
+    ctx: Any = Context({"v": teller}, folder=tmp_path)
+
+    async def main() -> None:
+        fault: Any = registry.make("clock_skew")
+        await fault.inject(ctx, FaultStep(kind="clock_skew", components=("v",)))
+
+    asyncio.run(main())
+    teller.kill()
+    teller.wait()
+    ctx.undo()
+
+
+OWNER = """
+import asyncio, os, subprocess, sys
+from pathlib import Path
+sys.path[:0] = [FAULTS, FAULTS + "/../host"]
+import fault_kit
+from blackstart.engine import guard, journal
+from blackstart.faults import registry
+from blackstart.model.scenario import FaultStep
+
+class Here:
+    pid = int(sys.argv[2])
+
+async def main(run):
+    lock = journal.hold(str(run), journal.OWNER_LOCK)
+    guardian = await guard.start(run)
+    ctx = fault_kit.Context({"v": Here()}, folder=run)
+    ctx.protect = guardian.protect
+    await registry.make("clock_skew").inject(ctx, FaultStep(kind="clock_skew", components=("v",)))
+    print(1, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def test_when_the_injector_is_killed_the_clock_is_right_again(
+    teller: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """SIGKILL while the clock is wrong: the guardian puts the code back and says so."""
+    original = code(teller.pid)
+    code_of_owner = f"FAULTS = {str(Path(__file__).parent)!r}{OWNER}"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code_of_owner, str(tmp_path), str(teller.pid)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "index")},
+    )
+    assert owner.stdout is not None
+    try:
+        owner.stdout.readline()
+        assert ask(teller)[0][0] > 9
+    finally:
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        owner.stdout.close()
+    deadline = time.monotonic() + 20
+    while code(teller.pid) != original and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert abs(ask(teller)[0][0]) < 0.2
+    undone = tmp_path / "undone.jsonl"
+    while not (undone.exists() and undone.read_text().endswith("\n")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert [json.loads(line)["verified"] for line in undone.read_text().splitlines()] == [True]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "word"),
+    [({"offset": 1}, "offset"), ({"offset_s": 0}, "neither"), ({"offset_s": "1"}, "number")],
+)
+def test_nonsense_is_refused_before_the_trial(parameters: dict[str, Any], word: str) -> None:
+    """Parameters that mean nothing are an answer of `unavailable`, not a surprise at the injection."""
+    manifest: Any = Context({}).manifest
+    step = FaultStep(kind="clock_skew", components=(), parameters=parameters)
+    assert word in str(registry.make("clock_skew").unavailable(manifest, step))
+
+
+AS_USER = """
+import asyncio, pathlib, sys
+sys.path.insert(0, FAULTS)
+import test_clock_skew as t
+teller = t.start()
+ctx = t.Context({"v": teller}, folder=pathlib.Path.cwd())
+receipt, witness, (wall, others) = asyncio.run(t.skew(ctx, offset_s=10))
+print(witness.bit, round(wall[0]), round(t.ask(teller)[0][0]))
+t.end(teller)
+"""
+
+
+def test_an_ordinary_user_can_do_it_to_its_own_processes() -> None:
+    """It needs no privilege."""
+    said = ordinary_user.run(f"FAULTS = {str(Path(__file__).parent)!r}{AS_USER}", needs="pytest, msgspec")
+    assert said.split() == ["True", "10", "0"]
+
+
+def test_the_process_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    """Twenty times there and back while four threads read the time: it lives, and answers."""
+    process = start()
+    try:
+        prepared = vdso.prepare(process.pid)
+        for _ in range(20):
+            vdso.apply(prepared, offset_ns=S, drift_ppb=0)
+            assert ask(process)[0][0] > 0.5
+            assert vdso.restore(process.pid, prepared.places)
+        found = procs.stat(process.pid)
+        assert found is not None
+        assert not found.stopped
+        assert abs(ask(process)[0][0]) < 0.2
+    finally:
+        end(process)
