@@ -92,6 +92,7 @@ def html(result: ChaosResult) -> str:
             lines=lines,
             style=_STYLE.read_text(encoding="utf-8"),
             symbol=_SYMBOL[result.verdict],
+            symbols=_SYMBOL,
             started=timestamp(result.started_wall_ns),
             dash=DASH,
         )
@@ -131,8 +132,8 @@ def _line(one: Injection) -> Line:
         number=one.number,
         at=DASH if one.at_s is None else f"{one.at_s:,.1f} s",
         name=one.name,
-        verdict=one.verdict.value,
-        symbol=_SYMBOL[one.verdict],
+        verdict=one.verdict.value if one.judged else "NA",
+        symbol=_SYMBOL[one.verdict] if one.judged else "",
         rto=rto_text(one.rto),
         bit=", ".join(_yes(bool(f.witness and f.witness.get("bit"))) for f in one.faults) or DASH,
         reverted=", ".join(_yes(f.reverted) for f in one.faults) or DASH,
