@@ -32,7 +32,14 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where run
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Everything random comes from it.")]
 Repeat = Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Run each trial N times.")]
 Jobs = Annotated[
-    int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Run so many trials side by side.")
+    int,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=1,
+        help="Run so many trials side by side; 1 for figures that nothing disturbs.",
+    ),
 ]
 Only = Annotated[
     list[str] | None,
@@ -42,7 +49,8 @@ Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout, p
 
 DEFAULT_TARGET = "paperfirm"
 DEFAULT_OUT = Path("runs")
-SIDE_BY_SIDE = 1
+SIDE_BY_SIDE = min(4, len(os.sched_getaffinity(0)))
+"""A trial keeps about one processor busy."""
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it with the option's value

@@ -21,6 +21,7 @@ import blackstart
 from blackstart.check.analyse import analyse
 from blackstart.engine import leftovers, permit, single
 from blackstart.engine.conductor import Analyse, Kit
+from blackstart.engine.seats import Seats
 from blackstart.engine.trial import tell
 from blackstart.errors import BlackstartError
 from blackstart.model.outcome import Run, Trial
@@ -106,10 +107,23 @@ class _Suite:
             task.cancel()
 
     async def run(self, plans: Sequence[Plan]) -> list[Trial]:
-        """Run all, `jobs` of them side by side, or those up to the interruption."""
-        gate = asyncio.Semaphore(self._options.jobs)
-        numbered = [self._in_turn(gate, plan, {"index": k, "of": len(plans)}) for k, plan in enumerate(plans)]
-        return [trial for trial in await asyncio.gather(*numbered) if trial is not None]
+        """Run all, `jobs` of them side by side, or those up to the interruption; returned in order.
+
+        Side by side, the one that may take longest begins first: none is left over alone at the end.
+        """
+        seats = Seats(self._options.jobs)
+        numbered = list(enumerate(plans))
+        if self._options.jobs > 1:
+            numbered.sort(key=lambda pair: -pair[1].scenario.observe.limit_s)
+        found: dict[int, Trial] = {}
+
+        async def one(index: int, plan: Plan) -> None:
+            trial = await self._in_turn(seats, plan, {"index": index, "of": len(plans)})
+            if trial is not None:
+                found[index] = trial
+
+        await asyncio.gather(*(one(index, plan) for index, plan in numbered))
+        return [found[index] for index in sorted(found)]
 
     def _free(self, name: str) -> Path:
         """Return a folder of that name, or one beside it when the same trial was begun before in this run."""
@@ -118,8 +132,8 @@ class _Suite:
         self._names.add(chosen)
         return self._folder / chosen
 
-    async def _in_turn(self, gate: asyncio.Semaphore, plan: Plan, place: dict[str, int]) -> Trial | None:
-        async with gate:
+    async def _in_turn(self, seats: Seats, plan: Plan, place: dict[str, int]) -> Trial | None:
+        async with seats.taken(alone=plan.scenario.alone):
             if self.interrupted:
                 return None
             folder = self._free(folder_name(plan.trial_id))

@@ -117,7 +117,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tell of a recovery, so the total is judged without its phases, and a silent log is no failure.
     `then` are the faults that follow the first, each with a trigger of its own (R10, R34, R63). `goes_on`
     says that the service is expected to go on meanwhile (R31): as long as it never stopped, nothing was
-    resumed, and no order came before a validation.
+    resumed, and no order came before a validation. `alone`: no other trial beside it (it troubles the host).
     """
 
     id: str
@@ -139,6 +139,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     observe: Observe = Observe()
     new_epoch: bool = False
     goes_on: bool = False
+    alone: bool = False
     degrades: bool = False
     note: str = ""
 
