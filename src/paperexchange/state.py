@@ -31,6 +31,7 @@ class Account:
     __slots__ = (
         "accepted",
         "by_cl_ord_id",
+        "earlier",
         "executions",
         "fills",
         "history",
@@ -46,6 +47,7 @@ class Account:
         self.member = name not in HOUSE_ACCOUNTS
         self.by_cl_ord_id: dict[str, Order] = {}
         self.history: list[Order] = []
+        self.earlier: list[Order] = []  # of days that are over; for the oracle only
         # Encoded once: a page of 20,000 is then a join, and a fill never changes.
         self.executions: list[bytes] = []
         self.fills = 0
@@ -62,8 +64,11 @@ class Account:
 
     def accepted_after(self, seq: int, limit: int) -> list[Order]:
         """Give accepted orders with `accepted_seq` above `seq`, oldest first."""
-        first = bisect_right(self.history, seq, key=lambda order: order.accepted_seq)
-        return self.history[first : first + limit]
+        orders = self.history
+        if self.earlier:
+            orders = sorted([*self.earlier, *self.history], key=lambda order: order.accepted_seq)
+        first = bisect_right(orders, seq, key=lambda order: order.accepted_seq)
+        return orders[first : first + limit]
 
     def execution(self, exec_id: str) -> Execution | None:
         """Give the fill with that ExecID."""
@@ -290,6 +295,7 @@ class State:
         if fact.day > self.day:
             for account in self.accounts.values():
                 account.by_cl_ord_id.clear()
+                account.earlier += [order for order in account.history if not order.open]
                 account.history = [order for order in account.history if order.open]
                 account.by_cl_ord_id.update({order.cl_ord_id: order for order in account.history})
             self.orders = {key: order for key, order in self.orders.items() if order.open}

@@ -1,4 +1,8 @@
-"""Stop a service and hold it down although somebody would start it again: database, broker (R8, R9, R30)."""
+"""Stop a service and hold it down although somebody would start it again: database, broker (R8, R9, R30).
+
+What is started too early is stopped by SIGSTOP, not killed: a server killed in the midst of its start may
+leave a half-written lock file behind (PostgreSQL does) and never come up again. That would be another fault.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from blackstart.contracts import FaultContext, HasProcesses
 from blackstart.errors import BlackstartError, FaultError
 from blackstart.faults import death
 from blackstart.faults.terminate import stop_signal
 from blackstart.host import procs, refs
-from blackstart.model.fault import Receipt, Witness
+from blackstart.model.fault import Receipt, Undo, Witness
 
 if TYPE_CHECKING:
     from blackstart.model.fault import ProcessRef
@@ -24,10 +30,9 @@ _DEFAULT_S = 3.0
 
 
 class StopService:
-    """The stop signal, or SIGKILL with `how = "kill"`; what starts within `duration_s` (3 s) is killed again.
+    """The stop signal, or SIGKILL with `how = "kill"`; what starts within `duration_s` (3 s) must stand still.
 
-    Nothing stays in place: without Blackstart nobody holds it down, and its own supervisor starts it. One
-    that only Blackstart starts is started when the time is over.
+    It runs on when the time is over. One that only Blackstart starts is started then.
     """
 
     name = "stop_service"
@@ -35,7 +40,7 @@ class StopService:
     def __init__(self) -> None:
         self._bed: death.Deathbed | None = None
         self._holding: asyncio.Task[None] | None = None
-        self._prevented: list[int] = []
+        self._held: dict[int, ProcessRef] = {}
         self._started = False
         self._over = False
 
@@ -63,7 +68,7 @@ class StopService:
         names = " and ".join(sorted({number.name for number in numbers}))
         return Receipt(
             fault=self.name,
-            mechanism=f"{names}, then SIGKILL at each start",
+            mechanism=f"{names}, then SIGSTOP to what starts again",
             t0_mono_ns=after,
             t0_source="the kill call" if kill else "the call that asked for the stop",
             uncertainty_ns=after - before,
@@ -72,14 +77,14 @@ class StopService:
         )
 
     async def _hold_down(self, ctx: FaultContext, held: dict[str, ProcessRef]) -> None:
-        """Kill every later process of the components as soon as it is seen."""
+        """Stop every later process of the components as soon as it is seen, its undo handed over first."""
         while held and not self._over:
             for name, first in held.items():
                 found = await _present(ctx, name)
-                if found is not None and found != first and found.pid not in self._prevented:
-                    for one in procs.family(found.pid, found.start_ticks):
-                        procs.send(one, signal.SIGKILL)
-                    self._prevented.append(found.pid)
+                if found is not None and found != first and found.pid not in self._held:
+                    await ctx.protect([_undo(name, found)])
+                    self._held[found.pid] = found
+                    _signal(found, signal.SIGSTOP)
             await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
@@ -89,7 +94,7 @@ class StopService:
         return await death.witness(self._bed, receipt.t0_mono_ns, limit_s=_END_LIMIT_S)
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
-        """When the time is over, let it start; start it where that is our part. Tell what was prevented."""
+        """When the time is over, let it start; start it where that is our part."""
         assert self._bed is not None
         if not await self._bed.gone(_END_LIMIT_S):
             raise FaultError("does not end", where=", ".join(self._bed.processes))
@@ -101,11 +106,24 @@ class StopService:
         self._over = True
         if self._holding is not None:
             await self._holding
+        for one in self._held.values():
+            _signal(one, signal.SIGCONT)
         if self._bed is not None:
             self._bed.close()
         if not self._started:
             self._started = True
             await death.start_again(ctx, receipt.data["restart"])
+
+
+def _undo(name: str, process: ProcessRef) -> Undo:
+    arguments = msgspec.to_builtins(process)
+    return Undo(id=f"held:{name}:{process.pid}", action="continue", arguments=arguments)
+
+
+def _signal(process: ProcessRef, number: signal.Signals) -> None:
+    found = procs.stat(process.pid)
+    if found is not None and found.start_ticks == process.start_ticks:
+        procs.send(found, number)
 
 
 async def _present(ctx: FaultContext, component: str) -> ProcessRef | None:

@@ -76,7 +76,7 @@ class MemoryGuard:
         if not damage or self._busy("orders"):
             return
         keys = [one.key for one in damage]
-        orders = [self._state.orders[key] for key in keys if key != FREE]
+        orders = [self._state.orders[key] for key in keys if key in self._state.orders]
         symbols = {order.symbol for order in orders}
         text = f"{len(keys)} rows of the book of open orders in memory are damaged; rebuilt from the exchange"
         detail: dict[str, Any] = {"rows": len(keys), "first": keys[:10], "symbols": sorted(symbols)}

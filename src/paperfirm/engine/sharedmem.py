@@ -69,6 +69,7 @@ class Table:
         self.path = path
         self._width = row.size
         self._want = want
+        self._overwritten: list[Damage] = []
         self._slots: dict[str, int] = {}
         self._keys: dict[int, str] = {}
         self._free: list[int] = []
@@ -96,7 +97,14 @@ class Table:
                 return
             slot = self._slots[key] = self._free.pop()
             self._keys[slot] = key
+        else:
+            self._look(slot, key)
         self._write(slot, self._want(key))
+
+    def _look(self, slot: int, key: str) -> None:
+        """Look at a row before it is written over: damage must never be healed unseen."""
+        if not _sound(self._row(slot)):
+            self._overwritten.append(Damage(key, "checksum"))
 
     def _doubled(self) -> bool:
         try:
@@ -111,6 +119,7 @@ class Table:
         """Free the key's row, if it has one."""
         slot = self._slots.pop(key, None)
         if slot is not None:
+            self._look(slot, key)
             del self._keys[slot]
             self._write(slot, self._empty)
             self._free.append(slot)
@@ -122,6 +131,7 @@ class Table:
         for slot in range(self._rows):
             if self._row(slot) != self._empty:
                 self._write(slot, self._empty)
+        self._overwritten.clear()
 
     def get(self, key: str) -> bytes | None:
         """Return a key's row if its checksum is right."""
@@ -138,11 +148,15 @@ class Table:
         self._map[slot * self._width : (slot + 1) * self._width] = row
 
     def check(self) -> list[Damage]:
-        """Look at the next rows, free ones included, all of them in SWEEP looks; returns what is wrong."""
+        """Look at the next rows, free ones included, all of them in SWEEP looks.
+
+        Returns what is wrong, and what was wrong when it was written over.
+        """
         begin = self._cursor if self._cursor < self._rows else 0
         end = self._cursor = min(begin + max(LOOK_ROWS, self._rows // SWEEP), self._rows)
         found = [self._damage(slot) for slot in range(begin, end)]
-        return [one for one in found if one is not None]
+        overwritten, self._overwritten = self._overwritten, []
+        return overwritten + [one for one in found if one is not None]
 
     def _damage(self, slot: int) -> Damage | None:
         row, key = self._row(slot), self._keys.get(slot)

@@ -98,6 +98,20 @@ def test_cl_ord_id_is_unique_within_the_day_and_free_on_the_next(floor: Any) -> 
     assert floor.order("buy", 10, 10_000, cl_ord_id="SAME") is not None
 
 
+def test_the_oracle_remembers_the_orders_of_earlier_days(floor: Any) -> None:
+    """What was acknowledged stays acknowledged over night, oldest first, page by page."""
+    first = floor.order("buy", 10, 10_000)
+    second = floor.order("buy", 10, 9_990)
+    for phase in ("close", "settlement", "pre_open", "open", "continuous"):
+        floor.venue.enter(phase, AT)
+    third = floor.order("buy", 10, 10_000)
+    account = floor.venue.state.account(first.account)
+    assert account.history == [third]
+    assert account.accepted_after(0, 2) == [first, second]
+    assert account.accepted_after(second.accepted_seq, 2) == [third]
+    assert first.status == "expired"
+
+
 def test_cancel_goes_through_pending_and_empties_the_level(floor: Any) -> None:
     """A cancel is pending first (FIX 19), then the order is gone from the book."""
     floor.order("buy", 10, 10_000, cl_ord_id="C")

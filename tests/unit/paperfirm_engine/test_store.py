@@ -196,6 +196,27 @@ def test_shared_memory_follows_and_tells_damage(tmp_path: Path) -> None:
     memory.close()
 
 
+def test_damage_is_not_healed_unseen_by_the_next_write(tmp_path: Path) -> None:
+    """A row that is written over, or freed, before anybody looked is told all the same, and once."""
+    state = State()
+    memory = SharedMemory(tmp_path, state)
+    for number, name in enumerate(("1-C1", "1-C2"), 1):
+        event = ev.OrderEntered(name, "", "client", "ALFA", "buy", "day", 5, 10)
+        state.apply(ev.Record(number, 1, 2, event))
+        memory.touch(set(), {name})
+    path = tmp_path / "orders"
+    content = path.read_bytes()
+    for name in (b"1-C1", b"1-C2"):
+        with path.open("r+b") as file:
+            file.seek(content.index(name) + 63)
+            file.write(b"\x01")
+    state.apply(ev.Record(3, 1, 2, ev.OrderClosed("1-C2", "rejected", "x")))
+    memory.touch(set(), {"1-C1", "1-C2"})
+    looks = [one for _ in range(16) for one in memory.check_orders()]
+    assert sorted(looks) == [("1-C1", "checksum"), ("1-C2", "checksum")]
+    memory.close()
+
+
 def test_no_checkpoint_ahead_of_the_journal(tmp_path: Path) -> None:
     """A checkpoint that knows more than the journal is refused: the next record would leave a hole."""
     store = open_store(tmp_path, Log())
