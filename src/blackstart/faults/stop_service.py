@@ -30,7 +30,7 @@ _DEFAULT_S = 3.0
 
 
 class StopService:
-    """The stop signal, or SIGKILL with `how = "kill"`; what starts within `duration_s` (3 s) must stand still.
+    """The stop signal, or SIGKILL with `how = "kill"`; what starts within `duration_s` (3 s) stands still.
 
     It runs on when the time is over. One that only Blackstart starts is started then.
     """
