@@ -38,6 +38,10 @@ class ClockSkew:
         self._offset_ns = 0
         self._drift_ppb = 0
 
+    def mechanisms(self) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`."""
+        return {"vdso": vdso.unavailable()}
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
         if (problem := _wrong(step.parameters)) is not None:

@@ -22,6 +22,8 @@ from blackstart.model.scenario import FaultStep
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from blackstart.model.fault import LaunchChange
+
 WRITER = """
 import os, time
 os.makedirs("state", exist_ok=True)
@@ -44,9 +46,9 @@ SECCOMP = seccomp.unavailable()
 pytestmark = pytest.mark.skipif(SECCOMP is not None, reason=str(SECCOMP))
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, *prefix: str) -> subprocess.Popen[bytes]:
     """Start the writer, and wait until it has begun."""
-    found = subprocess.Popen([sys.executable, "-c", WRITER], cwd=folder, stdout=subprocess.PIPE)
+    found = subprocess.Popen([*prefix, sys.executable, "-c", WRITER], cwd=folder, stdout=subprocess.PIPE)
     assert found.stdout is not None
     found.stdout.readline()
     return found
@@ -199,6 +201,59 @@ def test_a_component_without_a_file_there_is_told_so(tmp_path: Path) -> None:
             )
     finally:
         end(writer)
+
+
+class Launched(Context):
+    """A target whose start can be changed for a fault."""
+
+    prefix: tuple[str, ...] = ()
+
+    def change_launch(self, change: LaunchChange) -> None:
+        """Note what comes in front of its command."""
+        self.prefix += change.prefix
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "expected"),
+    [
+        ("disk_full", {}, f"write {errno.ENOSPC}"),
+        ("fsync_fail", {"mechanism": "launch"}, f"fsync {errno.EIO}"),
+    ],
+)
+def test_from_the_start_on_whoever_comes_after_it_is_hit_too(
+    tmp_path: Path, kind: str, parameters: dict[str, Any], expected: str
+) -> None:
+    """Without own mounts a full disk is injected; the next life of the component finds it full, too."""
+    ctx: Any = Launched({}, folder=tmp_path / "trial")
+    writers: list[subprocess.Popen[bytes]] = []
+
+    async def main() -> None:
+        fault: Any = registry.make(kind)
+        step = FaultStep(
+            kind=kind, components=("v",), parameters={"path": str(tmp_path / "state"), **parameters}
+        )
+        ctx.change_launch(await fault.prepare(ctx, step))
+        writers.append(start(tmp_path, *ctx.prefix))
+        ctx.processes["v"] = writers[0]
+        await fault.aim(ctx, step)
+        receipt = await fault.inject(ctx, step)
+        assert "from the start" in receipt.mechanism
+        assert await until(lambda: lines(tmp_path)[-1][0] == expected)
+        assert (await fault.witness(ctx, receipt)).bit is True
+        end(writers[0])
+        before = len(lines(tmp_path))
+        writers.append(start(tmp_path, *ctx.prefix))
+        assert await until(lambda: len(lines(tmp_path)) > before + 5)
+        assert {said for said, _ in lines(tmp_path)[before:]} == {expected}
+        await fault.revert(ctx, receipt)
+        await asyncio.to_thread(ctx.undo)
+        assert await until(lambda: lines(tmp_path)[-1][0] == "fine")
+        (await seccomp.supervisor(ctx.folder)).close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        end(writers[-1])
 
 
 AS_USER = """

@@ -51,6 +51,10 @@ class CallFault:
         self._rules: list[seccomp.Rule] = []
         self._last: dict[str, seccomp.Counters] = {}
 
+    def mechanisms(self) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`."""
+        return {one: seccomp.unavailable(attach=one == "attach") for one in _MECHANISMS}
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
         if (problem := _wrong(self.kind, step.parameters)) is not None:

@@ -13,7 +13,7 @@ from blackstart.errors import FaultError
 from blackstart.faults import death
 from blackstart.faults.disk import folders
 from blackstart.faults.disk.calls import CallFault, Kind
-from blackstart.host import mounts, namespaces, refs
+from blackstart.host import mounts, namespaces, refs, seccomp
 from blackstart.model.fault import LaunchChange, Receipt, Undo, Witness
 
 if TYPE_CHECKING:
@@ -56,6 +56,13 @@ class DiskFull:
         self._injected: CallFault | None = None
         self._freed = 0
 
+    def mechanisms(self) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`."""
+        return {
+            "tmpfs": namespaces.unavailable(namespaces.FILES),
+            "seccomp": seccomp.unavailable(attach=False),
+        }
+
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
         if (problem := _wrong(step.parameters)) is not None:
@@ -72,11 +79,6 @@ class DiskFull:
             CallFault(_INJECTED).unavailable(target, _as_calls(step)) if wanted != "tmpfs" else "not wanted"
         )
         return other and f"tmpfs: {reason}; seccomp: {other}"
-
-    def mechanism(self, target: Manifest, step: FaultStep) -> str:
-        """Say what would be used, for `doctor`."""
-        small = step.parameters.get("mechanism") != "seccomp" and _no_mounts(target) is None
-        return "tmpfs of limited size, filled" if small else "ENOSPC by seccomp user notification"
 
     async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
         """Put a small file system over each state folder; the target does not run yet."""
