@@ -37,7 +37,7 @@ WAIT_S = 0.3
 class Context:
     """Implements FaultContext around two servers; the undos are kept for the end."""
 
-    def __init__(self, ports: dict[str, int], *, by_proxy: bool = False) -> None:
+    def __init__(self, ports: dict[str, int], *, by_proxy: bool = False, own: bool = True) -> None:
         proxies = {
             name: ProxySpec(listen="127.0.0.1:0", upstream=f"127.0.0.1:{port}") if by_proxy else None
             for name, port in ports.items()
@@ -46,14 +46,14 @@ class Context:
             "line": Link(ports=(str(ports["line"]),), proxy=proxies["line"]),
             "quotes": Link(ports=(str(ports["quotes"]),), protocol="udp", proxy=proxies["quotes"]),
         }
-        own = () if by_proxy else ("network",)
-        self.manifest = Manifest(schema=1, name="here", isolation=own, links=links)
+        private: tuple[Any, ...] = ("network",) if own else ()
+        self.manifest = Manifest(schema=1, name="here", isolation=private, links=links)
         self.values: dict[str, Any] = {}
         self.proxies = Proxies(self.manifest, self.values, self.protect)
         self.name, self.ports = "here", ports
         self.clock, self.oracle = SystemClock(), None
         self.plan: Any = SimpleNamespace(seed=7, trial_id="X")
-        self.isolation = frozenset(own)
+        self.isolation = frozenset(private)
         self.undos: dict[str, Undo] = {}
         self.records: list[Any] = []
 
@@ -212,7 +212,7 @@ async def trial(told: dict[str, Any]) -> dict[str, Any]:
     """Measure, break, measure, take back, measure."""
     line, quotes = Line(), Quotes()
     by_proxy = told["parameters"].get("mechanism") == "proxy"
-    ctx: Any = Context({"line": line.port, "quotes": quotes.port}, by_proxy=by_proxy)
+    ctx: Any = Context({"line": line.port, "quotes": quotes.port}, by_proxy=by_proxy, own=told["own"])
     if by_proxy:
         await ctx.proxies.start()
         await ctx.proxies.lead()
@@ -274,7 +274,7 @@ async def _break_and_hang(port: int, tell: int) -> None:
 def main() -> None:
     """Run as a process."""
     told = json.loads(sys.argv[1])
-    if told.get("parameters", {}).get("mechanism") != "proxy":
+    if told["own"]:
         namespaces.enter(["network"])  # also brings the loopback interface up inside `unshare -Urn`
     print(json.dumps(killed() if told.get("kill") else asyncio.run(trial(told))))
 

@@ -24,10 +24,10 @@ LINKS = {
 MANIFEST = Manifest(schema=1, name="x", isolation=("network",), links=LINKS)
 
 
-@pytest.fixture(params=["root", "user namespace", "proxy"])
+@pytest.fixture(params=["root", "user namespace", "proxy", "the host's network"])
 def how(request: Any) -> str:
     """Each way into a network of its own, or a proxy; a host that does not allow one skips, and says so."""
-    if request.param == "root" and os.geteuid() != 0:
+    if request.param in ("root", "the host's network") and os.geteuid() != 0:
         pytest.skip("needs root")
     if request.param == "user namespace":
         tried = subprocess.run(("unshare", "-Urn", "true"), capture_output=True, text=True, check=False)
@@ -41,7 +41,8 @@ def carry_out(how: str, kind: str, link: str = "line", **parameters: Any) -> dic
     prefix = ("unshare", "-Urn") if how == "user namespace" else ()
     if how == "proxy":
         parameters["mechanism"] = "proxy"
-    told = json.dumps({"kind": kind, "link": link, "parameters": parameters})
+    own = how in ("root", "user namespace")
+    told = json.dumps({"kind": kind, "link": link, "parameters": parameters, "own": own})
     done = subprocess.run(
         (*prefix, sys.executable, str(BENCH), told), capture_output=True, text=True, timeout=60, check=False
     )
@@ -50,7 +51,8 @@ def carry_out(how: str, kind: str, link: str = "line", **parameters: Any) -> dic
     assert found["unavailable"] is None
     assert found["witness"]["bit"] is True, found
     assert set(found["undone"]) == {True}, found
-    assert ("proxy" in found["receipt"]["mechanism"]) == (how == "proxy")
+    places = {"proxy": "user-space proxy", "the host's network": "in the host's network, loopback only"}
+    assert places.get(how, "in the trial's own network") in found["receipt"]["mechanism"]
     assert found["before"]["lost"] == 0
     assert found["after"]["lost"] == 0, "the line works again"
     assert found["receipt"]["uncertainty_ns"] < 100_000_000
@@ -142,7 +144,12 @@ def test_when_the_injector_is_killed_the_rules_go_with_it(how: str) -> None:
     if how == "proxy":
         pytest.skip("without rules there are none to be taken away: the proxy ends with its parent")
     prefix = ("unshare", "-Urn") if how == "user namespace" else ()
-    command = (*prefix, sys.executable, str(BENCH), json.dumps({"kill": True}))
+    command = (
+        *prefix,
+        sys.executable,
+        str(BENCH),
+        json.dumps({"kill": True, "own": how != "the host's network"}),
+    )
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
