@@ -56,6 +56,7 @@ def _findings(facts: Facts, watched_until: str) -> Iterable[Finding]:
     yield from _left_in_place(facts)
     if _reverted(facts, facts.receipts) is None:
         yield _unknown("not-reverted", "it is not proven that the fault was taken back")
+    yield from _floor(facts)
     yield from presence.check(facts, watched_until)
 
 
@@ -73,6 +74,19 @@ def _left_in_place(facts: Facts) -> Iterable[Finding]:
                 text=text,
                 data={"undo": one.undo_id, "by_hand": command},
             )
+
+
+def _floor(facts: Facts) -> Iterable[Finding]:
+    """Tell the kernel's own back-off after a heal: no recovery on such a connection can be quicker."""
+    waits = [
+        one["next_try_ms"] for record in facts.all(Reverted) for one in record.evidence.get("waiting", ())
+    ]
+    if waits:
+        text = (
+            f"{len(waits)} existing TCP connection(s) stood still for up to {max(waits):,.0f} ms after the "
+            "link was whole again: until the kernel's own next try"
+        )
+        yield Finding(verdict=Verdict.PASS, code="tcp-back-off", text=text, data={"longest_ms": max(waits)})
 
 
 def _bitten(facts: Facts, injected: Injected) -> Iterable[Finding]:

@@ -99,6 +99,16 @@ def test_late_is_not_reordered_and_not_lost(world: Any) -> None:
     assert trial.checks[-1].verdict is Verdict.PASS
 
 
+def test_the_kernels_own_back_off_is_told_beside_the_recovery(world: Any) -> None:
+    """After a network fault the longest wait of a connection is remarked: none recovers quicker on it."""
+    waiting = [{"ports": [1, 2], "next_try_ms": 290}, {"ports": [2, 3], "next_try_ms": 1440}]
+    world.extra.append(Reverted(undo_id="filter:x:floor", verified=None, evidence={"waiting": waiting}))
+    trial = analyse(world.history())
+    assert trial.verdict is Verdict.PASS
+    said = [finding for check in trial.checks for finding in check.findings if finding.code == "tcp-back-off"]
+    assert [one.data for one in said] == [{"longest_ms": 1440}]
+
+
 REQUIRED = [
     Injected,
     Witnessed,
