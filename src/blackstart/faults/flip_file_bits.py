@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 
 class FlipFileBits(Spoil):
-    """`parameters.bits` (1) seeded random bits turn in every file that `parameters.data` names.
+    """Random bits turn in files: pwrite and fdatasync, read back past the page cache.
 
+    `parameters.bits` (1) of them, by the trial's seed, in every file that `parameters.data` names.
     Where the data are places in files, `places` says how many are drawn of each file.
     """
 

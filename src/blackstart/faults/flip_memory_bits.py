@@ -29,8 +29,9 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 
 
 class FlipMemoryBits:
-    """`parameters.bits` (1) random bits turn in shared memory (`data`) or in a process (`value`, `hex`).
+    """Random bits turn in shared memory (pwrite) or in a process (process_vm_writev, `/proc/PID/mem`).
 
+    `parameters.bits` (1) of them, by the trial's seed.
     `data` names places of the manifest's [data]; one of them is drawn (`places` says how many). `value`
     (text) or `hex` (bytes) is looked for in the memory of the step's component; one copy is hit, or all with
     `copies = "all"`.

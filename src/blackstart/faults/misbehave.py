@@ -41,9 +41,10 @@ CUTS = {
 
 
 class Misbehave:
-    """`parameters.action` is what the exchange does; `on` the event at which, with the fields it must have.
+    """The exchange misbehaves on order, by its control interface.
 
-    Without `on` it does it at once, or to the next message. All further parameters go to the exchange. T0 is
+    `parameters.action` is what it does; `on` the event at which, with the fields it must have. Without
+    `on` it does it at once, or to the next message. All further parameters go to the exchange. T0 is
     when it did it, by its own stamp; it must happen within `limit_s` (10 s).
     """
 

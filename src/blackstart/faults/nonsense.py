@@ -44,10 +44,11 @@ KINDS = (*_FIX, *_MARKET)
 
 
 class Nonsense:
-    """`parameters.kinds` (all but `sending_time_future`) are sent one after the other.
+    """The exchange sends impossible times, prices and quantities, checksums right.
 
-    Each changes one field of the report of a fill (order entry) or of a level (market data). What really
-    happened stays true at the exchange and comes by reconciliation or snapshot.
+    `parameters.kinds` (all but `sending_time_future`), one after the other. Each changes one field of
+    the report of a fill (order entry) or of a level (market data). What really happened stays true at
+    the exchange and comes by reconciliation or snapshot.
     """
 
     name = "nonsense"

@@ -22,7 +22,7 @@ _WITNESS_LIMIT_NS = 1_000_000_000
 
 
 class PauseService:
-    """SIGSTOP to each process of the step's components and to all their descendants, the first ones first."""
+    """SIGSTOP to each process of the components and to all their descendants, the first ones first."""
 
     name = "pause_service"
 

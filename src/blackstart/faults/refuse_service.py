@@ -35,6 +35,8 @@ class RefuseService:
         spec = target.components.get(names[0])
         if spec is None:
             return f"`{names[0]}` is not a component of {target.name}"
+        if not _packages():
+            return "talking to a database needs the package asyncpg: pip install 'blackstart[targets]'"
         missing = f"nobody says how to tell it: give `dsn` in [components.{names[0]}]"
         return None if spec.dsn else missing
 

@@ -30,9 +30,9 @@ _DEFAULT_S = 3.0
 
 
 class StopService:
-    """The stop signal, or SIGKILL with `how = "kill"`; what starts within `duration_s` (3 s) stands still.
+    """The stop signal, or SIGKILL (`how = "kill"`); what starts again is held by SIGSTOP.
 
-    It runs on when the time is over. One that only Blackstart starts is started then.
+    For `duration_s` (3 s). It runs on when the time is over. One that only Blackstart starts is started then.
     """
 
     name = "stop_service"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TruncateFile(Spoil):
-    """Every file of `parameters.data` ends in the middle of a record, or `parameters.bytes` before its end.
+    """Logs end in the middle of a record, or `parameters.bytes` before their end: ftruncate and fsync.
 
     Without `bytes` the record is drawn from the last `parameters.records` (1) ones, and the place within it.
     """
