@@ -56,7 +56,7 @@ def manifest(**changes: Any) -> Manifest:
             "cold": ("firm",),
             "system": ("primary",),
             "each": ("primary", "feed"),
-            **dict.fromkeys(("database", "broker", "risk", "oom", "rapid"), ("primary",)),
+            **dict.fromkeys(("database", "broker", "risk", "exchange", "oom", "rapid"), ("primary",)),
         },
         "links": {name: Link(ports=("1",)) for name in ("exchange", "market-data", "replication")},
         "operations": {name: Operation(urls=("u",)) for name in ("checkpoint", "reconcile")},
