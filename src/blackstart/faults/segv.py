@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from blackstart.errors import FaultError
 from blackstart.faults import death, mechanisms
 from blackstart.host import cores, ptrace
-from blackstart.model.fault import ProcessRef, Receipt, Witness
+from blackstart.model.fault import Receipt, Witness
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from blackstart.contracts import FaultContext
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
@@ -55,19 +57,34 @@ class Segv:
                 cores.allow(process.pid)
             except (OSError, ValueError) as error:
                 self._places[name] = cores.Place(None, reason=f"cannot be allowed: {error}")
-        mechanism, when = await self._crash(step.parameters.get("mechanism"), bed)
+        mechanism, when = await self._crash(ctx, step.parameters.get("mechanism"), bed)
         return self._strike.receipt(self.name, mechanism, "the process was let go at address 0", when)
 
-    async def _crash(self, wanted: str | None, bed: death.Deathbed) -> tuple[str, tuple[int, int]]:
+    async def _crash(
+        self, ctx: FaultContext, wanted: str | None, bed: death.Deathbed
+    ) -> tuple[str, tuple[int, int]]:
         why = "asked for" if wanted == "signal" else ptrace.unavailable()
         if why is None:
             try:
-                return "null dereference by ptrace", await asyncio.to_thread(_all_to_null, bed.processes)
+                folder = ctx.folder / "fault"
+                return "null dereference by ptrace", await asyncio.to_thread(self._jump, bed, folder)
             except FaultError as error:
                 if wanted == "null" or any(name in bed.noticed for name in bed.processes):
                     raise
                 why = error.what
         return f"SIGSEGV by pidfd_send_signal ({why})", bed.strike(signal.SIGSEGV)
+
+    def _jump(self, bed: death.Deathbed, folder: Path) -> tuple[int, int]:
+        """Crash each in a folder of ours, if its dump follows it: it may not be able to write to its own."""
+        jumps = []
+        for name, process in bed.processes.items():
+            place, own = self._places[name], folder / f"dump.{name}"
+            if place.follows:
+                own.mkdir(parents=True, exist_ok=True)
+            jumps.append(ptrace.jump_to_null(process.pid, str(own.resolve()) if place.follows else ""))
+            if jumps[-1].moved:
+                self._places[name] = place._replace(folder=own)
+        return jumps[0].before_mono_ns, jumps[-1].after_mono_ns
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """Prove the deaths, and that the kernel dumped core for each: an ELF core file of that very pid."""
@@ -89,8 +106,3 @@ class Segv:
         """Nothing stays in place; only the handles are let go."""
         del ctx, receipt
         self._strike.close()
-
-
-def _all_to_null(processes: dict[str, ProcessRef]) -> tuple[int, int]:
-    times = [ptrace.jump_to_null(one.pid) for one in processes.values()]
-    return times[0][0], times[-1][1]

@@ -20,11 +20,15 @@ _PR_PID = {64: 24, 32: 12}
 
 
 class Place(NamedTuple):
-    """Where a core dump will lie: files that match `name` in `folder`; or nowhere, and `reason` says why."""
+    """Where a core dump will lie: files that match `name` in `folder`; or nowhere, and `reason` says why.
+
+    `follows`: wherever the process is when it dies.
+    """
 
     folder: Path | None
     name: str = ""
     reason: str = ""
+    follows: bool = False
 
 
 def place(pid: int) -> Place:
@@ -40,7 +44,10 @@ def place(pid: int) -> Place:
         whole = whole.with_name(f"{whole.name}.{pid}")
     if "%" in str(whole.parent):
         return Place(None, reason=f"kernel.core_pattern names a folder by pattern: {pattern}")
-    return Place(whole.parent, re.sub("%.", lambda found: _wildcard(found[0], pid), whole.name))
+    follows = not pattern.startswith("/")
+    return Place(
+        whole.parent, re.sub("%.", lambda found: _wildcard(found[0], pid), whole.name), follows=follows
+    )
 
 
 def _wildcard(specifier: str, pid: int) -> str:

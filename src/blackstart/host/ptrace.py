@@ -11,13 +11,13 @@ import signal
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from blackstart.errors import FaultError
 from blackstart.host import procs, seccomp_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ _NO_CALL = (1 << 64) - 1
 _CS_64_BIT = 0x33
 _SYSCALL_INSTRUCTION = b"\x0f\x05"
 
-_MMAP, _MUNMAP, _CLOSE, _PRCTL, _SECCOMP = 9, 11, 3, 157, 317
+_MMAP, _MUNMAP, _CLOSE, _CHDIR, _PRCTL, _SECCOMP = 9, 11, 3, 80, 157, 317
 _GETPID = 39
 _PAGE = 4096
 _RED_ZONE = 1024  # the ABI lets a function use 128 bytes below its stack
@@ -240,17 +240,23 @@ def alone(work: Callable[[], T]) -> T:
     return found[0]
 
 
-def jump_to_null(pid: int) -> tuple[int, int]:
-    """Make a process crash by a real null dereference.
+class Jump(NamedTuple):
+    """A process was let go at address 0 between these instants (monotonic); `moved`: in the folder given."""
 
-    Returns the instants (monotonic ns) just before and just after it was let go.
-    """
+    before_mono_ns: int
+    after_mono_ns: int
+    moved: bool
 
-    def work() -> tuple[int, int]:
+
+def jump_to_null(pid: int, folder: str = "") -> Jump:
+    """Make a process crash by a real null dereference; its last act is to change to `folder`, if it may."""
+
+    def work() -> Jump:
         with Entered(pid) as process:
+            moved = bool(folder) and _change_folder(process, folder)
             process.jump_to_null()
             before = time.monotonic_ns()
-        return before, time.monotonic_ns()
+        return Jump(before, time.monotonic_ns(), moved)
 
     return alone(work)
 
@@ -278,15 +284,28 @@ def add_filter(pid: int, calls: Iterable[str], keep: Callable[[int], None]) -> N
     alone(work)
 
 
-def _install(process: Entered, code: bytes) -> int:
+def _change_folder(process: Entered, folder: str) -> bool:
+    with _page(process) as page:
+        process.write(page, os.fsencode(folder)[: _PAGE - 1] + b"\0")
+        return process.call(_CHDIR, page) == 0
+
+
+@contextlib.contextmanager
+def _page(process: Entered) -> Iterator[int]:
+    """Lend a page of the process' memory. Its stack is no place to write: Go's are small, and on the heap."""
     page = process.call(_MMAP, 0, _PAGE, 3, 0x22, _NO_CALL, 0)
     if page < 0:
         raise FaultError(f"mmap in its name: {os.strerror(-page)}", where=f"pid {process.pid}")
     try:
-        process.write(page, struct.pack("<HxxxxxxQ", len(code) // 8, page + 16) + code)
-        answer = _filter(process, page)
+        yield page
     finally:
         process.call(_MUNMAP, page, _PAGE)
+
+
+def _install(process: Entered, code: bytes) -> int:
+    with _page(process) as page:
+        process.write(page, struct.pack("<HxxxxxxQ", len(code) // 8, page + 16) + code)
+        answer = _filter(process, page)
     if answer < 0:
         hint = "it has a supervisor already: one a process" if -answer == errno.EBUSY else ""
         raise FaultError(

@@ -103,6 +103,21 @@ def test_a_segmentation_fault_leaves_a_core_dump_of_that_process(
     assert ctx.started == ["v"]
 
 
+@needs_plain_cores
+@pytest.mark.skipif(ptrace.unavailable() is not None, reason=str(ptrace.unavailable()))
+def test_a_process_in_a_bad_folder_leaves_its_dump_all_the_same(tmp_path: Path) -> None:
+    """A folder that has been removed can hold no dump: it is written in the trial's."""
+    place = tmp_path / "gone"
+    place.mkdir()
+    victim = python(BUSY, place)
+    place.rmdir()
+    try:
+        _, witness = asyncio.run(carry_out("segv", Context({"v": victim}, folder=tmp_path / "trial")))
+        assert witness.evidence["v"]["core"]["collected"] is True, witness
+    finally:
+        end(victim)
+
+
 @pytest.mark.skipif(ptrace.unavailable() is not None, reason=str(ptrace.unavailable()))
 def test_who_ignores_a_sent_sigsegv_still_crashes_by_a_real_one(tmp_path: Path) -> None:
     """A process that ignores SIGSEGV dies of a null dereference."""
