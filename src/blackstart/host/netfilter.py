@@ -30,6 +30,7 @@ _NETWORK, _TRANSPORT = 1, 2
 _DROP, _ACCEPT = 0, 1
 _RESET_FLAG = 4
 _MILLION = 1_000_000
+_AT_ONCE = 250  # so many rules fit into the buffer of an ordinary user's socket
 PROTOCOLS = {"tcp": 6, "udp": 17}
 
 
@@ -59,7 +60,7 @@ class Count(NamedTuple):
 
 
 def install(link: socket.socket, table: str, rules: list[Rule], *, owned: bool = False) -> tuple[int, int]:
-    """Make a table with these rules, all at once. Raises OSError; then there is nothing.
+    """Make a table with these rules, up to hundreds at once. Raises OSError; hundreds more may be half made.
 
     Returns the instants (monotonic ns) just before and just after. With `owned` the kernel removes it the
     moment `link` is closed, by whatever cause, and nobody else can.
@@ -68,7 +69,8 @@ def install(link: socket.socket, table: str, rules: list[Rule], *, owned: bool =
         parts = _table(table, rules, owned=owned, compatible=compatible)
         before = time.monotonic_ns()
         try:
-            _batch(link, parts)
+            for begin in range(0, len(parts), _AT_ONCE):
+                _batch(link, parts[begin : begin + _AT_ONCE])
         except FileNotFoundError:  # a kernel without the newer form of queues
             if compatible:
                 raise
@@ -194,15 +196,15 @@ def _rule(table: str, expressions: list[bytes]) -> bytes:
 
 def _message(kind: int, payload: bytes, flags: int = 0) -> bytes:
     create = 0 if kind == _DEL_TABLE else netlink.CREATE
-    flags |= netlink.REQUEST | netlink.ACK | create
+    flags |= netlink.REQUEST | create
     return netlink.message(_TABLES | kind, flags, 1, _head(FAMILY_INET) + payload)
 
 
 def _batch(link: socket.socket, parts: list[bytes]) -> None:
-    """All or nothing."""
+    """All or nothing. Only the last is acknowledged, so that the answers to hundreds need no room."""
     begin = netlink.message(_BEGIN, netlink.REQUEST, 0, _head(0, 10))
     end = netlink.message(_END, netlink.REQUEST, 0, _head(0, 10))
-    netlink.ask(link, [begin, *parts, end], acknowledgements=len(parts))
+    netlink.ask(link, [begin, *parts[:-1], netlink.acknowledged(parts[-1]), end], acknowledgements=1)
 
 
 def _head(family: int, resource: int = 0) -> bytes:

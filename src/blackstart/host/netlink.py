@@ -49,6 +49,12 @@ def message(kind: int, flags: int, number: int, payload: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(payload), kind, flags, number, 0) + payload
 
 
+def acknowledged(one: bytes) -> bytes:
+    """Ask for an answer to a message, also where it succeeds."""
+    length, kind, flags, number, port = _HEADER.unpack_from(one)
+    return _HEADER.pack(length, kind, flags | ACK, number, port) + one[_HEADER.size :]
+
+
 def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Take a datagram apart: kind, number and payload of each message."""
     begin = 0

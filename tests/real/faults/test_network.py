@@ -135,7 +135,7 @@ def test_a_turned_bit_is_dropped_by_the_kernel_or_reaches_the_program(how: str, 
 def test_a_narrow_line_carries_so_many_bytes_a_second(how: str, kind: str, way: str) -> None:
     """A megabyte each second pass through, not more, though the sender would send without end."""
     found = carry_out(how, kind, bytes_per_s=1_000_000, direction=way)
-    assert 300_000 < found["during"]["bytes_per_s"] < 1_500_000
+    assert 100_000 < found["during"]["bytes_per_s"] < 1_500_000
     assert found["before"]["bytes_per_s"] > 5_000_000
 
 

@@ -90,6 +90,9 @@ PROGRAM = textwrap.dedent(
         netfilter.install(link, "x" * 300, [])
     except OSError as error:
         found["error"] = error.strerror
+    many = [netfilter.Rule("tcp", 5000, "to_client", "drop", peer=peer) for peer in range(500)]
+    netfilter.install(link, "many", many)
+    found["many"] = len(netfilter.counts(link, "many"))
     found["usable"] = netfilter.exists(link, "nothing")
     print(json.dumps(found))
     """
@@ -131,4 +134,5 @@ def test_rules_do_what_they_say_and_go_when_they_should(uid: int) -> None:
     assert found["held"] == [0, 0]
     assert found["released"] == [5, 4, 2]
     assert found["error"]
+    assert found["many"] == 500
     assert found["usable"] is False, "an error leaves nothing behind that would spoil the next answer"
