@@ -17,6 +17,7 @@ from blackstart.model.record import StateRead
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from blackstart.model.manifest import Manifest
     from blackstart.model.record import Record
 
 _TOGETHER = ("orders", "risk", "positions")
@@ -26,7 +27,6 @@ _AGAIN_NS = 7_000_000
 _LOOK_NS = 50_000_000
 _EQUAL_NS = 300_000_000
 _UNCOUNTED_NS = 600_000_000
-_DIFFERING_NS = 2_000_000_000
 
 Asking = Callable[[], Awaitable[Any]]
 Totals = dict[str, tuple[int | None, int | None]]
@@ -36,8 +36,8 @@ async def quiesce(rig: Rig, clock: Clock, limit_s: float) -> dict[str, Any]:
     """Wait until both sides of every stream have come to rest; returns how it ended, for the history.
 
     At rest: the counts are the same on both sides and unchanged for 300 ms; where some cannot be counted
-    cheaply, for 0.6 s; where any differ, for 2 s. Never longer than `limit_s`: what is missing then is
-    missing.
+    cheaply, for 0.6 s; where any differ, for as long as the target may deliver them again (`settle_s` of the
+    stream). Never longer than `limit_s`: what is missing then is missing.
     """
     start = changed = clock.now().mono_ns
     last: Totals = {}
@@ -46,7 +46,7 @@ async def quiesce(rig: Rig, clock: Clock, limit_s: float) -> dict[str, Any]:
         now = clock.now().mono_ns
         if totals != last:
             last, changed = totals, now
-        if now - changed >= _patience_ns(totals):
+        if now - changed >= _patience_ns(totals, rig.target.manifest):
             return {"settled": True, "waited_ms": (now - start) / 1e6, "totals": totals}
         if now - start > limit_s * 1e9:
             return {"settled": False, "waited_ms": (now - start) / 1e6, "totals": totals}
@@ -63,9 +63,10 @@ async def _totals(rig: Rig) -> Totals:
     return found
 
 
-def _patience_ns(totals: Totals) -> int:
-    if any(None not in pair and pair[0] != pair[1] for pair in totals.values()):
-        return _DIFFERING_NS
+def _patience_ns(totals: Totals, manifest: Manifest) -> int:
+    differing = [name for name, pair in totals.items() if None not in pair and pair[0] != pair[1]]
+    if differing:
+        return round(max(manifest.streams[name].settle_s for name in differing) * 1e9)
     return _UNCOUNTED_NS if any(None in pair for pair in totals.values()) else _EQUAL_NS
 
 

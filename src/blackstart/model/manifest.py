@@ -165,7 +165,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `next`), `sql` with `dsn`, or `glue = "function"`. `content` are the fields that must be equal; `rename`
     says what a field is called in the target (`exec_id = "id"`); `ordered` names the target's field that
     gives its order (without it, order is not checked); `notional` names the fields whose product is the
-    money at stake (ticks).
+    money at stake (ticks). Where both sides hold different numbers, what is missing counts as lost once
+    nothing has changed for `settle_s`: longer than the target's own queues take to deliver again.
     """
 
     acknowledged: str
@@ -180,6 +181,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ordered: str | None = None
     rename: dict[str, str] = {}
     notional: tuple[str, ...] = ()
+    settle_s: float = 2.0
 
 
 class StateDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,10 +15,10 @@ from blackstart.engine.clocks import SimClock, simulate
 class Books:
     """A rig whose database catches up after `late_s`; `uncounted` adds a stream that none counts."""
 
-    def __init__(self, clock: SimClock, late_s: float, *, uncounted: bool) -> None:
+    def __init__(self, clock: SimClock, late_s: float, *, uncounted: bool, settle_s: float) -> None:
         self._clock, self._late_ns = clock, round(late_s * 1e9)
         self._start = clock.now().mono_ns
-        streams = {"database": None, **({"orders": None} if uncounted else {})}
+        streams = {"database": SimpleNamespace(settle_s=settle_s), **({"orders": None} if uncounted else {})}
         self.target = SimpleNamespace(manifest=SimpleNamespace(streams=streams))
 
     async def totals(self, stream: str) -> tuple[int | None, int | None]:
@@ -29,23 +29,25 @@ class Books:
 
 
 @pytest.mark.parametrize(
-    ("late_s", "uncounted", "totals", "waited_ms"),
+    ("late_s", "uncounted", "settle_s", "totals", "waited_ms"),
     [
-        (0.0, False, (10, 10), 300),
-        (0.0, True, (10, 10), 600),
-        (1.5, False, (10, 10), 1800),
-        (1.5, True, (10, 10), 2100),
-        (60.0, True, (10, 8), 2000),
+        (0.0, False, 2.0, (10, 10), 300),
+        (0.0, True, 2.0, (10, 10), 600),
+        (1.5, False, 2.0, (10, 10), 1800),
+        (1.5, True, 2.0, (10, 10), 2100),
+        (60.0, True, 2.0, (10, 8), 2000),
+        (2.5, False, 2.0, (10, 8), 2000),
+        (2.5, False, 5.0, (10, 10), 2800),
     ],
 )
 def test_a_difference_is_given_time_even_beside_a_stream_that_cannot_be_counted(
-    late_s: float, uncounted: bool, totals: Any, waited_ms: float
+    late_s: float, uncounted: bool, settle_s: float, totals: Any, waited_ms: float
 ) -> None:
-    """Equal books rest for 300 ms, uncounted ones for 0.6 s, differing ones for 2 s before they are read."""
+    """Equal books rest for 300 ms, uncounted ones for 0.6 s, differing ones as their stream says."""
 
     async def main() -> dict[str, Any]:
         clock = SimClock(asyncio.get_running_loop())
-        rig: Any = Books(clock, late_s, uncounted=uncounted)
+        rig: Any = Books(clock, late_s, uncounted=uncounted, settle_s=settle_s)
         return await settle.quiesce(rig, clock, 10.0)
 
     found = simulate(main())
