@@ -2,11 +2,15 @@
 
 And survives kill -9.
 
-Usage: quickfix_client.py FOLDER EXCHANGE_HOST EXCHANGE_PORT PORT. On PORT it takes orders as lines `ID SYMBOL
-SIDE PRICE` (side 1 buy, 2 sell; price in ticks, 0: at market) and answers `ID yes` once the exchange has
-accepted, `ID no` when it will not. QuickFIX keeps sequence numbers in files and asks for what it missed; a
-fill counts as taken only after it is on disk, so a crash in between brings it again, and its ExecID tells
-that it is known.
+Usage: quickfix_client.py FOLDER EXCHANGE_HOST EXCHANGE_PORT PORT [MODE]. On PORT it takes orders as lines `ID
+SYMBOL SIDE PRICE QUANTITY` (side 1 buy, 2 sell; price in ticks, 0: at market) and answers `ID yes` once the
+exchange has accepted, `ID no` when it will not. QuickFIX keeps sequence numbers in files and asks for what
+it missed; a fill counts as taken only after it is on disk, so a crash in between brings it again, and its
+ExecID tells that it is known.
+
+MODE is how clients get it wrong: `reset` logs on with ResetOnLogon=Y, so that nobody asks for what was
+missed; `forgetful` looks at no ExecID, and when it is told to stop it dies in the callback that has just
+booked a fill, before QuickFIX has noted the delivery.
 """
 
 # ruff: noqa: N802, ARG002, D102 - QuickFIX gives the names of its callbacks; the class says what they are
@@ -18,6 +22,7 @@ import socketserver
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import quickfix as fix
@@ -38,6 +43,7 @@ SenderCompID=FIRM
 TargetCompID=PAPEREX
 SocketConnectHost={host}
 SocketConnectPort={port}
+ResetOnLogon={reset}
 """
 
 
@@ -51,12 +57,15 @@ class Fills:
         os.ftruncate(self._file, len(whole))
         os.lseek(self._file, 0, os.SEEK_END)
         self._known = {json.loads(line)["exec_id"] for line in whole.splitlines()}
+        self.forgetful = self.die_next = False
 
     def book(self, fill):
-        if fill["exec_id"] not in self._known:
+        if self.forgetful or fill["exec_id"] not in self._known:
             os.write(self._file, json.dumps(fill).encode() + b"\n")
             os.fdatasync(self._file)
             self._known.add(fill["exec_id"])
+            if self.die_next:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Client(fix.Application):
@@ -66,7 +75,7 @@ class Client(fix.Application):
         super().__init__()
         self.session, self.logged_on = None, threading.Event()
         self._folder = folder
-        self._fills, self._waiting = Fills(folder / "fills.jsonl"), {}
+        self.fills, self._waiting = Fills(folder / "fills.jsonl"), {}
 
     def onCreate(self, session):
         self.session = session
@@ -100,25 +109,25 @@ class Client(fix.Application):
         if kind == "F":
             fill = {"exec_id": message.getField(17), "cl_ord_id": cl_ord_id, "symbol": message.getField(55)}
             price = round(float(message.getField(31)) * 10_000)
-            self._fills.book({**fill, "quantity": int(message.getField(32)), "price": price})
+            self.fills.book({**fill, "quantity": int(message.getField(32)), "price": price})
         elif answer := self._waiting.pop(cl_ord_id, None):
             answer("no" if kind == "8" else "yes")
 
-    def send(self, cl_ord_id, symbol, side, price, answer):
+    def send(self, cl_ord_id, wanted, answer):
         if not self.logged_on.is_set():
             answer("no")
             return
         self._waiting[cl_ord_id] = answer
-        fix.Session.sendToTarget(order(cl_ord_id, symbol, side, int(price)), self.session)
+        fix.Session.sendToTarget(order(cl_ord_id, *wanted), self.session)
 
 
-def order(cl_ord_id, symbol, side, price):
-    message = fix.Message()
+def order(cl_ord_id, symbol, side, price, quantity):
+    message, price = fix.Message(), int(price)
     message.getHeader().setField(8, "FIX.4.4")
     message.getHeader().setField(35, "D")
     moment = time.strftime("%Y%m%d-%H:%M:%S", time.gmtime())
     kind = {40: "2", 44: f"{price / 10_000:.2f}"} if price else {40: "1"}
-    fields = {11: cl_ord_id, 1: "FIRM", 55: symbol, 54: side, 60: moment, 38: "1", 59: "3", **kind}
+    fields = {11: cl_ord_id, 1: "FIRM", 55: symbol, 54: side, 60: moment, 38: quantity, 59: "3", **kind}
     for tag, value in fields.items():
         message.setField(tag, value)
     return message
@@ -129,11 +138,9 @@ class OrderEntry(socketserver.StreamRequestHandler):
 
     def handle(self):
         for line in self.rfile:
-            name, symbol, side, price = line.decode().split()
+            name, *wanted = line.decode().split()
             cl_ord_id = f"{self.server.epoch}-{name}"
-            self.server.client.send(
-                cl_ord_id, symbol, side, price, lambda word, name=name: self.answer(name, word)
-            )
+            self.server.client.send(cl_ord_id, wanted, lambda word, name=name: self.answer(name, word))
 
     def answer(self, name, word):
         try:  # noqa: SIM105 - the plain form
@@ -142,15 +149,19 @@ class OrderEntry(socketserver.StreamRequestHandler):
             pass  # nobody waits for it any more
 
 
-def main(folder, host, exchange_port, port):
+def main(folder, host, exchange_port, port, mode=""):
     folder.mkdir(exist_ok=True)
     epoch = len(list(folder.glob("life-*"))) + 1
     (folder / f"life-{epoch}").touch()
-    (folder / "client.cfg").write_text(SETTINGS.format(folder=folder, host=host, port=exchange_port))
+    reset = "Y" if mode == "reset" else "N"
+    text = SETTINGS.format(folder=folder, host=host, port=exchange_port, reset=reset)
+    (folder / "client.cfg").write_text(text)
     settings = fix.SessionSettings(str(folder / "client.cfg"))
     client, stop = Client(folder), threading.Event()
     initiator = fix.SocketInitiator(client, fix.FileStoreFactory(settings), settings)
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    client.fills.forgetful = mode == "forgetful"
+    how_to_stop = partial(setattr, client.fills, "die_next", True) if client.fills.forgetful else stop.set
+    signal.signal(signal.SIGTERM, lambda *_: how_to_stop())
     initiator.start()
     client.logged_on.wait()
     socketserver.ThreadingTCPServer.allow_reuse_address = True
@@ -163,4 +174,4 @@ def main(folder, host, exchange_port, port):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

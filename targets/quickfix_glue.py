@@ -13,12 +13,13 @@ async def connect(settings):
 def make(n, rng):
     side = n % 2 + 1  # 1 buy, 2 sell: as much bought as sold
     far = 100 if side == 1 else 9_000_000  # too far from the market to be filled; 0 is at market
-    price = rng.choice([0, far])
-    return {"id": f"Q{n}", "symbol": rng.choice(["ALFA", "BRAVO", "CHARLIE"]), "side": side, "price": price}
+    symbol = rng.choice(["ALFA", "BRAVO", "CHARLIE"])
+    return {"id": f"Q{n}", "symbol": symbol, "side": side, "price": rng.choice([0, far]), "quantity": 1}
 
 
 async def write(client, record):
-    answer = await client.ask(record["id"], "{id} {symbol} {side} {price}".format(**record).encode())
+    line = "{id} {symbol} {side} {price} {quantity}".format(**record)
+    answer = await client.ask(record["id"], line.encode())
     if answer.endswith(b"no\n"):
         raise ValueError("refused")
 

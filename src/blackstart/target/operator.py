@@ -18,7 +18,7 @@ from blackstart.host.listeners import listeners
 from blackstart.model.record import ProcessSeen
 from blackstart.target import readiness, spawn
 from blackstart.target.spawn import Child, Launch
-from blackstart.target.variables import expand, expand_all, names
+from blackstart.target.variables import expand, names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -202,13 +202,14 @@ class Operator:
     def _launch(self, name: str, process: Process) -> Launch:
         where = f"processes.{name}.environment"
         prefix = tuple(part for change in self.changes for part in change.prefix)
+        own = {key: expand(text, self.values, where=where) for key, text in process.environment.items()}
         added = {key: text for change in self.changes for key, text in change.environment.items()}
         return Launch(
             name=name,
             argv=(*prefix, *self._argv(name, "command", process.command)),
             log=self._log(name),
             marker=f"{self.run_dir}:{name}",
-            environment={**expand_all(process.environment, self.values, where=where), **added},
+            environment={**own, **added},
             folder=self.run_dir,
             user=process.user,
             stop_signal=process.stop_signal,

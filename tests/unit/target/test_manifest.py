@@ -49,6 +49,7 @@ TABLES = [
     model.StateDocument,
     model.Limits,
 ]
+STRANGERS = ["redis", "postgresql", "quickfix", "quickfix-reset", "quickfix-forgetful", "nats", "rabbitmq"]
 GLUE = "async def connect(s): ...\nasync def write(c, r): ...\nasync def read(s): ...\n"
 
 
@@ -83,14 +84,16 @@ def test_every_packaged_target_is_without_problems(name: str) -> None:
 
 
 def test_the_default_and_the_named_targets_are_there() -> None:
-    """The reference firm and three strangers are shipped."""
-    assert {"paperfirm", "redis", "postgresql", "quickfix"} <= set(packaged())
+    """The reference firm and the strangers are shipped."""
+    assert {"paperfirm", *STRANGERS, "redis-sentinel", "nats-cluster"} <= set(packaged())
 
 
-@pytest.mark.parametrize("name", ["redis", "postgresql", "quickfix"])
+@pytest.mark.parametrize("name", STRANGERS)
 def test_a_strangers_manifest_and_glue_stay_short(name: str) -> None:
     """Attaching a system takes fewer than 60 lines, empty ones and comments apart."""
-    files = [find(name), find(name).with_name(f"{name}_glue.py")]
+    manifest = read(find(name))
+    assert manifest.glue is not None
+    files = [find(name), find(name).with_name(manifest.glue)]
     lines = [line for file in files for line in file.read_text().splitlines()]
     assert len([line for line in lines if line.strip() and not line.startswith("#")]) < 60
 

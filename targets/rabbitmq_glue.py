@@ -1,0 +1,26 @@
+"""How Blackstart talks to RabbitMQ: publish, wait for the confirmation; read the queue, which stays full."""
+
+import json
+
+import aio_pika
+
+
+async def connect(settings):
+    connection = await aio_pika.connect(settings["url"], timeout=2)
+    connection.ours = await connection.channel()  # with publisher confirms
+    await connection.ours.declare_queue("ledger", durable=True)
+    return connection
+
+
+async def write(connection, record):
+    message = aio_pika.Message(json.dumps(record).encode(), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+    await connection.ours.default_exchange.publish(message, routing_key="ledger")
+
+
+async def read(settings):  # all goes back into the queue when this connection ends: nothing is acknowledged
+    async with await aio_pika.connect(settings["url"], timeout=2) as connection:
+        queue = await (await connection.channel()).declare_queue("ledger", durable=True)
+        found = []
+        while (message := await queue.get(fail=False)) is not None:
+            found.append(json.loads(message.body))
+        return found
