@@ -237,17 +237,21 @@ class Engine:
         self.heartbeat_mono_ns = self.clock[0]()
         self.events.write_waiting()
 
-    def begin_checkpoint(self) -> str | None:
-        """Begin a checkpoint now; returns why not, or None."""
+    def no_checkpoint(self) -> str | None:
+        """Return why no checkpoint can be begun now, or None."""
         if self._memory is None:
             return "the state is not loaded yet"
+        if self.lead is not None and self.lead.committer.full is not None:
+            return f"disk full: {self.lead.committer.full}"
+        return None
+
+    def begin_checkpoint(self) -> None:
+        """Begin a checkpoint now; nothing if it cannot be: the journal must never end before one."""
         if self.lead is not None:
             self.lead.committer.flush()
-            if self.lead.committer.full is not None:
-                return f"disk full: {self.lead.committer.full}"
-        self._last_checkpoint_s = asyncio.get_running_loop().time()
-        self.store.checkpoint_in_child()
-        return None
+        if self.no_checkpoint() is None:
+            self._last_checkpoint_s = asyncio.get_running_loop().time()
+            self.store.checkpoint_in_child()
 
     def _keep_durable(self) -> None:
         """Sync the standby's journal in the background; write checkpoints in either role."""
@@ -278,6 +282,9 @@ class Engine:
         if self._memory is None:
             return
         if self.lead is None:
+            looked = [*self._memory.check_positions(), *self._memory.check_orders()]
+            if damage := [one.key for one in looked if one.where == "checksum"]:
+                self.emit("memory_corrected", rows=damage[:20], count=len(damage))
             self._memory.load(self.store.state)
             return
         if self._orders or self._symbols:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from paperfirm.engine.engine import Engine
     from paperfirm.engine.lead import Lead
+
+
+ANSWER_FIRST_S = 0.005
 
 
 def routes(engine: Engine) -> Router:
@@ -34,10 +38,11 @@ def routes(engine: Engine) -> Router:
 
 
 def checkpoint(engine: Engine) -> Response:
-    """Begin a checkpoint now, at an operator's (or a tester's) wish."""
-    reason = engine.begin_checkpoint()
+    """Begin a checkpoint at an operator's (or a tester's) wish, once this answer is on its way."""
+    reason = engine.no_checkpoint()
     if reason is not None:
         return problem(503, reason, "ask again")
+    asyncio.get_running_loop().call_later(ANSWER_FIRST_S, engine.begin_checkpoint)
     return json({"started": True, "seq": engine.store.state.seq}, 202)
 
 
