@@ -24,10 +24,10 @@ ORD_STATUS: dict[str, ev.Status] = {
     "6": "pending_cancel",
     "8": "rejected",
     "A": "pending_new",
-    "C": "canceled",
+    "C": "expired",
     "E": "pending_replace",
 }
-"""FIX tag 39 to the firm's words; done-for-day and expired orders will not trade any more: canceled."""
+"""FIX tag 39 to the firm's words; done-for-day orders will not trade any more: canceled."""
 
 FILLS = frozenset({"F", "1", "2"})
 RESTING = frozenset({"new", "partially_filled"})
@@ -48,10 +48,9 @@ class ExchangeOrder(msgspec.Struct, frozen=True):
 
     @property
     def settled(self) -> ev.Status:
-        """The status without the fills, which come as executions; expired orders count as canceled."""
-        if self.status in {"canceled", "expired"}:
-            return "canceled"
-        return "rejected" if self.status == "rejected" else "new"
+        """The status without the fills, which come as executions."""
+        ended: dict[str, ev.Status] = {"canceled": "canceled", "expired": "expired", "rejected": "rejected"}
+        return ended.get(self.status, "new")
 
 
 class ExchangeExecution(msgspec.Struct, frozen=True):
@@ -180,7 +179,7 @@ def _moves(order: Order, status: ev.Status) -> bool:
     """Whether a report moves an order forward: replayed old news must not move it back."""
     if not order.open or status == "filled":
         return False  # `filled` is the sum of the fills, never a word
-    if status in {"canceled", "rejected"}:
+    if status in {"canceled", "expired", "rejected"}:
         return True
     if order.status == "pending_new":
         return status in {"new", "pending_cancel", "pending_replace"}
@@ -194,8 +193,8 @@ def _answered(order: Order, status: ev.Status, router_seq: int, report: Report) 
     if status == "rejected":
         reason = f"unknown at the exchange: {report.text}" if not order.order_id else report.text
         return [ev.OrderUpdated(router_seq, order.cl_ord_id, "", "rejected", reason)]
-    if status == "canceled":
-        return [ev.OrderUpdated(router_seq, order.cl_ord_id, report.order_id, "canceled", report.text)]
+    if status in {"canceled", "expired"}:
+        return [ev.OrderUpdated(router_seq, order.cl_ord_id, report.order_id, status, report.text)]
     if status in RESTING and order.status in {"pending_new", "pending_cancel", "pending_replace"}:
         status = "partially_filled" if order.cum_quantity else "new"
         return [ev.OrderUpdated(router_seq, order.cl_ord_id, report.order_id, status, "")]

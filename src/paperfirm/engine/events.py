@@ -18,11 +18,12 @@ Status = Literal[
     "partially_filled",
     "filled",
     "canceled",
+    "expired",
     "rejected",
     "pending_cancel",
     "pending_replace",
 ]
-TERMINAL = frozenset({"filled", "canceled", "rejected"})
+TERMINAL = frozenset({"filled", "canceled", "expired", "rejected"})
 
 
 class _Event(msgspec.Struct, tag=True, array_like=True, frozen=True, gc=False):

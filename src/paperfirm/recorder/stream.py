@@ -45,6 +45,8 @@ class Stream:
         self._alerts = alerts or Alerts(emit)
         self._client: Client | None = None
         self._subscription: Any = None
+        self._acknowledged = 0
+        self._unverified = False
         self.link = Link()
         self.pending = 0
         """Messages in the stream that were not delivered yet, as of the last fetch."""
@@ -73,6 +75,7 @@ class Stream:
         try:
             for message in messages:
                 await message.ack()
+                self._acknowledged = max(self._acknowledged, message.metadata.sequence.stream)
         except BROKEN as error:
             self._emit(
                 "acknowledgement_lost", reason=f"{type(error).__name__}: {error}", messages=len(messages)
@@ -126,7 +129,18 @@ class Stream:
         self._subscription = await context.pull_subscribe(
             SUBJECTS, durable=DURABLE, stream=STREAM, config=consumer
         )
+        if self._unverified:
+            self._verify((await context.stream_info(STREAM)).state.last_seq)
         return self._subscription
+
+    def _verify(self, last_seq: int) -> None:
+        """See that a broker that came back holds what was acknowledged to it: it goes on behind that."""
+        self._unverified = False
+        if last_seq >= self._acknowledged:
+            self._emit("state_validated", what="queue", upto=last_seq)
+            return
+        finding = f"the stream ends at {last_seq}, and {self._acknowledged} was acknowledged"
+        self._emit("validation_failed", findings=[finding])
 
     async def _connect(self) -> Client:
         """Connect for the first time; from then on the client reconnects by itself."""
@@ -156,6 +170,7 @@ class Stream:
         self.link = Link(connected=True, since_ns=self._emit("queue_restored"))
         self._alerts.clear("broker_lost")
         self._subscription = None  # its outstanding fetch died with the old connection
+        self._unverified = True
 
     async def _on_error(self, error: Exception) -> None:
         del error  # every loss is reported by the callbacks above; the client tries again by itself
