@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from paperfirm.recorder.__main__ import Recorder
+from paperfirm.recorder.stream import Stream as JetStream
 from paperfirm.wire import SUBJECT_EXECUTIONS, SUBJECT_ORDERS, ExecutionRow, OrderRow
 
 FILL = ExecutionRow("E9", "1-C1-x", "ALFA", "buy", 1, 2, 3, late=False)
@@ -75,3 +77,22 @@ def test_nothing_acknowledged_is_nothing_to_validate() -> None:
     """A first start has checked nothing and says nothing."""
     events, stream = verify(None)
     assert (events, stream.rewound) == ([], 0)
+
+
+@pytest.mark.parametrize(("last_seq", "event"), [(7, "state_validated"), (6, "validation_failed")])
+def test_a_broker_that_comes_back_must_hold_what_was_acknowledged(last_seq: int, event: str) -> None:
+    """Seven messages were acknowledged: a stream that ends before that has lost something."""
+    events: list[str] = []
+    stream = JetStream("nats://nowhere", lambda event, **_: events.append(event) or 0)  # type: ignore[func-returns-value]
+    message: Any = SimpleNamespace(metadata=SimpleNamespace(sequence=SimpleNamespace(stream=7)))
+
+    async def ack() -> None:
+        pass
+
+    async def main() -> None:
+        message.ack = ack
+        await stream.acknowledge([message])
+        stream._verify(last_seq)
+
+    asyncio.run(main())
+    assert events == [event]
