@@ -3,12 +3,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from paperfirm import wire
 from paperfirm.engine import events as ev
 from paperfirm.engine.commit import Committer
 from paperfirm.engine.desk import Desk, NewOrder, Outcome
+from paperfirm.engine.errors import DiskFullError
 from paperfirm.engine.journal import Journal, read
 from paperfirm.engine.links import RiskPeer
 from paperfirm.engine.state import State, load
@@ -244,3 +246,43 @@ def test_a_held_committer_releases_nothing(bench: Bench) -> None:
     bench.committer.held = False
     bench.committer.release()
     assert len(bench.router) == 1
+
+
+def test_a_full_disk_refuses_at_once_and_acknowledges_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the journal takes nothing, clients hear the reason now; with room all of it is journalled."""
+    waiting = bench.place()
+    real = bench.committer.journal.write
+
+    def full(*_: Any, **__: Any) -> None:
+        raise DiskFullError(bench.committer.journal.folder, OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(bench.committer.journal, "write", full)
+    bench.desk.approved(waiting)
+    bench.turn()
+    assert bench.committer.full is not None
+    assert (bench.told, bench.router) == ([], [])
+    bench.desk.halt("disk full")
+    bench.place(msgspec.structs.replace(ORDER, client_order_id="later"))
+    reasons = {one.client_order_id: one.reason for one in bench.told}
+    assert reasons == {"mine": "not trading: disk full", "later": "not trading: disk full"}
+    monkeypatch.setattr(bench.committer.journal, "write", real)
+    bench.committer.flush()
+    bench.turn()
+    assert bench.committer.full is None
+    assert bench.router == []
+    assert len(list(read(bench.committer.journal.folder, after=0))) == bench.state.seq
+    bench.place()
+    bench.turn()
+    assert bench.told[-1] == Outcome("mine", "", "not trading: disk full")
+
+
+def test_a_halted_symbol_is_refused_alone(bench: Bench) -> None:
+    """A symbol whose position is in doubt takes no order; it does again when it is right."""
+    bench.desk.halted_symbols["ALFA"] = "position in memory damaged"
+    bench.place()
+    bench.turn()
+    assert bench.told == [Outcome("mine", "", "symbol halted: position in memory damaged")]
+    bench.desk.halted_symbols.clear()
+    assert bench.place(msgspec.structs.replace(ORDER, client_order_id="next"))
