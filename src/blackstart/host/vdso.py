@@ -57,6 +57,7 @@ _REACH = (1 << 31) - (1 << 20)  # a jump of five bytes goes two gibibytes far
 _HIGHEST = 0x7FFF_FFFF_0000
 _LEAST_GAP = 1 << 20
 _TRIES = 50
+_BIRTH_LIMIT_S = 0.5
 _DYNSYM = 11
 _S = 1_000_000_000
 
@@ -219,14 +220,18 @@ def _areas(pid: int) -> list[tuple[int, int, str]]:
 
 
 def _vdso(pid: int) -> tuple[int, bytes]:
-    """Return where it is mapped, and the whole of it."""
-    try:
-        for begin, end, name in _areas(pid):
-            if name == "[vdso]":
-                return begin, _memory(pid, begin, end - begin)
-    except OSError as error:
-        raise FaultError(f"its memory cannot be seen: {error.strerror}", where=f"pid {pid}") from error
-    raise FaultError("has no vDSO", where=f"pid {pid}")
+    """Return where it is mapped, and the whole of it; it comes last when a process is just being made."""
+    deadline = time.monotonic() + _BIRTH_LIMIT_S
+    while True:
+        try:
+            for begin, end, name in _areas(pid):
+                if name == "[vdso]":
+                    return begin, _memory(pid, begin, end - begin)
+        except OSError as error:
+            raise FaultError(f"its memory cannot be seen: {error.strerror}", where=f"pid {pid}") from error
+        if time.monotonic() > deadline:
+            raise FaultError("has no vDSO", where=f"pid {pid}")
+        time.sleep(0.001)
 
 
 def _symbols(image: bytes) -> dict[str, int]:

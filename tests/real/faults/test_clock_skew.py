@@ -241,6 +241,19 @@ def test_an_ordinary_user_can_do_it_to_its_own_processes() -> None:
     assert said.split() == ["True", "10", "0"]
 
 
+def test_a_process_that_is_just_being_made_has_its_clock_moved(tmp_path: Path) -> None:
+    """Forty newborn processes, taken at once: while a program is loaded, its vDSO comes last."""
+    for _ in range(40):
+        newborn = subprocess.Popen(["sleep", "60"], cwd=tmp_path)
+        try:
+            vdso.apply(vdso.prepare(newborn.pid), offset_ns=S, drift_ppb=0)
+            least, most = vdso.read(newborn.pid).ahead_ns
+            assert least <= S <= most
+        finally:
+            newborn.kill()
+            newborn.wait()
+
+
 def test_the_process_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     """Twenty times there and back while four threads read the time: it lives, and answers."""
     process = start()
