@@ -11,7 +11,6 @@ from jmespath.exceptions import JMESPathError
 
 from blackstart.model.match import matches
 from blackstart.model.scenario import Objectives
-from blackstart.scenario.load import packaged
 from blackstart.target import glue, variables
 from blackstart.target.suggest import did_you_mean
 
@@ -239,8 +238,6 @@ def _acknowledged(manifest: Manifest, stream: Stream, key: str) -> Iterator[str]
 def _state(manifest: Manifest) -> Iterator[str]:
     for section in ("state", "not_applicable"):
         for name in getattr(manifest, section):
-            if section == "not_applicable" and name not in DOCUMENTS and name in _signs():
-                continue  # what scenarios expect to be told can be ruled out, too
             yield from _known(name, DOCUMENTS, f"{section}.{name}", "validator")
     for name, document in manifest.state.items():
         yield from _jmespath(document.select, f"state.{name}.select")
@@ -248,11 +245,6 @@ def _state(manifest: Manifest) -> Iterator[str]:
     for scenario, values in manifest.objectives.items():
         for name in values:
             yield from _known(name, fields, f"objectives.{scenario}", "objective")
-
-
-def _signs() -> set[str]:
-    """Return what the packaged scenarios expect a target to tell."""
-    return {one.signal for scenario in packaged() for one in scenario.expect if one.signal is not None}
 
 
 def _variables(manifest: Manifest) -> Iterator[str]:

@@ -206,11 +206,8 @@ def test_readiness_may_use_the_process_own_endpoints() -> None:
 
 def test_one_reason_for_all_documents_that_are_not_given(folder: Path) -> None:
     """`"*"` stands for every document that is neither given nor measured by Blackstart itself."""
-    path = change(
-        folder, "schema = 1", 'schema = 1\nnot_applicable = { "*" = "no", pnl = "none", gave-up = "-" }'
-    )
+    path = change(folder, "schema = 1", 'schema = 1\nnot_applicable = { "*" = "no", pnl = "none" }')
     reasons = read(path).not_applicable
-    assert reasons["gave-up"] == "-", "a sign that a scenario expects can be ruled out, too"
     assert reasons["positions"] == "no"
     assert reasons["pnl"] == "none"
     assert "infrastructure" not in reasons
