@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest, Service
 
 EACH = "@each"
+EXCHANGES_OWN = {"disconnect": "disconnect", "misbehave": "misbehave", "nonsense": "talk nonsense"}
 
 
 def plan(
@@ -65,8 +66,9 @@ def carry(manifest: Manifest, scenario: Scenario) -> str | None:
         return missing
     if not manifest.services:
         return "the manifest names no service, so nobody could tell when it is back"
-    if scenario.fault.kind == "disconnect" and manifest.oracle is None:
-        return "only an exchange can disconnect, and the manifest names no oracle"
+    if scenario.fault.kind in EXCHANGES_OWN and manifest.oracle is None:
+        deed = EXCHANGES_OWN[scenario.fault.kind]
+        return f"only an exchange can {deed}, and the manifest names no oracle"
     for trigger in (scenario.trigger, *(step.trigger for step in scenario.then)):
         if trigger.at == "oracle" and manifest.oracle is None:
             return f"its trigger is the oracle's `{trigger.event}`, and the manifest names no oracle"
@@ -95,7 +97,14 @@ def _missing_component(manifest: Manifest, scenario: Scenario) -> str | None:
     for name in (one for step in steps for one in step.links):
         if name not in manifest.links:
             return f"the manifest has no link `{name}`"
-    return None
+    return _missing_data(manifest, steps)
+
+
+def _missing_data(manifest: Manifest, steps: Sequence[FaultStep]) -> str | None:
+    """Name what is to be damaged, where the manifest does not say where it lies."""
+    wanted = (step.parameters.get("data") for step in steps)
+    lacking = [name for name in wanted if isinstance(name, str) and name not in manifest.data]
+    return f"the manifest has no [data.{lacking[0]}]" if lacking else None
 
 
 def _missing_preparation(manifest: Manifest, scenario: Scenario) -> str | None:

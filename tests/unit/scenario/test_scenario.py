@@ -8,6 +8,7 @@ import pytest
 
 from blackstart.errors import ScenarioError
 from blackstart.faults import registry
+from blackstart.model.data import Data
 from blackstart.model.manifest import (
     Component,
     EventSource,
@@ -60,6 +61,10 @@ def manifest(**changes: Any) -> Manifest:
         },
         "links": {name: Link(ports=("1",)) for name in ("exchange", "market-data", "replication")},
         "operations": {name: Operation(urls=("u",)) for name in ("checkpoint", "reconcile")},
+        "data": {
+            name: Data(files="*")
+            for name in ("checkpoint", "journal", "positions", "order_book", "checkpoint_quantity")
+        },
         "services": {"orders": Service(source="oracle"), "quotes": Service(source="oracle")},
         "events": {"log": EventSource(files="*")},
         "oracle": OracleSpec(kind="exchange", url="u", account="a", session="s"),
@@ -67,6 +72,12 @@ def manifest(**changes: Any) -> Manifest:
         **changes,
     }
     return Manifest(**settings)
+
+
+def test_what_nobody_can_find_cannot_be_damaged() -> None:
+    """A scenario that damages data needs to be told by the manifest where they lie."""
+    (position,) = [one for one in packaged() if one.id == "R39"]
+    assert carry(manifest(data={}), position) == "the manifest has no [data.positions]"
 
 
 def test_every_packaged_scenario_is_whole() -> None:
