@@ -156,7 +156,10 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session is to do: everything that its recording must say so that it can be done again."""
+    """What a session is to do: everything that its recording must say so that it can be done again.
+
+    `on_alert` is a command that gets each alert as JSON on its standard input.
+    """
 
     target: str
     profile: Profile
@@ -164,6 +167,12 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     for_s: float | None = None
     max_faults: int | None = None
     replayed: tuple[Episode, ...] | None = None
+    on_alert: str = ""
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether it goes on until somebody stops it."""
+        return self.for_s is None and self.max_faults is None and self.replayed is None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

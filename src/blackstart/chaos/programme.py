@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import tempfile
 from collections import deque
 from typing import IO, TYPE_CHECKING, Any
@@ -85,6 +86,8 @@ class Keeper:
         self, orders: Orders, manifest: Manifest, folder: Path, wall_ns: int, progress: Progress
     ) -> None:
         self._folder, self._progress = folder, progress
+        self._on_alert = shlex.split(orders.on_alert)
+        self._called: list[asyncio.subprocess.Process] = []
         self.left_out: tuple[LeftOut, ...] = ()
         self._last: deque[str] = deque(maxlen=LAST)
         self.status = log.Status(
@@ -101,10 +104,27 @@ class Keeper:
     async def hear(self, event: str, figures: Mapping[str, Any]) -> None:
         """Take one word of the process."""
         changes = _CHANGES[event](self, figures) if event in _CHANGES else None
+        if event == "alert" and self._on_alert:
+            await self._call(msgspec.json.encode(figures["alert"]))
         if changes is not None:
             self.status = msgspec.structs.replace(self.status, **changes)
             log.write(self._folder / log.STATUS, self.status)
         await tell(self._progress, event, figures)
+
+    async def _call(self, alert: bytes) -> None:
+        """Tell people by the command that was given; what becomes of it is theirs to see in its own log."""
+        with (self._folder / "on-alert.log").open("ab") as file:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._on_alert, stdin=asyncio.subprocess.PIPE, stdout=file, stderr=file
+                )
+            except OSError as error:
+                file.write(f"{self._on_alert[0]}: {error.strerror}\n".encode())
+                return
+        assert process.stdin is not None
+        process.stdin.write(alert + b"\n")
+        process.stdin.close()
+        self._called.append(process)
 
     def figures(self, heard: Mapping[str, Any]) -> dict[str, Any]:
         """How it goes, once a second."""

@@ -145,7 +145,7 @@ class Session:
             validation=self._validation,
             problems=tuple(self._problems),
             memory=self._memory,
-            open_ended=self._orders.for_s is None and self._orders.max_faults is None,
+            open_ended=self._orders.open_ended,
         )
 
     async def _course(self) -> tuple[Ending, str]:
@@ -228,14 +228,15 @@ class Session:
             self._job(self._listen_to_answers(self._rig.workload))
         await self._tell("playing", {"start_ns": start})
         orders = self._orders
-        end = None if orders.for_s is None else start + round(orders.for_s * NS)
+        timed = orders.for_s is not None and orders.replayed is None
+        end = start + round((orders.for_s or 0.0) * NS) if timed else None
         for episode in self._episodes:
             due = start + round(episode.at_s * NS)
             if (end is not None and max(due, self._now()) >= end) or self._done == orders.max_faults:
                 break
             await self._until(due - _LEAD_NS)
             await self._disturb(episode, due)
-        if end is not None and self._done != orders.max_faults and orders.replayed is None:
+        if end is not None and self._done != orders.max_faults:
             await self._until(end)
 
     async def _disturb(self, episode: Episode, due: int) -> None:

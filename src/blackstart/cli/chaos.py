@@ -41,6 +41,9 @@ Component = Annotated[
     typer.Option("--component", metavar="NAME", help="Break nothing else than this; may be repeated."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, progress on stderr.")]
+OnAlert = Annotated[
+    str, typer.Option("--on-alert", metavar="COMMAND", help="Gets each alert as JSON on its input.")
+]
 Into = Annotated[Path | None, typer.Option("--into", hidden=True, help="The run folder.")]
 
 DEFAULT_TARGET = "paperfirm"
@@ -77,6 +80,7 @@ def run(
     interval: Interval = None,
     max_faults: MaxFaults = None,
     component: Component = None,
+    on_alert: OnAlert = "",
     out: Out = DEFAULT_OUT,
     as_json: Json = False,
     into: Into = None,
@@ -92,6 +96,7 @@ def run(
         interval_s=None if interval is None else span(interval),
         max_faults=max_faults,
         components=component,
+        on_alert=on_alert,
     )
     status: int = command.run(orders, out=out, folder=into, as_json=as_json)
     return status
@@ -107,6 +112,7 @@ def start(
     interval: Interval = None,
     max_faults: MaxFaults = None,
     component: Component = None,
+    on_alert: OnAlert = "",
     out: Out = DEFAULT_OUT,
 ) -> int:
     """Start a session in the background."""
@@ -120,11 +126,13 @@ def start(
         interval_s=None if interval is None else span(interval),
         max_faults=max_faults,
         components=component,
+        on_alert=on_alert,
     )
     words = ["--target", target, "--profile", profile, "--seed", str(seed), "--out", str(out)]
     words += [] if lasting is None else ["--for", lasting]
     words += [] if interval is None else ["--interval", interval]
     words += [] if max_faults is None else ["--max-faults", str(max_faults)]
+    words += ["--on-alert", on_alert] if on_alert else []
     words += [word for one in component or () for word in ("--component", one)]
     status: int = command.start(orders, words, out=out)
     return status

@@ -39,6 +39,7 @@ def orders(
     interval_s: tuple[float, float] | None,
     max_faults: int | None,
     components: Sequence[str] | None,
+    on_alert: str = "",
 ) -> Orders:
     """Put together what a session is to do. Raises ScenarioError, PermitError."""
     manifest = manifests.load(target)
@@ -58,6 +59,7 @@ def orders(
         seed=seed,
         for_s=chosen.for_s if for_s is None else for_s,
         max_faults=max_faults,
+        on_alert=on_alert,
     )
     programme.check(found, manifest)
     return found

@@ -161,6 +161,22 @@ def test_ctrl_c_ends_in_order(tmp_path: Path) -> None:
     assert left(folder.resolve()) == []
 
 
+def test_operators_hear_of_an_alert(tmp_path: Path) -> None:
+    """The command gets each alert as JSON; a minimum that nobody can reach stops the session as failed."""
+    profile = tmp_path / "strict.toml"
+    stop = "[stop]\nminimum_rate_per_s = 1e6\nrate_window_s = 1.0\n"
+    profile.write_text(QUICK.read_text(encoding="utf-8").replace("[[fault]]", stop + "[[fault]]", 1))
+    heard = tmp_path / "heard"
+    words = ("--profile", str(profile), "--for", "1m", "--on-alert", f"tee {heard}")
+    done = run(*session(tmp_path, *words))
+    assert done.returncode == 1, done.stdout + done.stderr
+    alert = json.loads(heard.read_bytes())
+    assert (alert["code"], alert["stops"]) == ("rate-low", True)
+    found = result(tmp_path / "latest")
+    assert found["summary"]["ending"] == "stopped"
+    assert found["summary"]["rpo"]["events"] == 0
+
+
 def test_production_is_refused(tmp_path: Path) -> None:
     """Without an approval there is no chaos in production, and nothing is started: status 3."""
     refused = run("run", "--target", str(SMALL), "--profile", "production", "--out", str(tmp_path))
