@@ -9,6 +9,7 @@ import msgspec
 from blackstart.model.manifest import Environment  # noqa: TC001 - msgspec reads the annotations
 from blackstart.model.outcome import FaultRecord, Rpo, Rto
 from blackstart.model.scenario import FaultStep, Trigger
+from blackstart.model.stops import Stops
 from blackstart.model.verdict import CheckResult, Verdict  # noqa: TC001 - msgspec reads the annotations
 
 CHAOS_SCHEMA = 1
@@ -34,20 +35,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     trigger: Trigger = Trigger()
     late: bool = False
     weight: float = 1.0
-
-
-class Stops(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When to end it all at once: any of these. None (or a missing figure) is never a reason.
-
-    `not_recovered_s` counts from the moment at which the fault was over; `minimum_rate_per_s` is the least
-    that the service must show in every fault-free window of `rate_window_s`.
-    """
-
-    lost_events: int | None = 0
-    wrong_positions: int | None = 0
-    not_recovered_s: float | None = 60.0
-    minimum_rate_per_s: float | None = None
-    rate_window_s: float = 10.0
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

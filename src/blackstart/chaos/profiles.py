@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.chaos.model import Profile, Stops
+from blackstart.chaos.model import Profile
 from blackstart.errors import PermitError, ScenarioError
+from blackstart.model.stops import Stops
 
 if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest

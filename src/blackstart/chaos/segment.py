@@ -57,10 +57,22 @@ class Scoped:
 
 
 class Segment:
-    """A running trial's context with a history in `folder`, on a rig and a guardian that outlive it."""
+    """A running trial's context with a history in `folder`, on a rig and a guardian that outlive it.
+
+    `scratch` is the folder that faults see: that of the session. What answers for a process' system calls
+    can be put into it only once, and is found again there.
+    """
 
     def __init__(
-        self, plan: Plan, manifest: Manifest, folder: Path, kit: Kit, *, guard: Guarding, rig: Rig
+        self,
+        plan: Plan,
+        manifest: Manifest,
+        folder: Path,
+        kit: Kit,
+        *,
+        scratch: Path,
+        guard: Guarding,
+        rig: Rig,
     ) -> None:
         folder.mkdir(parents=True)
         self.folder, self._clock = folder, kit.clock
@@ -72,7 +84,7 @@ class Segment:
             plan,
             manifest,
             clock=kit.clock,
-            folder=folder,
+            folder=scratch,
             isolation=kit.isolation,
             recorder=self.recorder,
             guard=Scoped(guard, folder.name),

@@ -371,7 +371,13 @@ class Session:
     def _begin(self, name: str, plan: Any) -> Segment:
         assert self._guard is not None
         self._segment = Segment(
-            plan, self._manifest, self._folder / name, self._kit, guard=self._guard, rig=self._rig
+            plan,
+            self._manifest,
+            self._folder / name,
+            self._kit,
+            scratch=self._folder,
+            guard=self._guard,
+            rig=self._rig,
         )
         return self._segment
 

@@ -11,6 +11,7 @@ from jmespath.exceptions import JMESPathError
 
 from blackstart.model.match import matches
 from blackstart.model.scenario import Objectives
+from blackstart.model.stops import Stops
 from blackstart.target import glue, variables
 from blackstart.target.suggest import did_you_mean
 
@@ -241,10 +242,11 @@ def _state(manifest: Manifest) -> Iterator[str]:
             yield from _known(name, DOCUMENTS, f"{section}.{name}", "validator")
     for name, document in manifest.state.items():
         yield from _jmespath(document.select, f"state.{name}.select")
-    fields = [field.name for field in msgspec.structs.fields(Objectives)]
     for scenario, values in manifest.objectives.items():
+        fields = msgspec.structs.fields(Stops if scenario == "chaos" else Objectives)
         for name in values:
-            yield from _known(name, fields, f"objectives.{scenario}", "objective")
+            known = [field.name for field in fields]
+            yield from _known(name, known, f"objectives.{scenario}", "objective")
 
 
 def _variables(manifest: Manifest) -> Iterator[str]:

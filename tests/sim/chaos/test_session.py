@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from blackstart.chaos import log
-from blackstart.chaos.model import Candidate, Orders, Profile, Stops, Summary
+from blackstart.chaos.model import Candidate, Orders, Profile, Summary
 from blackstart.chaos.plan import choices, episodes
 from blackstart.chaos.session import conduct
 from blackstart.engine.clocks import SimClock, simulate
@@ -20,6 +20,7 @@ from blackstart.engine.conductor import Kit
 from blackstart.history.view import load
 from blackstart.model.manifest import Stream
 from blackstart.model.record import Injected
+from blackstart.model.stops import Stops
 from blackstart.model.verdict import Verdict
 
 if TYPE_CHECKING:

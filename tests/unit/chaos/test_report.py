@@ -26,6 +26,7 @@ from blackstart.model.manifest import Manifest, Service, WorkloadSpec
 from blackstart.model.outcome import FaultRecord, Rpo, Rto
 from blackstart.model.scenario import FaultStep, Trigger
 from blackstart.model.verdict import CheckResult, Finding, Verdict
+from blackstart.target import problems
 
 SCHEMA_FILE = Path(__file__).parents[3] / "docs" / "reference" / "chaos.schema.json"
 MANIFEST = Manifest(schema=1, name="firm", title="a firm", environment="test")
@@ -257,3 +258,11 @@ def test_a_profile_that_makes_no_sense_is_refused(tmp_path: Path, wrong: str) ->
     file.write_text(head + wrong, encoding="utf-8")
     with pytest.raises(ScenarioError, match=r"mine\.toml"):
         profiles.load(str(file))
+
+
+def test_a_manifest_file_may_name_them_and_nothing_else() -> None:
+    """`blackstart validate` knows the stop conditions of chaos, and tells a misspelt one."""
+    right = msgspec.structs.replace(MANIFEST, objectives={"chaos": {"not_recovered_s": 5}})
+    wrong = msgspec.structs.replace(MANIFEST, objectives={"chaos": {"not_recoverd_s": 5}})
+    assert not [one for one in problems.problems(right) if "objectives" in one]
+    assert any("objectives.chaos" in one and "not_recoverd_s" in one for one in problems.problems(wrong))
