@@ -30,7 +30,7 @@ GROWTH = 1.10
 
 
 def blackstart_rss(root: psutil.Process) -> int:
-    """Sum the memory of Blackstart's own processes: not of target and load, nor of what a fault lets loose."""
+    """Sum the memory of Blackstart's own processes, without target, load, and what a fault lets loose."""
     total = 0
     for one in [root, *root.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
