@@ -110,6 +110,7 @@ class Breakage:
         self._taking_back = asyncio.ensure_future(self._take_back(receipt, why))
 
     async def _take_back(self, receipt: Receipt, why: dict[str, Any]) -> None:
+        began_ns = self._trial.now_ns()  # the target may act on it before it is verified
         try:
             await self._fault.revert(self._trial, receipt)
         except BlackstartError as error:
@@ -121,7 +122,8 @@ class Breakage:
         except FaultError:
             return  # the guardian has gone (`halt`): the conductor tells what it did, and does the rest
         for outcome in outcomes:
-            self._trial.record(msgspec.structs.replace(outcome, evidence={**outcome.evidence, **why}))
+            evidence = {**outcome.evidence, **why}
+            self._trial.record(msgspec.structs.replace(outcome, evidence=evidence, mono_ns=began_ns))
 
     async def _testify(self, receipt: Receipt) -> None:
         trial = self._trial

@@ -132,7 +132,8 @@ class Witnessed(msgspec.Struct, frozen=True, kw_only=True, tag="witnessed"):
 class Reverted(msgspec.Struct, frozen=True, kw_only=True, tag="reverted"):
     """An undo was carried out.
 
-    `verified` is the comparison with the state before; None means that it could not be compared.
+    `verified` is the comparison with the state before; None means that it could not be compared. It began at
+    `mono_ns`: what the target does on it comes after that.
     """
 
     undo_id: str
