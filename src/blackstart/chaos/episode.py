@@ -116,11 +116,10 @@ def judge(episode: Episode, history: History, start_ns: int) -> Injection:
 
 
 def _says_something(history: History) -> bool:
-    """Tell whether it was not broken off, and there was something to break."""
+    """Tell whether it was not broken off, and there was something to break for each of its faults."""
     if history.ended is not None and history.ended.how == "interrupted":
         return False
-    problems = {one.code for one in history.all(Problem)}
-    return history.first(Injected) is not None or problems.isdisjoint(NOT_PLACED)
+    return {one.code for one in history.all(Problem)}.isdisjoint(NOT_PLACED)
 
 
 def _as_done(episode: Episode, history: History) -> tuple[FaultStep, ...]:

@@ -17,6 +17,7 @@ from blackstart.chaos.plan import choices, episodes
 from blackstart.chaos.session import conduct
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit
+from blackstart.errors import FaultError
 from blackstart.history.view import load
 from blackstart.model.manifest import Stream
 from blackstart.model.record import Injected
@@ -261,6 +262,29 @@ def test_a_death_without_a_fault_is_an_alert_of_its_own(tmp_path: Path) -> None:
     found = log.alerts(tmp_path)
     assert [one.code for one in found] == ["died:5"]
     assert found[0].injection is None
+
+
+def test_a_fault_that_finds_nothing_to_break_judges_nobody(tmp_path: Path) -> None:
+    """It is logged as not judged, with the reason, and the session goes on to the next."""
+    stage = Stage(tmp_path)
+    calls = 0
+    original = fakes.FakeFault.inject
+
+    async def inject(self: Any, ctx: Any, step: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise FaultError("nothing there to damage", where="data.checkpoint")
+        return await original(self, ctx, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fakes.FakeFault, "inject", inject)
+        stage.run(max_faults=2)
+    first, second = log.injections(tmp_path)
+    assert (first.judged, first.at_s) == (False, None)
+    assert "nothing there to damage" in first.reasons[0]
+    assert (second.judged, second.verdict) == (True, Verdict.PASS)
+    assert stage.codes() == []
 
 
 def test_the_kill_switch_ends_it_at_once(tmp_path: Path) -> None:
