@@ -23,10 +23,10 @@ from blackstart.engine import journal
 from blackstart.host import procs
 
 FAULTS_PER_MINUTE = 5.0
-SETTLED_S = 60.0
+SETTLED_S = 300.0
 OWN = ("blackstart.cli.main", "blackstart.chaos.process", "blackstart.engine.guardian")
 GROWTH = 1.10
-"""How much more memory is allowed at the end than after the first minute."""
+"""How much more memory is allowed at the end than after five minutes."""
 
 
 def blackstart_rss(root: psutil.Process) -> int:

@@ -135,7 +135,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """Blackstart's own memory, in bytes: after the first minute, at the end of chaos, and at most."""
+    """Blackstart's own memory, in bytes: after five minutes, at the end of chaos, and at most."""
 
     begin: int = 0
     end: int = 0

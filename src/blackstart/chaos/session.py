@@ -54,7 +54,7 @@ NS = 1_000_000_000
 EPISODES, OPENING, CLOSING = "injections", "opening", "closing"
 _LEAD_NS = 2 * NS
 _FIGURES_NS = NS
-_SETTLED_NS = 60 * NS
+_SETTLED_NS = 300 * NS  # by then every kind of fault has been imported
 _CLOSE_LIMIT_S = 60.0
 _WATCH_LIMIT_S = 3.0
 _WHOLE_NS = NS  # also long enough for the last word of every watcher on a busy host
@@ -571,7 +571,7 @@ def _folder_name(episode: Episode) -> str:
 
 
 def _grown(memory: Memory, rss: int, since_ns: int) -> Memory:
-    """Take in a measurement: what stands at the end of the first minute is the beginning."""
+    """Take in a measurement: what stands after five minutes is the beginning."""
     begin = rss if since_ns <= _SETTLED_NS else memory.begin
     return Memory(begin=begin, end=rss, most=max(memory.most, rss))
 
