@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_LIMIT_S = 120.0
-STOP_LIMIT_S = 180.0
+STOP_LIMIT_S = 900.0  # the books of a long session take their time
 _POLL_S = 0.05
 
 
