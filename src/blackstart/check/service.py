@@ -6,6 +6,7 @@ The rule, for live watching and for the final analysis alike (it is the same cod
   instant count once). A silence is an *interruption* when it is longer than three times their 99th
   percentile; one long hiccup before t0 raises that bar, but never beyond ten times: what also happened
   without a fault is no proof of an outage.
+* A silence at the end of watching counts from 200 ms on: how long it would have been, nobody saw.
 * A *run* is a series of events without an interruption. The run that was going on at t0 includes the
   orders that were in flight. The service has **resumed** with the first event of the first later run that
   holds, that is, goes on for longer than three times the usual 99th percentile. Shorter runs are
@@ -44,6 +45,8 @@ FEWEST_INSTANTS = FEWEST_GAPS + 2
 FACTOR = 3
 HICCUP_FACTOR = 10
 FEWEST_FOR_P99 = 100
+OPEN_NS = 200_000_000
+"""Watching goes on for longer than this after the last look (`engine.after`): an outage leaves as much."""
 
 Event = tuple[int, str, int]
 
@@ -147,11 +150,15 @@ class ResumeWatch:
             return True
         if self.usual is None:
             return None
-        return self.silence_ns(now_ns) > self.usual.interruption_ns
+        return self._silent(now_ns, self.usual)
 
     def running(self, now_ns: int) -> bool:
         """Say whether events come at the usual rhythm at `now_ns`."""
-        return self.usual is not None and self.silence_ns(now_ns) <= self.usual.interruption_ns
+        return self.usual is not None and not self._silent(now_ns, self.usual)
+
+    def _silent(self, now_ns: int, rhythm: Usual) -> bool:
+        """Say whether a silence that still goes on is an interruption: nobody saw its end, so it needs more."""
+        return self.silence_ns(now_ns) > max(rhythm.interruption_ns, OPEN_NS)
 
     def _stage(self, record: StageReached) -> None:
         if record.stage == "steady":

@@ -158,6 +158,15 @@ def test_no_interruption_is_told_by_its_gaps(world: Any) -> None:
     assert result.verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize(("quiet_ms", "interrupted"), [(50, False), (180, False), (400, True)])
+def test_a_hiccup_at_the_end_of_watching_is_no_outage(world: Any, quiet_ms: int, interrupted: bool) -> None:
+    """Its end was not seen: a short one proves nothing, and the trial is not censored for it."""
+    world.service = service(PERIOD, tail_ns=(1400 - quiet_ms) * MS)
+    found = measure(world)
+    assert found.interrupted is interrupted
+    assert (found.censored_ns is not None) is interrupted
+
+
 def test_a_service_that_stays_away_is_censored(world: Any) -> None:
     """Not back by the end of watching: `> limit`, a FAIL, no invented total."""
     world.service = service(0, tail_ns=0)
