@@ -157,7 +157,7 @@ class ResumeWatch:
         return self.usual is not None and not self._silent(now_ns, self.usual)
 
     def _silent(self, now_ns: int, rhythm: Usual) -> bool:
-        """Say whether a silence that still goes on is an interruption: nobody saw its end, so it needs more."""
+        """Say whether a silence that still goes on is an interruption: nobody saw its end; it needs more."""
         return self.silence_ns(now_ns) > max(rhythm.interruption_ns, OPEN_NS)
 
     def _stage(self, record: StageReached) -> None:
