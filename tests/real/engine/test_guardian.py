@@ -32,9 +32,10 @@ SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 OWNER = textwrap.dedent(
     """
-    import asyncio, subprocess, sys
+    import asyncio, signal, subprocess, sys
     from pathlib import Path
     from blackstart.engine import guard, journal
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
     from blackstart.host import procs
     from blackstart.model.fault import Undo
 
