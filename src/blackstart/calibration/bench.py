@@ -188,7 +188,7 @@ def plan() -> Plan:
         new_epoch=True,
     )
     return Plan(
-        trial_id="calibration", scenario=scenario, components=("program",), service=SERVICE, seed=0, replay=""
+        trial_id="calibration", scenario=scenario, components=("server",), service=SERVICE, seed=0, replay=""
     )
 
 
