@@ -80,7 +80,7 @@ class SupervisorSettings(msgspec.Struct, frozen=True):
     """
 
     first_s: float = 0.1
-    longest_s: float = 10.0
+    longest_s: float = 2.0
     stable_s: float = 10.0
     rapid_deaths: int = 8
     silent_s: float = 1.0
