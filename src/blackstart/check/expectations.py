@@ -85,7 +85,8 @@ class ExpectationWatch:
         self._undos |= {undo.id for undo in record.receipt.undo}
         first, last = record.step == 0, record.step + 1 == self._faults
         if (self.expected.after == "fault" and first) or (self.expected.after == "then" and last):
-            self._since_ns = record.receipt.t0_mono_ns
+            receipt = record.receipt  # it took effect within the uncertainty before t0
+            self._since_ns = receipt.t0_mono_ns - receipt.uncertainty_ns
 
     def _taken_back(self, record: Reverted) -> None:
         """Count from the last fault's end; what ends with the trial, the target's processes, is no fault."""

@@ -78,6 +78,13 @@ def test_what_was_seen_in_time_decides(
     assert judged({"signal": "alarm", **expected}, *records)[0] is verdict
 
 
+def test_a_reaction_within_the_uncertainty_of_t0_counts() -> None:
+    """The kernel may have killed at any moment before t0 that the uncertainty allows; no earlier."""
+    early = [signal(9.99), fault(10, uncertainty_s=0.02)]
+    assert judged({"signal": "alarm"}, *early)[0] is Verdict.PASS
+    assert judged({"signal": "alarm"}, signal(9.9), fault(10, uncertainty_s=0.02))[0] is Verdict.FAIL
+
+
 def test_it_counts_from_the_last_fault_or_from_the_revert() -> None:
     """`then` is the last of several faults, `revert` the last undo; what was seen before does not count."""
     expected = {"signal": "alarm", "after": "then"}
