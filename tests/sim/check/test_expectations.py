@@ -32,18 +32,17 @@ def signal(at_s: float, code: str = "fire", **detail: Any) -> SignalSeen:
     return SignalSeen(source="log", event="alert", mono_ns=ns, seen_mono_ns=ns, fields=fields)
 
 
-def fault(at_s: float, step: int = 0) -> Injected:
+def fault(at_s: float, step: int = 0, *, uncertainty_s: float = 0.0) -> Injected:
     """Make a fault."""
-    return Injected(
-        receipt=Receipt(
-            fault="kill",
-            mechanism="x",
-            t0_mono_ns=round(at_s * SECOND),
-            t0_source="x",
-            undo=(Undo(id="x", action="continue", arguments={}),),
-        ),
-        step=step,
+    receipt = Receipt(
+        fault="kill",
+        mechanism="x",
+        t0_mono_ns=round(at_s * SECOND),
+        t0_source="x",
+        uncertainty_ns=round(uncertainty_s * SECOND),
+        undo=(Undo(id="x", action="continue", arguments={}),),
     )
+    return Injected(receipt=receipt, step=step)
 
 
 def judged(expected: dict[str, Any], *records: Record, faults: int = 1) -> tuple[Verdict, str]:
