@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blackstart.model.match import matches
-from blackstart.model.record import Injected, OracleSeen, Record, Reverted, SignalSeen
+from blackstart.model.record import Injected, OracleSeen, Record, Reverted, SignalSeen, Witnessed
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
 
 if TYPE_CHECKING:
@@ -107,12 +107,24 @@ class ExpectationWatch:
 
 
 def check(facts: Facts) -> CheckResult:
-    """Judge everything that the scenario expects; a scenario that expects nothing has nothing to say."""
+    """Judge everything that the scenario expects; a scenario that expects nothing has nothing to say.
+
+    Of a fault that did not bite nothing can be expected: what was missed then is UNKNOWN.
+    """
     watches = ExpectationWatch.of(facts.plan, facts.manifest)
     for record in facts.records:
         for watch in watches:
             watch.feed(record)
-    return conclude("expectations", [watch.finding() for watch in watches])
+    bit = [one.witness.bit is True for one in facts.all(Witnessed)]
+    told = [watch.finding() for watch in watches]
+    all_bit = all(bit) and len(bit) == len(facts.plan.faults)
+    return conclude("expectations", told if all_bit else [_not_judged(one) for one in told])
+
+
+def _not_judged(finding: Finding) -> Finding:
+    if finding.verdict is not Verdict.FAIL:
+        return finding
+    return _finding(Verdict.UNKNOWN, "expectation-not-judged", f"{finding.text}; but the fault did not bite")
 
 
 def undeclared(manifest: Manifest, expected: Sequence[Expectation]) -> Iterable[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from blackstart.check.expectations import ExpectationWatch
-from blackstart.model.fault import Receipt, Undo
+from blackstart.check.expectations import ExpectationWatch, check
+from blackstart.check.facts import Facts
+from blackstart.history.view import History
+from blackstart.model.fault import Receipt, Undo, Witness
 from blackstart.model.manifest import Manifest, Match
-from blackstart.model.record import Injected, OracleSeen, Record, Reverted, SignalSeen
+from blackstart.model.record import Injected, OracleSeen, Record, Reverted, SignalSeen, Witnessed
 from blackstart.model.scenario import Expectation
 from blackstart.model.verdict import Verdict
 
@@ -126,3 +129,19 @@ def test_a_trial_waits_for_what_may_still_come() -> None:
     assert not ExpectationWatch(Expectation(why="w", signal="alarm", never=True), MANIFEST, faults=1).pending(
         0
     )
+
+
+@pytest.mark.parametrize(
+    ("bit", "verdict"), [(True, Verdict.FAIL), (False, Verdict.UNKNOWN), (None, Verdict.UNKNOWN)]
+)
+def test_of_a_fault_that_did_not_bite_nothing_is_expected(world: Any, bit: Any, verdict: Verdict) -> None:
+    """A target that was not broken has no alarm to raise: UNKNOWN, and no FAIL of the target."""
+    scenario = msgspec.structs.replace(
+        world.plan.scenario, expect=(Expectation(why="alarm raised", signal="alarm"),)
+    )
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    world.manifest = msgspec.structs.replace(world.manifest, signs=MANIFEST.signs)
+    records = [one for one in world.records() if not isinstance(one, Witnessed)]
+    records.append(Witnessed(witness=Witness(bit=bit, evidence={})))
+    found = check(Facts(History.of(records, world.folder)))
+    assert found.verdict is verdict
