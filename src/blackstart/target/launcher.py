@@ -19,12 +19,15 @@ import sys
 CLONE_NEWUSER = 0x1000_0000
 PR_SET_PDEATHSIG = 1
 PR_CAP_AMBIENT, CLEAR_ALL = 47, 4
+HEARD = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 NOT_STARTED = 97  # exit status: the command could not be executed; the reason is in the log
 
 
 def main(arguments: list[str]) -> None:
     """Prepare, wait at the gate, and become the command. Returns only by exiting."""
     parent, gate, user, *command = arguments
+    for number in HEARD:  # under nohup or in the background of a script they are ignored, and exec keeps that
+        signal.signal(number, signal.SIG_DFL)
     libc = ctypes.CDLL(None, use_errno=True)
     if user == "unprivileged":
         leave_root(libc)

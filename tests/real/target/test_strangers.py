@@ -149,6 +149,7 @@ def test_a_special_write_goes_through_the_same_client(tmp_path: Path) -> None:
             assert made.workload is not None
             await made.workload.start()
             watching = asyncio.create_task(made.watch(["orders"], []))
+            await until(notes.events)  # who joins beside the load sees what is sent from then on
             await made.workload.submit({"id": "LARGE", "value": 1})
             await until(lambda: "LARGE" in [key for _, key, _ in notes.events()])
             await made.workload.stop()
