@@ -1,7 +1,8 @@
 """The whole suite again and again, each time from another seed: a correct system must never fail.
 
-`python -m bench.suite_soak [--runs 30] [--seed 1] [--target T] [--only ID …] [--jobs N] [--keep DIR]`. Must: no
-FAIL, and where root is available no UNKNOWN. Runs with anything but PASS are kept, with the line that replays each.
+`python -m bench.suite_soak [--runs 30] [--seed 1] [--target T] [--only ID …] [--jobs N] [--keep DIR]`.
+Must: no FAIL, and where root is available no UNKNOWN. Runs with anything but PASS are kept, with the line
+that replays each.
 """
 
 from __future__ import annotations
