@@ -58,7 +58,7 @@ def _alone(scenario: Scenario, step: FaultStep) -> Scenario:
         fault=first,
         then=(),
         expect=(),
-        prepare=(),
+        prepare=scenario.prepare if step is scenario.fault else (),
         trigger=Trigger(),
         load=Load(minimum_per_s=1),
         steady=Steady(hold_s=0.2),
