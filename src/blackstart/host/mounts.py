@@ -34,9 +34,9 @@ def unmount(path: str) -> None:
             raise OSError(number, f"umount: {os.strerror(number)}", real)
 
 
-def free_bytes(path: str) -> int:
-    """How much more an ordinary program can write there."""
-    room = os.statvfs(path)
+def free_bytes(where: str | int) -> int:
+    """How much more an ordinary program can write there: a path, or a descriptor."""
+    room = os.statvfs(where)
     return room.f_bavail * room.f_frsize
 
 
@@ -61,7 +61,8 @@ class Ballast:
     def fill(self, leave: int = 0) -> int:
         """Take what room there is, but for `leave` bytes; returns how many bytes that were."""
         taken = 0
-        wanted = free_bytes(self.folder) - leave
+        # By the descriptor: once the file system is unmounted, the folder's name leads to the host's disk.
+        wanted = free_bytes(self.descriptor) - leave
         while wanted > 0:
             try:
                 os.posix_fallocate(self.descriptor, os.fstat(self.descriptor).st_size, wanted)
@@ -69,9 +70,8 @@ class Ballast:
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-            wanted = min(
-                wanted - 4096, free_bytes(self.folder) - leave
-            )  # somebody else may have taken it meanwhile
+            # Somebody else may have taken it meanwhile.
+            wanted = min(wanted - 4096, free_bytes(self.descriptor) - leave)
         return taken
 
     def close(self) -> None:

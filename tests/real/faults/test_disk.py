@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from blackstart.faults import registry
-from blackstart.host import namespaces, procs
+from blackstart.host import mounts, namespaces, procs
 from blackstart.model.manifest import Component, Manifest, Process
 from blackstart.model.scenario import FaultStep
 
@@ -134,6 +134,16 @@ def test_nonsense_is_refused_before_the_trial(kind: str, parameters: dict[str, A
     """Parameters that mean nothing are an answer of `unavailable`, not a surprise at the injection."""
     step = FaultStep(kind=kind, components=("v",), parameters=parameters)
     assert word in str(registry.make(kind).unavailable(MANIFEST, step))
+
+
+def test_ballast_knows_only_its_own_file_system(tmp_path: Path) -> None:
+    """Where its folder's name leads by now does not matter: after an unmount, to the disk of the host."""
+    ballast = mounts.Ballast(str(tmp_path))
+    ballast.folder = "/nowhere"
+    room = mounts.free_bytes(ballast.descriptor)
+    assert ballast.fill(leave=room - 2**20) <= 2**20
+    assert os.fstat(ballast.descriptor).st_size > 0
+    ballast.close()
 
 
 def test_a_target_without_any_state_folder_is_told_so() -> None:
