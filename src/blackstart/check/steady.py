@@ -15,7 +15,7 @@ WINDOW_NS = 1_000_000_000
 
 
 def check(facts: Facts) -> CheckResult:
-    """See that the steady state was reached and that the load was on in the second before t0."""
+    """See that the steady state was reached and that the load was on in the second before t0 (or before the preparation)."""
     findings: list[Finding] = []
     if facts.stage("steady") is None:
         text = "the steady state was never reached"
@@ -28,7 +28,8 @@ def check(facts: Facts) -> CheckResult:
         text = "load at the failure is not known: there was none"
         findings.append(Finding(verdict=Verdict.UNKNOWN, code="no-load", text=text))
     elif rate < required:
-        text = f"no load at t0 ({rate:.0f}/s, {required:.0f}/s required)"
+        place = "at t0" if facts.plan.scenario.load.before == "fault" else "before the preparation"
+        text = f"no load {place} ({rate:.0f}/s, {required:.0f}/s required)"
         data = {"rate_per_s": rate, "required_per_s": required}
         findings.append(Finding(verdict=Verdict.UNKNOWN, code="no-load", text=text, data=data))
     return conclude("steady", findings)
@@ -70,12 +71,19 @@ def required_per_s(facts: Facts) -> float:
 
 
 def load_per_s(facts: Facts) -> float | None:
-    """Return how many events of the load's service came in the last second before t0.
+    """Return how many events of the load's service came in the second in which the load must be on.
 
-    None without a t0, or when no service carries the load.
+    None when that second is not known (without a t0), or when no service carries the load.
     """
-    t0, service = facts.t0_ns, load_service(facts)
-    if t0 is None or service is None:
+    end, service = _load_until_ns(facts), load_service(facts)
+    if end is None or service is None:
         return None
     events = (e for batch in facts.all(ServiceBatch) if batch.service == service for e in batch.events)
-    return float(sum(t0 - WINDOW_NS <= mono < t0 for mono, _, _ in events))
+    return float(sum(end - WINDOW_NS <= mono < end for mono, _, _ in events))
+
+
+def _load_until_ns(facts: Facts) -> int | None:
+    if facts.plan.scenario.load.before == "fault":
+        return facts.t0_ns
+    preparing = facts.stage("preparing")
+    return preparing.mono_ns if preparing else None

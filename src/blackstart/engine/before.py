@@ -175,6 +175,8 @@ async def await_trigger(trial: RunningTrial) -> None:
     trigger = trial.plan.faults[0].trigger
     with contextlib.closing(Trip(trial, trigger)) as trip:
         since_ns = 0
+        if trial.plan.scenario.prepare:
+            await trial.stage("preparing")
         for step in trial.plan.scenario.prepare:
             since_ns = trial.now_ns()  # what earlier steps brought about does not fire it
             await _prepare(trial, step)

@@ -17,6 +17,7 @@ from blackstart.model.scenario import Plan  # noqa: TC001  # msgspec reads the a
 Stage = Literal[
     "open",
     "steady",
+    "preparing",
     "armed",
     "triggered",
     "injected",

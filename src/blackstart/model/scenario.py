@@ -13,9 +13,14 @@ TriggerKind = Literal["now", "delay", "random", "oracle", "signal"]
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The load that must be on the service stream at t0, else the trial is UNKNOWN (`no-load`)."""
+    """The load that must be on the service stream, else the trial is UNKNOWN (`no-load`).
+
+    It is counted in the last second `before` the fault, or before the preparation where that ends the load
+    itself (R37: the market closes, and the system dies in the settlement).
+    """
 
     minimum_per_s: float = 300.0
+    before: Literal["fault", "preparation"] = "fault"
 
 
 class Steady(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

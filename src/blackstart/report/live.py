@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 STAGES = {
     "open": "target is up",
     "steady": "steady under load",
+    "preparing": "preparing the moment",
     "armed": "guardian armed",
     "triggered": "trigger reached",
     "injected": "fault injected, watching it come back",
