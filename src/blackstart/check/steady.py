@@ -15,7 +15,7 @@ WINDOW_NS = 1_000_000_000
 
 
 def check(facts: Facts) -> CheckResult:
-    """See that the steady state was reached and that the load was on in the second before t0 (or before the preparation)."""
+    """See that the steady state was reached and that the load was on in the second in which it must be."""
     findings: list[Finding] = []
     if facts.stage("steady") is None:
         text = "the steady state was never reached"

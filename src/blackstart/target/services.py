@@ -168,21 +168,27 @@ async def from_probe(name: str, probe: Probe, *, clock: Clock, sink: Sink) -> No
 async def from_sql(name: str, service: Service, dsn: str, *, clock: Clock, sink: Sink) -> None:
     """Ask for new rows again and again.
 
-    Rows wait for us in the table, so a lost connection costs precision and no events.
+    The first answer, and the first one after a question that failed, only bring us up to date: some of their
+    rows may have been there before, so they are no events. The next rows' uncertainty reaches back over them,
+    to the last question that failed.
     """
     watched = Watched(name, sink)
     poll = SqlPoll(service.query or "", dsn)
     asked = clock.now().mono_ns
-    first = True
+    behind, skipped = True, False
     try:
         while True:
             began = clock.now().mono_ns
             rows = await poll.ask()
-            if rows is not None:
+            if rows is None:
+                asked, behind = began, True
+            else:
                 now = clock.now().mono_ns
-                keys = [] if first else [canonical.text(row[1]) for row in rows]
+                keys = [] if behind else [canonical.text(row[1]) for row in rows]
                 watched.seen(now, [(now, key, now - asked) for key in keys])
-                asked, first = began, False
+                skipped = bool(rows) if behind else skipped and not keys
+                asked = asked if skipped else began
+                behind = False
             await clock.sleep_until(began + round(service.period_ms * 1e6))
     finally:
         watched.end()

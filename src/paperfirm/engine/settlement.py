@@ -79,8 +79,16 @@ class Settlement:
             self.phase = now
             self._emit("market_phase", phase=now.phase, day=now.day)
             self._on_phase(now.phase)
+            self._tell_found(now)
         if now.phase == SETTLEMENT and now.day not in self._state.settlements and self._desk.trading:
             await self._settle(now.day)
+
+    def _tell_found(self, now: Phase) -> None:
+        """Tell of a settlement that was durable before this engine led: its end may never have been told."""
+        close = self._state.settlements.get(now.day)
+        if now.phase == SETTLEMENT and close is not None:
+            realised = sum(close.realised.values())
+            self._emit("settlement_found", day=now.day, realised=realised, positions=close.positions)
 
     async def _settle(self, day: int) -> None:
         """Return when the day is settled, or not any more to be: trading was halted, the phase is over."""

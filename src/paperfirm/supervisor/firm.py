@@ -62,6 +62,8 @@ class Supervised:
         self._changed = asyncio.Event()
         self.parts: dict[str, str] = {}
         """What did not do its work at the last look."""
+        self.starting: str | None = "starting"
+        """What the first start still waits for; None from when all parts have done their work once."""
         self.scrapes, self.scrape_failures = Counter[str](), Counter[str]()
 
     @property
@@ -125,7 +127,7 @@ class Supervised:
         self.alerts.sound("primary_hung", text, key=engine, engine=engine, pid=pid)
 
     async def not_ready(self) -> str | None:
-        """Return why the firm does not trade, or None while it does."""
+        """Return why the firm does not trade, or None while it does; a start ends when all parts work."""
         for name in NEEDED:
             if self.children[name].state != "running":
                 return f"{name} is {self.children[name].state}"
@@ -136,7 +138,9 @@ class Supervised:
             status, body = await fetch(f"{self.url(primary)}/ready", limit_s=1.0)
         except HttpError as error:
             return f"{primary} does not answer: {error}"
-        return None if status == HTTPStatus.OK else f"{primary}: {body.decode(errors='replace')}"
+        if status != HTTPStatus.OK:
+            return f"{primary}: {body.decode(errors='replace')}"
+        return self.starting
 
     @property
     def needed_to_trade(self) -> set[str]:

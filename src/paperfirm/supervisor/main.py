@@ -43,6 +43,8 @@ STARTING_POLL_S = 0.02
 POLL_S = 0.5
 SCRAPE_S = 1.0
 PARTS_S = 0.25
+START_LIMIT_S = 15.0
+"""So long a start may wait for parts without which orders would pass: database, broker, standby."""
 
 
 def run(options: UpOptions) -> int:
@@ -179,9 +181,8 @@ async def _scrape(supervised: Supervised) -> None:
 
 
 async def _watch_parts(supervised: Supervised, events: EventLog) -> None:
-    """Tell when the set of parts that do not do their work changes, once all of them have done it."""
-    while await supervised.degraded():  # noqa: ASYNC110 - many causes, one look
-        await asyncio.sleep(PARTS_S)
+    """Tell when the set of parts that do not do their work changes, once the firm has started."""
+    await await_start(supervised)
     began_s = 0.0
     while True:
         found = await supervised.degraded()
@@ -194,6 +195,16 @@ async def _watch_parts(supervised: Supervised, events: EventLog) -> None:
             began_s = 0.0
         supervised.parts = found
         await asyncio.sleep(PARTS_S)
+
+
+async def await_start(supervised: Supervised) -> None:
+    """Return when all parts have done their work at once, or when that took too long: it trades without."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + START_LIMIT_S
+    while (found := await supervised.degraded()) and loop.time() < until_s:
+        supervised.starting = f"starting: {', '.join(f'{name} is {why}' for name, why in found.items())}"
+        await asyncio.sleep(STARTING_POLL_S)
+    supervised.starting = None
 
 
 def _former_ports(directory: Path) -> dict[str, Ports]:

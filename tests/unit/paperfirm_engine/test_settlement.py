@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
 from paperfirm.engine import events as ev
-from paperfirm.engine.settlement import day_settled
+from paperfirm.engine.member import Phase
+from paperfirm.engine.settlement import Settlement, day_settled
 from paperfirm.engine.state import State, load
+
+if TYPE_CHECKING:
+    from paperfirm.engine.desk import Desk
+    from paperfirm.engine.links import RouterPeer
+    from paperfirm.engine.member import Member
 
 
 def applied(state: State, event: ev.Event) -> None:
@@ -46,3 +56,51 @@ def test_a_day_is_closed_once_however_often_it_is_begun() -> None:
     assert again.settlements == {0: first}
     applied(again, day_settled(again, 0))
     assert again.settlements == {0: first}
+
+
+class Exchange:
+    """Stands for the exchange: always in the settlement of day 3."""
+
+    async def phase(self) -> Phase:
+        """Answer with the phase."""
+        return Phase("settlement", 3)
+
+
+def told_on_taking_over(state: State) -> list[str]:
+    """Let an engine that does not trade yet look at the phase twice; return what it told."""
+    told: list[str] = []
+
+    def emit(event: str, **_: object) -> int:
+        told.append(event)
+        return 0
+
+    desk = cast("Desk", SimpleNamespace(state=state, trading=False))
+    watch = Settlement(
+        desk,
+        cast("Member", Exchange()),
+        cast("RouterPeer", None),
+        emit=emit,
+        take_up=lambda: None,
+        on_phase=lambda _: None,
+    )
+
+    async def look_twice() -> None:
+        await watch._look()
+        await watch._look()
+
+    asyncio.run(look_twice())
+    return told
+
+
+def test_a_settlement_that_its_author_could_not_tell_of_is_told_by_the_next() -> None:
+    """The crash came between journal and telling: whoever takes over says that the day is settled, once."""
+    state = State()
+    applied(state, day_settled(state, 3))
+    assert told_on_taking_over(state) == ["market_phase", "settlement_found"]
+
+
+def test_a_day_that_is_not_settled_is_not_told_as_found() -> None:
+    """Another day's settlement is no news of this one."""
+    state = State()
+    applied(state, day_settled(state, 2))
+    assert told_on_taking_over(state) == ["market_phase"]
