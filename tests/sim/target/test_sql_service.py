@@ -74,7 +74,7 @@ def test_rows_from_before_an_outage_do_not_end_it(watch: Any) -> None:
 
 
 def test_what_came_first_after_an_outage_may_have_begun_with_the_last_failure(watch: Any) -> None:
-    """The rows that were skipped may be new: the uncertainty of the next one, no more, reaches back over them."""
+    """The rows that were skipped may be new: the uncertainty of the next one reaches back over them."""
     events, _ = watch([[], ["a"], None, None, ["perhaps new"], [], ["b"], ["c"]])
     assert events[1:] == [(61, "b", 31), (71, "c", 11)]
 
