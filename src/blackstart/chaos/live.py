@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from blackstart.chaos.model import Alert, Figures, Injection, Orders
 from blackstart.model.verdict import Verdict
+from blackstart.report.lines import Lines
 from blackstart.report.rows import rto_text
 from blackstart.report.wording import DASH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from types import TracebackType
-    from typing import Self
+    from collections.abc import Mapping
 
     from rich.console import Console
 
@@ -35,12 +33,12 @@ _STATES = {
 }
 
 
-class LiveView:
+class LiveView(Lines):
     """A progress callback. In a terminal a panel lives below the lines; a log gets a line an injection."""
 
     def __init__(self, out: Console, orders: Orders) -> None:
-        self._out, self._orders = out, orders
-        self._live: Live | None = None
+        super().__init__(out, below=self.panel, refresh_per_s=_REFRESH_PER_S)
+        self._orders = orders
         self._state = "starting the target"
         self._active = ""
         self._figures = Figures()
@@ -50,7 +48,7 @@ class LiveView:
         self._counts = dict.fromkeys(Verdict, 0)
         self._not_judged = 0
         self._alerts = 0
-        self._handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
+        self._handlers |= {
             "session": self._session,
             "stage": self._stage,
             "playing": self._playing,
@@ -60,29 +58,6 @@ class LiveView:
             "alert": self._alert,
             "auditing": self._auditing,
         }
-
-    def __enter__(self) -> Self:
-        if self._out.is_terminal:
-            self._live = Live(
-                get_renderable=self.panel,
-                console=self._out,
-                refresh_per_second=_REFRESH_PER_S,
-                transient=True,
-            )
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def __call__(self, event: str, figures: Mapping[str, Any]) -> None:
-        """Show a step; unknown ones are left out."""
-        handler = self._handlers.get(event)
-        if handler is not None:
-            handler(figures)
 
     def panel(self) -> Group:
         """Lay out what there is to see right now."""
@@ -137,9 +112,6 @@ class LiveView:
         return Text.assemble(
             "injections   ", counts[0], "  ", counts[2], "  ", counts[1], skipped, alerts, memory
         )
-
-    def _print(self, text: Text) -> None:
-        self._out.print(text, soft_wrap=True)
 
     def _session(self, heard: Mapping[str, Any]) -> None:
         self._print(

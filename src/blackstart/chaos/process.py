@@ -5,8 +5,6 @@ Like that of a trial: in namespaces of its own where the manifest asks for them,
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from blackstart.chaos.session import conduct
 from blackstart.contracts import Prepares
 from blackstart.engine import worker_runner
 from blackstart.engine.conductor import Kit
+from blackstart.engine.worker_runner import say
 from blackstart.errors import BlackstartError
 from blackstart.faults import registry
 from blackstart.model.manifest import Manifest  # noqa: TC001 - msgspec reads the annotation
@@ -56,18 +55,16 @@ def main() -> None:
     isolation = worker_runner.isolate(job.manifest)
     worker_runner.die_with(job.parent)
     try:
-        _say(Word(summary=uvloop.run(_run(job, isolation))))
+        say(Word(summary=uvloop.run(_run(job, isolation))))
     except BlackstartError as error:
-        _say(Word(refused=error.render()))
+        say(Word(refused=error.render()))
 
 
 async def _run(job: Job, isolation: frozenset[str]) -> Summary:
     kit = Kit(progress=_progress, isolation=isolation)
     planned = plan(job.orders, job.manifest)
     work = conduct(job.orders, job.manifest, Path(job.folder), kit, planned)
-    task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
+    return await worker_runner.until_told(work)
 
 
 def plan(orders: Orders, manifest: Manifest) -> Iterable[Episode]:
@@ -78,7 +75,7 @@ def plan(orders: Orders, manifest: Manifest) -> Iterable[Episode]:
     if orders.replayed is not None:
         return orders.replayed
     found, left = choices(orders.profile, manifest, lambda one, step: unavailable(manifest, one, step))
-    _say(Word(event="left-out", left_out=tuple(left)))
+    say(Word(event="left-out", left_out=tuple(left)))
     return episodes(orders.seed, found, orders.profile, manifest)
 
 
@@ -97,12 +94,7 @@ def unavailable(manifest: Manifest, candidate: Candidate, step: FaultStep) -> st
 
 
 def _progress(event: str, figures: Mapping[str, Any]) -> None:
-    _say(Word(event=event, figures=dict(figures)))
-
-
-def _say(word: Word) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(word, enc_hook=str) + b"\n")
-    sys.stdout.buffer.flush()
+    say(Word(event=event, figures=dict(figures)))
 
 
 if __name__ == "__main__":

@@ -187,21 +187,12 @@ async def _died(process: asyncio.subprocess.Process, folder: Path, errors: IO[by
 
 async def _listen(process: asyncio.subprocess.Process, job: Job, keeper: Keeper) -> Word | None:
     """Hand the job over and take its words; returns the last one, None when the process died."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(msgspec.json.encode(job) + b"\n")
-        await process.stdin.drain()
-    except ConnectionError:
-        return None
     last = None
-    while line := await process.stdout.readline():
-        word = msgspec.json.decode(line, type=Word)
+    async for word in worker.words(process, job, Word):
         if word.summary is not None or word.refused:
             last = word
         if word.event == "left-out":
             keeper.left_out = word.left_out
         if word.event:
             await keeper.hear(word.event, word.figures)
-    await process.wait()
     return last

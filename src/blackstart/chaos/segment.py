@@ -92,11 +92,6 @@ class Segment:
         )
         self.trial.rig = rig
 
-    @property
-    def error(self) -> OSError | None:
-        """What ended the writing, if anything did."""
-        return self._writer.error
-
     def problem(self, stop: Stop) -> None:
         """Record what kept it from being what it should be."""
         now = self._clock.now().mono_ns

@@ -9,8 +9,6 @@ because of its target.
 from __future__ import annotations
 
 import asyncio
-import errno
-import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -24,9 +22,9 @@ from blackstart.chaos.model import Alert, Figures, Memory, Summary
 from blackstart.chaos.monitor import Finding, Monitor
 from blackstart.chaos.segment import Segment
 from blackstart.check.analyse import books
-from blackstart.engine import after, before, guard, journal
+from blackstart.engine import after, before, conductor, guard, journal
 from blackstart.engine.breakage import Breakages
-from blackstart.engine.recorder import BATCH_NS
+from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing, uncancel
 from blackstart.engine.resources import Sampler
 from blackstart.engine.trial import RunningTrial, Stop, tell
 from blackstart.errors import BlackstartError
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from blackstart.chaos.model import Ending, Episode, Injection, Orders
     from blackstart.chaos.reconcile import Reconciliation
     from blackstart.engine.conductor import How, Kit
+    from blackstart.engine.recorder import Recorder
     from blackstart.engine.trial import Guarding
     from blackstart.model.manifest import Manifest
     from blackstart.model.record import Record
@@ -55,10 +54,7 @@ EPISODES, OPENING, CLOSING = "injections", "opening", "closing"
 _LEAD_NS = 2 * NS
 _FIGURES_NS = NS
 _SETTLED_NS = 300 * NS  # by then every kind of fault has been imported
-_CLOSE_LIMIT_S = 60.0
-_WATCH_LIMIT_S = 3.0
 _WHOLE_NS = NS  # also long enough for the last word of every watcher on a busy host
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 Aside = Callable[..., Coroutine[Any, Any, Any]]
@@ -108,11 +104,8 @@ class Session:
         self._rig: Any = None
         self._segment: Segment | None = None
         self._breakages: Breakages | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._background: list[asyncio.Task[None]] = []
-        self._main: asyncio.Task[Any] | None = None
-        self._stop: Stop | None = None
         self._problems: list[str] = []
+        self._oversight = Oversight(folder, self._problem)
         self._number: int | None = None
         self._done = 0
         self._kept: deque[Path] = deque()
@@ -122,20 +115,12 @@ class Session:
         self._first: list[StateRead] = []
         self._lost, self._validation = Rpo(), dict[str, "CheckResult"]()
         self._figures = Figures()
-        self._hurry = asyncio.Event()
 
     async def run(self) -> Summary:
         """See `conduct`."""
-        self._main = asyncio.current_task()
+        self._oversight.begin()
         ending, why = await self._course()
-        finishing = asyncio.ensure_future(self._second_half())
-        while not finishing.done():
-            try:
-                await asyncio.shield(finishing)
-            except asyncio.CancelledError:
-                _uncancel()
-                self._hurry.set()
-        finishing.result()
+        await self._oversight.to_the_end(self._second_half())
         return Summary(
             ending=ending,
             why=why,
@@ -155,7 +140,8 @@ class Session:
             return ending, why
         ending, why = await self._attempt(self._play())
         self._end_ns = self._now()
-        self._stop = None if ending == "stopped" else self._stop
+        if ending == "stopped":
+            self._oversight.stop = None
         if ending in ("halted", "error"):
             return ending, why
         read, unread = await self._attempt(self._finish())
@@ -165,47 +151,28 @@ class Session:
 
     async def _attempt(self, work: Coroutine[Any, Any, None]) -> tuple[Ending, str]:
         """Do a part of the session; says how it ended, and why if it was not to its end."""
-        try:
-            await work
-        except Stop as stop:
-            return self._ended_by(self._stop or stop)
-        except asyncio.CancelledError:
-            _uncancel()
-            return ("interrupted", "") if self._stop is None else self._ended_by(self._stop)
-        except BlackstartError as error:
-            return self._ended_by(self._stop or Stop("target-failed", error.render()))
-        except OSError as error:
-            code = "disk-full" if error.errno in _FULL else "engine-error"
-            return self._ended_by(Stop(code, str(error)))
-        except Exception as error:  # noqa: BLE001 - a bug of ours must not keep the target broken
-            text = "".join(traceback.format_exception(error))
-            (self._folder / "bug.txt").write_text(text, encoding="utf-8")
-            return self._ended_by(Stop("engine-error", f"{type(error).__name__}: {error} (see bug.txt)"))
-        return "complete", ""
-
-    def _ended_by(self, stop: Stop) -> tuple[Ending, str]:
+        stop = await self._oversight.attempt(work)
+        if stop is None:
+            return "complete", ""
+        if stop.code == INTERRUPTED:
+            return "interrupted", ""
         kinds: dict[str, Ending] = {"halted": "halted", "stop-condition": "stopped"}
         return kinds.get(stop.code, "error"), f"{stop.code}: {stop.text}"
 
     async def _open(self) -> None:
         """Start target and load, and prove the steady state."""
         kit = self._kit
-        self._guard = guardian = await kit.guard(self._folder, on_halt=self._halt)
-        self._rig = kit.rig(
-            self._manifest,
-            run_dir=self._folder,
-            seed=self._orders.seed,
-            clock=kit.clock,
-            sink=self._see,
-            protect=guardian.protect,
+        self._guard = guardian = await kit.guard(self._folder, on_halt=self._oversight.halt)
+        self._rig = conductor.build_rig(
+            kit, self._manifest, self._folder, seed=self._orders.seed, sink=self._see, guard=guardian
         )
-        self._job(self._keep_flushing())
+        self._oversight.job(keep_flushing(kit.clock, self._recorder))
         trial = self._begin(OPENING, self._calm("start")).trial
         how: How = "error"
         try:
             await before.open_target(trial)
             self._watch(trial)
-            self._job(self._sampler().run())
+            self._oversight.job(self._sampler().run())
             await before.start_load(trial)
             await before.steady_state(trial)
             await before.snapshot(trial)
@@ -222,10 +189,10 @@ class Session:
         """Break it again and again, until the time is over or enough was done."""
         self._start_ns = start = self._now()
         self._monitor.begin(start)
-        self._job(self._look())
-        self._job(self._tell_figures())
+        self._oversight.job(self._look())
+        self._oversight.job(self._tell_figures())
         if isinstance(self._rig.workload, WorkloadProcess):
-            self._job(self._listen_to_answers(self._rig.workload))
+            self._oversight.job(self._listen_to_answers(self._rig.workload))
         await self._tell("playing", {"start_ns": start})
         orders = self._orders
         timed = orders.for_s is not None and orders.replayed is None
@@ -252,7 +219,7 @@ class Session:
         except BlackstartError as error:
             segment.problem(Stop("target-failed", error.render()))
         except asyncio.CancelledError:
-            _uncancel()
+            uncancel()
             how = "interrupted"
         history = await self._end_disturbance(how)
         assert self._start_ns is not None
@@ -294,7 +261,7 @@ class Session:
         self._monitor.disturbed(self._now() + lasts_ns)
         await after.observe(trial, breakages)
         await self._whole(trial, breakages)
-        await self._stop_watching()
+        await self._oversight.stop_watching()
         self._watch(trial)
         await breakages.revert()
         await trial.stage("reverted")
@@ -348,7 +315,7 @@ class Session:
                 trial.record(record)
             await self._watch_anew(trial)
             await trial.sleep(1.0)
-            await self._stop_watching()
+            await self._oversight.stop_watching()
             await after.stop_load(trial)
             await after.read(trial, self._folder / CLOSING)
             how = "complete"
@@ -367,6 +334,9 @@ class Session:
         self._monitor(record)
         if self._segment is not None:
             self._segment.recorder(record)
+
+    def _recorder(self) -> Recorder | None:
+        return None if self._segment is None else self._segment.recorder
 
     def _begin(self, name: str, plan: Any) -> Segment:
         assert self._guard is not None
@@ -387,25 +357,16 @@ class Session:
         return await self._aside(segment.close, how)
 
     def _watch(self, trial: RunningTrial) -> None:
-        self._watching = self._job(self._rig.watch(before.services(trial), before.interest(trial)))
+        self._oversight.watch(self._rig.watch(before.services(trial), before.interest(trial)))
 
     async def _watch_anew(self, trial: RunningTrial) -> None:
         """Watch what this segment needs, from its beginning: its history owes nothing to the one before."""
-        await self._stop_watching()
+        await self._oversight.stop_watching()
         self._watch(trial)
-
-    async def _stop_watching(self) -> None:
-        if self._watching is None or self._watching.done():
-            return
-        self._watching.cancel()
-        _, left = await asyncio.wait([self._watching], timeout=_WATCH_LIMIT_S)
-        if left:
-            self._problems.append(f"watch-failed: the watchers did not stop within {_WATCH_LIMIT_S:g} s")
-        self._background = [task for task in self._background if not task.done()]
 
     async def _look(self) -> None:
         """Look at every condition once in each period of the readiness probe."""
-        while self._stop is None and self._end_ns is None:
+        while self._oversight.stop is None and self._end_ns is None:
             for found in self._monitor.look(self._now()):
                 await self._alert(found)
             await self._until(self._now() + self._monitor.period_ns)
@@ -423,9 +384,10 @@ class Session:
         log.append(self._folder / log.ALERTS, alert)
         await self._tell("alert", {"alert": msgspec.to_builtins(alert)})
         if found.stops:
-            self._stop_because(Stop("stop-condition", f"{found.code}: {found.text}", verdict="FAIL"))
-            if asyncio.current_task() is self._main:
-                raise Stop("stop-condition", f"{found.code}: {found.text}", verdict="FAIL")
+            stop = Stop("stop-condition", f"{found.code}: {found.text}", verdict="FAIL")
+            self._oversight.stop_because(stop)
+            if self._oversight.in_charge:
+                raise stop
 
     async def _tell_figures(self) -> None:
         process = psutil.Process()
@@ -457,91 +419,24 @@ class Session:
             "answers", Service(source="workload"), workload, clock=self._kit.clock, sink=heard
         )
 
-    async def _keep_flushing(self) -> None:
-        """Hand records to the kernel every 50 ms, and stop when the disk is full."""
-        while True:
-            await self._until(self._now() + BATCH_NS)
-            if self._segment is not None:
-                self._segment.recorder.flush()
-                if (error := self._segment.error) is not None:
-                    raise Stop("disk-full", str(error))
-
     # Ending
 
-    def _job(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        task.add_done_callback(self._job_done)
-        self._background.append(task)
-        return task
-
-    def _job_done(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if isinstance(error, Stop):
-            self._stop_because(error)
-        else:
-            what = (
-                error.render() if isinstance(error, BlackstartError) else f"{type(error).__name__}: {error}"
-            )
-            self._stop_because(Stop("lost-sight", what))
-
-    def _halt(self, why: str) -> None:
-        words = {
-            "halted": "the kill switch was pulled",
-            "guardian-lost": "the guardian died: nothing may stay broken without it",
-        }
-        self._stop_because(Stop(why, words.get(why, why)))
-
-    def _stop_because(self, stop: Stop) -> None:
-        if self._stop is None and self._main is not None:
-            self._stop = stop
-            if asyncio.current_task() is not self._main:
-                self._main.cancel()
+    def _problem(self, stop: Stop) -> None:
+        self._problems.append(f"{stop.code}: {stop.text}")
 
     async def _second_half(self) -> None:
         """Revert, stop, close, prove. Nothing here may keep the next step from being done."""
-        await self._stop_watching()
+        oversight = self._oversight
+        await oversight.stop_watching()
         if self._breakages is not None:
-            await self._unless_hurried("revert-failed", self._breakages.revert())
+            await oversight.closing_step("revert-failed", self._breakages.revert())
         if self._rig is not None:
-            if self._rig.workload is not None:
-                await self._unless_hurried("close-failed", self._rig.workload.stop())
-            await self._unless_hurried("close-failed", self._rig.target.close())
+            await oversight.close_rig(self._rig)
         if self._guard is not None:
-            await self._last_undo(self._guard)
-        for task in self._background:
-            task.cancel()
-        if self._background:
-            await asyncio.wait(self._background, timeout=_WATCH_LIMIT_S)
-
-    async def _last_undo(self, guardian: Guarding) -> None:
-        """Have the guardian take back whatever is still owed, and let it go."""
-        folder = str(self._folder)
-        try:
-            outcomes = await guardian.undo()
-        except BlackstartError:
-            outcomes = [
-                guard.reverted(one) for one in journal.pay(folder, journal.owed(folder), by="session")
-            ]
-        for one in outcomes:
-            if one.verified is False:
-                self._problems.append(f"left-in-place: {one.undo_id}: {one.evidence}")
-        await guardian.close()
-
-    async def _unless_hurried(self, code: str, work: Coroutine[Any, Any, object]) -> None:
-        """Do one closing step.
-
-        Drop it when somebody is in a hurry or it takes too long: the guardian does the rest.
-        """
-        task, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait([task, hurry], timeout=_CLOSE_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=1.0)
-        error = task.exception() if task.done() and not task.cancelled() else None
-        if error is not None:
-            self._problems.append(f"{code}: {error}")
+            for one in await guard.last_undo(self._guard, str(self._folder), by="session"):
+                if one.verified is False:
+                    self._problems.append(f"left-in-place: {one.undo_id}: {one.evidence}")
+        await oversight.end_jobs()
 
     # Small things
 
@@ -574,9 +469,3 @@ def _grown(memory: Memory, rss: int, since_ns: int) -> Memory:
     """Take in a measurement: what stands after five minutes is the beginning."""
     begin = rss if since_ns <= _SETTLED_NS else memory.begin
     return Memory(begin=begin, end=rss, most=max(memory.most, rss))
-
-
-def _uncancel() -> None:
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()

@@ -15,13 +15,14 @@ import msgspec
 
 import blackstart
 from blackstart.engine import journal, openruns
-from blackstart.errors import FaultError
+from blackstart.errors import BlackstartError, FaultError
 from blackstart.host import procs
 from blackstart.model.record import Reverted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from blackstart.engine.trial import Guarding
     from blackstart.model.fault import Undo
 
 _START_LIMIT_S = 10.0
@@ -199,6 +200,23 @@ def _last_words(run: Path) -> str:
 def halt_now(guard: Guard) -> None:
     """Pull the kill switch of one guardian by signal."""
     guard.process.send_signal(signal.SIGUSR1)
+
+
+async def last_undo(
+    guarding: Guarding, folder: str, *, by: str, known: Collection[str] | None = None
+) -> list[Reverted]:
+    """Have the guardian take back whatever is still owed, and let it go; without one, do it ourselves.
+
+    With `known` also told: what a guardian that has gone (`halt`) took back by itself, but for these.
+    """
+    try:
+        outcomes = await guarding.undo()
+    except BlackstartError:
+        told = [] if known is None else journal.read(folder, journal.PAID)
+        told = [entry for entry in told if entry["id"] not in (known or ())]
+        outcomes = [reverted(one) for one in [*told, *journal.pay(folder, journal.owed(folder), by=by)]]
+    await guarding.close()
+    return outcomes
 
 
 def reverted(outcome: journal.Entry) -> Reverted:

@@ -15,6 +15,7 @@ import msgspec
 
 import blackstart
 from blackstart.engine import journal, leftovers, single
+from blackstart.engine.oversight import uncancel
 from blackstart.engine.trial import tell
 from blackstart.history.view import load
 from blackstart.model.manifest import Manifest  # noqa: TC001  # msgspec reads the annotations
@@ -22,7 +23,7 @@ from blackstart.model.outcome import Trial  # noqa: TC001  # msgspec reads the a
 from blackstart.model.scenario import Plan  # noqa: TC001  # msgspec reads the annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
     from blackstart.contracts import Progress
     from blackstart.engine.conductor import Analyse, Kit
@@ -87,19 +88,24 @@ async def spawn(errors: IO[bytes], module: str = MODULE) -> asyncio.subprocess.P
 
 async def _listen(process: asyncio.subprocess.Process, job: Job, progress: Progress | None) -> Trial | None:
     """Hand the job over and pass its progress on; returns the result, None when the worker died."""
+    trial = None
+    async for word in words(process, job, Word):
+        trial = word.trial or trial
+        if word.event:
+            await tell(progress, word.event, word.figures)
+    return trial
+
+
+async def words(process: asyncio.subprocess.Process, job: msgspec.Struct, kind: type[T]) -> AsyncIterator[T]:
+    """Hand the job to a worker and yield what it tells, to its end."""
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(ConnectionError):
         process.stdin.write(msgspec.json.encode(job) + b"\n")
         await process.stdin.drain()
-    trial = None
     while line := await process.stdout.readline():
-        word = msgspec.json.decode(line, type=Word)
-        trial = word.trial or trial
-        if word.event:
-            await tell(progress, word.event, word.figures)
+        yield msgspec.json.decode(line, type=kind)
     await process.wait()
-    return trial
 
 
 async def patiently(work: Coroutine[Any, Any, T], process: asyncio.subprocess.Process) -> T:
@@ -109,9 +115,7 @@ async def patiently(work: Coroutine[Any, Any, T], process: asyncio.subprocess.Pr
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            current = asyncio.current_task()
-            while current is not None and current.cancelling():
-                current.uncancel()
+            uncancel()
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
     return task.result()

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import uvloop
@@ -24,10 +24,12 @@ from blackstart.engine.worker import Job, Word
 from blackstart.host import namespaces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from blackstart.model.manifest import Manifest
     from blackstart.model.outcome import Trial
+
+T = TypeVar("T")
 
 _PR_SET_PDEATHSIG = 1
 
@@ -38,7 +40,7 @@ def main() -> None:
     isolation = isolate(job.manifest)
     die_with(job.parent)
     trial = uvloop.run(_run(job, isolation))
-    _say(Word(trial=trial))
+    say(Word(trial=trial))
 
 
 def isolate(manifest: Manifest) -> frozenset[str]:
@@ -56,16 +58,22 @@ def die_with(parent: int) -> None:
 
 async def _run(job: Job, isolation: frozenset[str]) -> Trial:
     kit = Kit(progress=_progress, isolation=isolation)
-    task = asyncio.ensure_future(single.run(job.plan, job.manifest, Path(job.folder), kit, analyse))
+    return await until_told(single.run(job.plan, job.manifest, Path(job.folder), kit, analyse))
+
+
+async def until_told(work: Coroutine[Any, Any, T]) -> T:
+    """Do the work of a process; SIGTERM, each time that it comes, cancels it: it ends in order."""
+    task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
 
 
 def _progress(event: str, figures: Mapping[str, Any]) -> None:
-    _say(Word(event=event, figures=dict(figures)))
+    say(Word(event=event, figures=dict(figures)))
 
 
-def _say(word: Word) -> None:
+def say(word: msgspec.Struct) -> None:
+    """Tell the parent, on one line."""
     sys.stdout.buffer.write(msgspec.json.encode(word, enc_hook=str) + b"\n")
     sys.stdout.buffer.flush()
 

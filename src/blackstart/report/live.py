@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
 from blackstart.model.verdict import Verdict
+from blackstart.report.lines import Lines
 from blackstart.report.rows import row
 from blackstart.report.wording import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from types import TracebackType
-    from typing import Self
+    from collections.abc import Mapping
 
     from rich.console import Console
 
@@ -40,14 +38,13 @@ _STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bol
 _REFRESH_PER_S = 4  # drawing must not disturb what is measured beside it
 
 
-class LiveView:
+class LiveView(Lines):
     """A progress callback for one run. In a terminal the last line lives; a log gets lines only."""
 
     def __init__(self, out: Console) -> None:
-        self._out = out
-        self._live: Live | None = None
+        super().__init__(out, below=self._below, refresh_per_s=_REFRESH_PER_S)
         self._running: dict[str, tuple[str, Spinner]] = {}
-        self._handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
+        self._handlers |= {
             "run-started": self._run_started,
             "leftovers": self._leftovers,
             "trial-started": self._trial_started,
@@ -55,34 +52,14 @@ class LiveView:
             "trial-ended": self._trial_ended,
         }
 
-    def __enter__(self) -> Self:
-        if self._out.is_terminal:
-            self._live = Live(console=self._out, refresh_per_second=_REFRESH_PER_S, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def __call__(self, event: str, figures: Mapping[str, Any]) -> None:
-        """Show a step. Unknown ones are left out: engines may tell more than views show."""
-        handler = self._handlers.get(event)
-        if handler is not None:
-            handler(figures)
-
-    def _print(self, text: Text) -> None:
-        self._out.print(text, soft_wrap=True)
+    def _below(self) -> Group:
+        return Group(*(spinner for _, spinner in self._running.values()))
 
     def _now(self, trial_id: str, what: str) -> None:
         """Say what a trial does; those that run side by side have a line each."""
         if trial_id in self._running:
             head, spinner = self._running[trial_id]
             spinner.update(text=Text.assemble((head, "bold"), ("  " + what, "dim")))
-        if self._live is not None:
-            self._live.update(Group(*(spinner for _, spinner in self._running.values())))
 
     def _run_started(self, figures: Mapping[str, Any]) -> None:
         self._print(Text(f"{plural(figures['trials'], 'trial')} into {figures['folder']}", "dim"))
