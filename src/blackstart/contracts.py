@@ -458,8 +458,11 @@ class Prepares(Protocol):
 class HasMechanisms(Protocol):
     """A fault that can be done in several ways; `parameters.mechanism` forces one of them."""
 
-    def mechanisms(self) -> Mapping[str, str | None]:
-        """Name them, best first, each with the reason why it cannot be had on this machine, or None."""
+    def mechanisms(self, target: Manifest) -> Mapping[str, str | None]:
+        """Name them, best first, each with the reason why it cannot be had for that target here, or None.
+
+        What can be tried is tried. `doctor` shows it; where none can be had, the fault cannot be done.
+        """
         ...
 
 
@@ -469,19 +472,6 @@ class Prepared(Protocol):
 
     def change_launch(self, change: LaunchChange) -> None:
         """Apply it to every process that is started from now on."""
-        ...
-
-
-@runtime_checkable
-class Exemplary(Protocol):
-    """A fault that can say how it would be used on a target: `doctor` tries that, and names the mechanism."""
-
-    def example(self, target: Manifest) -> FaultStep | None:
-        """Return the simplest step, or None when the target has nothing that it could break."""
-        ...
-
-    def mechanism(self, target: Manifest, step: FaultStep) -> str:
-        """Name what would be used here."""
         ...
 
 

@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from blackstart.contracts import Exemplary, HasMechanisms
+from blackstart.contracts import HasMechanisms
 from blackstart.errors import BlackstartError
 from blackstart.faults import registry
 from blackstart.report.terminal import console
@@ -31,7 +31,7 @@ from blackstart.target import manifest as manifests
 from blackstart.target import needs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from blackstart.model.manifest import Manifest
 
@@ -217,32 +217,28 @@ def _fault(kind: str, manifest: Manifest) -> Finding:
     users = [one for one in scenarios.packaged() if one.fault.kind == kind]
     fault, what = registry.make(kind), f"fault {kind}"
     mechanism = str(getattr(fault, "says", None) or type(fault).__doc__ or kind).splitlines()[0]
-    if isinstance(fault, Exemplary):
-        return _exemplary(fault, manifest, what, mechanism)
+    offered = fault.mechanisms(manifest) if isinstance(fault, HasMechanisms) else {}
     reasons = [carry(manifest, one) or fault.unavailable(manifest, one.fault) for one in users]
-    if users and all(reasons):
-        return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {reasons[0]}")
-    return Finding(what=what, state="works", how=f"{mechanism}{_ways(fault)}")
+    why_not = (reasons[0] if reasons and all(reasons) else None) or _none_of(offered)
+    if why_not:
+        return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {why_not}")
+    return Finding(what=what, state="works", how=f"{mechanism.rstrip('.')}{_ways(offered)}")
 
 
-def _ways(fault: object) -> str:
-    """Tell the mechanisms of a fault, and why one cannot be had here."""
-    if not isinstance(fault, HasMechanisms):
+def _none_of(offered: Mapping[str, str | None]) -> str | None:
+    """Say why no mechanism can be had, or None when one can (or the fault does not tell any)."""
+    if not offered or None in offered.values():
+        return None
+    return "; ".join(dict.fromkeys(filter(None, offered.values())))
+
+
+def _ways(offered: Mapping[str, str | None]) -> str:
+    """Tell the mechanisms that can be had here, and why another cannot."""
+    if not offered:
         return ""
-    offered = fault.mechanisms()
     here = ", ".join(name for name, reason in offered.items() if reason is None)
     not_here = "".join(f"; not {name}: {reason}" for name, reason in offered.items() if reason is not None)
-    return f" Here by: {here or 'nothing'}{not_here}"
-
-
-def _exemplary(fault: Any, manifest: Manifest, what: str, says: str) -> Finding:
-    """Try the simplest use of the fault on the target."""
-    step = fault.example(manifest)
-    reason = "it names nothing that this fault could break" if step is None else None
-    reason = reason or fault.unavailable(manifest, step)
-    if reason:
-        return Finding(what=what, state="optional", how=says, hint=f"{manifest.name}: {reason}")
-    return Finding(what=what, state="works", how=f"{says} ({fault.mechanism(manifest, step)})")
+    return f". Here by: {here}{not_here}"
 
 
 def _print(found: list[Finding]) -> None:

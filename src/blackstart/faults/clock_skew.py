@@ -38,8 +38,9 @@ class ClockSkew:
         self._offset_ns = 0
         self._drift_ppb = 0
 
-    def mechanisms(self) -> dict[str, str | None]:
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
+        del target
         return {"vdso": vdso.unavailable()}
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:

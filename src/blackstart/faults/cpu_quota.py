@@ -36,15 +36,16 @@ class CpuQuota:
         self._company = company.Company()
         self._slow: Pause | None = None
 
-    def mechanisms(self) -> dict[str, str | None]:
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
+        del target
         return {"cgroup": cgroups.unavailable("cpu"), "duty": None}
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
         if not 0 < float(step.parameters.get("percent", _PERCENT)) < 100:  # noqa: PLR2004 - percent
             return "`percent` lies between 0 and 100"
-        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
+        if (reason := mechanisms.problem(step, self.mechanisms(target))) is not None:
             return reason
         return death.no_processes(target, step.components)
 
@@ -56,7 +57,7 @@ class CpuQuota:
         """Move each component into a group of its own that has the quota already."""
         percent = float(step.parameters.get("percent", _PERCENT))
         period_ms = float(step.parameters.get("period_ms", _PERIOD_MS))
-        chosen, why = mechanisms.best(step, self.mechanisms())
+        chosen, why = mechanisms.best(step, self.mechanisms(ctx.target.manifest))
         if chosen == "duty":
             return await self._by_turns(ctx, step, percent, why)
         bed = await self._strike.aim(ctx, step)

@@ -37,13 +37,14 @@ class CpuStress:
         self._company = company.Company()
         self._fares: dict[str, Fare] = {}
 
-    def mechanisms(self) -> dict[str, str | None]:
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
+        del target
         return {"weight": cgroups.unavailable("cpu"), "plain": None}
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
-        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
+        if (reason := mechanisms.problem(step, self.mechanisms(target))) is not None:
             return reason
         if step.parameters.get("mechanism") == "weight" and not step.components:
             return "whose weight? `components` names them"
@@ -59,7 +60,7 @@ class CpuStress:
         """Let the hogs go."""
         bed = await self._strike.aim(ctx, step) if step.components else death.Deathbed({}, ctx.clock)
         usual = self._usual(bed)
-        mechanism = self._weigh(step, bed)
+        mechanism = self._weigh(ctx, step, bed)
         workers = int(step.parameters.get("workers", 2 * (os.cpu_count() or 1)))
         for _ in range(workers):
             self._company.helper(hog, 1000, "cpu")
@@ -81,9 +82,9 @@ class CpuStress:
             data={"usually_got": usual},
         )
 
-    def _weigh(self, step: FaultStep, bed: death.Deathbed) -> str:
+    def _weigh(self, ctx: FaultContext, step: FaultStep, bed: death.Deathbed) -> str:
         """Announce a group of least weight for each component, where that can be had."""
-        chosen, why = mechanisms.best(step, self.mechanisms())
+        chosen, why = mechanisms.best(step, self.mechanisms(ctx.target.manifest))
         where = cgroups.hierarchy("cpu")
         if chosen == "plain" or not bed.processes or where is None:
             return f"plain ({why})" if why and bed.processes else "plain"

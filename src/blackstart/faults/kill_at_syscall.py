@@ -43,8 +43,9 @@ class KillAtSyscall:
         self._rule: seccomp.Rule | None = None
         self._killer: strace.Killer | None = None
 
-    def mechanisms(self) -> dict[str, str | None]:
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
+        del target
         return {
             "attach": seccomp.unavailable(attach=True),
             "launch": seccomp.unavailable(attach=False),
@@ -55,15 +56,15 @@ class KillAtSyscall:
         """See `contracts.Fault`."""
         if (problem := _wrong(step.parameters)) is not None:
             return problem
-        reason = mechanisms.problem(step, self.mechanisms())
+        reason = mechanisms.problem(step, self.mechanisms(target))
         return reason if reason is not None else death.no_processes(target, step.components)
 
-    def _way(self, step: FaultStep) -> str:
-        return mechanisms.best(step, self.mechanisms())[0]
+    def _way(self, ctx: FaultContext, step: FaultStep) -> str:
+        return mechanisms.best(step, self.mechanisms(ctx.target.manifest))[0]
 
     async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
         """Put the filter in front of the target's processes where it cannot be put into a running one."""
-        if self._way(step) != "launch":
+        if self._way(ctx, step) != "launch":
             return LaunchChange()
         if not isinstance(ctx.target, Prepared):
             raise FaultError("its start cannot be changed", where=ctx.target.name)
@@ -73,10 +74,10 @@ class KillAtSyscall:
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """Put the filter into the running processes; without a rule all their calls pass."""
         bed = await self._strike.aim(ctx, step)
-        if self._way(step) == "strace":
+        if self._way(ctx, step) == "strace":
             return
         self._supervisor = await seccomp.supervisor(ctx.folder)
-        if self._way(step) == "attach":
+        if self._way(ctx, step) == "attach":
             for one in bed.processes.values():
                 await self._supervisor.attach(one.pid, _calls(step.parameters))
 

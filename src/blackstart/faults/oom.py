@@ -46,13 +46,14 @@ class Oom:
         self._strike = death.Strike()
         self._company = company.Company()
 
-    def mechanisms(self) -> dict[str, str | None]:
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
+        del target
         return {"cgroup": cgroups.unavailable("memory"), "rlimit": None}
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
-        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
+        if (reason := mechanisms.problem(step, self.mechanisms(target))) is not None:
             return reason
         if float(step.parameters.get("limit_mb", _LIMIT_MB)) < _LEAST_MB:
             return f"`limit_mb` is at least {_LEAST_MB}: smaller, the kernel might choose a companion"
@@ -65,7 +66,7 @@ class Oom:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Fill the group until the kernel has killed. Raises FaultError when it does not."""
         bed = await self._strike.aim(ctx, step)
-        chosen, why = mechanisms.best(step, self.mechanisms())
+        chosen, why = mechanisms.best(step, self.mechanisms(ctx.target.manifest))
         if chosen == "rlimit":
             return await self._starve(ctx, bed, why)
         limit = round(float(step.parameters.get("limit_mb", _LIMIT_MB)) * 2**20)

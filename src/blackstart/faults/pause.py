@@ -40,8 +40,9 @@ class Pause:
         self._strike = death.Strike()
         self._company = Company()
 
-    def mechanisms(self) -> dict[str, str | None]:
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
+        del target
         return {"SIGSTOP": None, "freezer": cgroups.unavailable("freezer")}
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
@@ -51,7 +52,7 @@ class Pause:
             return "`duty` is the share of the time that the process runs: between 0 and 1"
         if duty_share is not None and step.parameters.get("mechanism") == "freezer":
             return "`duty` goes with SIGSTOP"
-        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
+        if (reason := mechanisms.problem(step, self.mechanisms(target))) is not None:
             return reason
         return death.no_processes(target, step.components)
 

@@ -34,13 +34,14 @@ class Segv:
         self._strike = death.Strike()
         self._places: dict[str, cores.Place] = {}
 
-    def mechanisms(self) -> dict[str, str | None]:
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
+        del target
         return {"null": ptrace.unavailable(), "signal": None}
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
-        if (reason := mechanisms.problem(step, self.mechanisms())) is not None:
+        if (reason := mechanisms.problem(step, self.mechanisms(target))) is not None:
             return reason
         return death.no_processes(target, step.components)
 

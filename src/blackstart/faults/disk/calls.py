@@ -51,8 +51,9 @@ class CallFault:
         self._rules: list[seccomp.Rule] = []
         self._last: dict[str, seccomp.Counters] = {}
 
-    def mechanisms(self) -> dict[str, str | None]:
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
+        del target
         return {one: seccomp.unavailable(attach=one == "attach") for one in _MECHANISMS}
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:

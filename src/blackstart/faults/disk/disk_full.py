@@ -56,10 +56,10 @@ class DiskFull:
         self._injected: CallFault | None = None
         self._freed = 0
 
-    def mechanisms(self) -> dict[str, str | None]:
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
         return {
-            "tmpfs": namespaces.unavailable(namespaces.FILES),
+            "tmpfs": _no_mounts(target),
             "seccomp": seccomp.unavailable(attach=False),
         }
 

@@ -49,18 +49,21 @@ class NetworkFault:
         except FaultError as error:
             return f"{error.where}: {error.what}" + (f" ({error.hint})" if error.hint else "")
 
-    def example(self, target: Manifest) -> FaultStep | None:
-        """See `contracts.Exemplary`."""
+    def mechanisms(self, target: Manifest) -> dict[str, str | None]:
+        """See `contracts.HasMechanisms`. Tried on each link that it fits; one for which it works will do."""
         fitting = [name for name, link in target.links.items() if link.protocol in self.kind.protocols]
-        missing = {name: _SOME for name, usual in self.kind.numbers.items() if usual is None}
-        return FaultStep(kind=self.name, links=(fitting[0],), parameters=missing) if fitting else None
+        if not fitting:
+            none = f"no link of {' or '.join(self.kind.protocols)} in its [links]"
+            return dict.fromkeys(_MECHANISMS, none)
+        return {one: self._offers(target, one, fitting) for one in _MECHANISMS}
 
-    def mechanism(self, target: Manifest, step: FaultStep) -> str:
-        """Say what would be used, for `doctor`."""
-        chosen, _ = self._choice(target, step)
-        treated = treatment(self.kind, step)
-        own = "network" in target.isolation
-        return ByProxy.mechanism if chosen == "proxy" else kernel.mechanism(treated, own=own)
+    def _offers(self, target: Manifest, mechanism: str, links: Sequence[str]) -> str | None:
+        """Say why no link can be broken by that mechanism (the last link's reason), or None."""
+        wanted: dict[str, Any] = {name: _SOME for name, usual in self.kind.numbers.items() if usual is None}
+        wanted["mechanism"] = mechanism
+        steps = (FaultStep(kind=self.name, links=(one,), parameters=wanted) for one in links)
+        reasons = [self.unavailable(target, step) for step in steps]
+        return None if None in reasons else reasons[-1]
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """Choose the mechanism and prepare what takes time."""
