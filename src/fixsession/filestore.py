@@ -122,14 +122,15 @@ class FileStore:
         durable = at if self._fsync is Fsync.NEVER else self._durable
         body = _BODY.pack(kind, value, wall_ns, durable) + raw
         record = _HEAD.pack(len(body), zlib.crc32(body)) + body
+        written = 0
         try:
-            written = os.pwrite(self._fd, record, at)
-        except OSError as error:
+            while written < len(record):  # a disk that fills up takes a part first, and then says why
+                written += os.pwrite(self._fd, record[written:], at + written)
+        except OSError as error:  # the next record is written over it
+            done = f"{written} of {len(record)} bytes"
             raise FixError(
-                f"{self._path}: cannot write ({error.strerror}); make room or mend the disk"
+                f"{self._path}: cannot write ({error.strerror}, {done}); make room or mend the disk"
             ) from error
-        if written != len(record):  # the next record is written over it
-            raise FixError(f"{self._path}: only {written} of {len(record)} bytes written; make room")
         self._end = at + written
         if self._fsync is Fsync.ALWAYS:
             self.sync()

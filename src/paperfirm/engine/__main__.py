@@ -15,7 +15,7 @@ import uvloop
 
 from paperfirm.config import ENGINES, ConfigError, Firm, load_firm
 from paperfirm.disk import cause_of, sound
-from paperfirm.engine.engine import Engine, preload
+from paperfirm.engine.engine import FENCED, Engine, preload
 from paperfirm.engine.errors import EngineError
 from paperfirm.eventlog import EventLog, open_event_log
 from paperfirm.supervisor.component import CRASHED as FAILED
@@ -32,7 +32,7 @@ async def run(firm: Firm, name: str, events: EventLog) -> int:
     engine = Engine(firm, name, events=events, stop=stop)
     loop.set_exception_handler(lambda _, context: stop_at_once(engine, context))
     try:
-        return await engine.run()
+        status = await engine.run()
     except (EngineError, OSError) as error:
         status = told(engine, error)
         events.emit("engine_failed", reason=str(error))
@@ -42,6 +42,9 @@ async def run(firm: Firm, name: str, events: EventLog) -> int:
         return status
     finally:
         preloading.cancel()
+    if status == FENCED:
+        os._exit(status)  # all is on the disk; a former primary still has connections, and answers none
+    return status
 
 
 def told(engine: Engine, error: BaseException | None) -> int:

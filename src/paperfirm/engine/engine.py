@@ -40,6 +40,7 @@ PRIMARY_SILENT_S = 0.25
 """A primary sends a sign of life every 50 ms."""
 SYNC_SILENT_S = 2.0
 LOOK_S = 0.05
+FENCED = 75  # EX_TEMPFAIL: start me again, I shall be a standby
 
 
 class Engine:
@@ -163,7 +164,7 @@ class Engine:
         if reason == "stopped":
             return 0
         self.emit("role", role="fenced", reason=reason)
-        return 75  # EX_TEMPFAIL: start me again, I shall be a standby
+        return FENCED
 
     # --- standby ---
 

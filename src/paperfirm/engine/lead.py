@@ -159,13 +159,22 @@ class Lead:
         ends: list[asyncio.Future[Any]] = [stop, self._over, *self._tasks]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
-        for task in self._tasks:
-            if task.done():
-                task.result()  # neither ever ends by itself: this raises what went wrong
-        if self._over.done():
-            return self._over.result()
+        if (reason := self._fenced_off()) is not None:
+            return reason
         await self._stop()
         return "stopped"
+
+    def _fenced_off(self) -> str | None:
+        """Return what fenced us, or None; raises what went wrong with one of our tasks.
+
+        In this order: who is fenced off loses its peers, too, and what fails by that is no failure.
+        """
+        if self._over.done():
+            return self._over.result()
+        for task in self._tasks:
+            if task.done():
+                task.result()  # none ever ends by itself
+        return None
 
     def _start_timers(self) -> None:
         settings, timers = self._engine.firm, self._engine.timers

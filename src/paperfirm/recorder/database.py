@@ -21,6 +21,7 @@ LOST = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a server that dies while a transaction is committed
     asyncpg.OperatorInterventionError,
     TimeoutError,
 )

@@ -1,5 +1,6 @@
 """The durable store: what it keeps, what it cuts off, what it refuses."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -226,4 +227,30 @@ def test_roll_back_is_durable(tmp_path: Path) -> None:
     assert state(again) == before
     again.next_out = 9
     assert [stored.seq_num for stored in again.load_out(1, 9)] == [1, 2]
+    again.close()
+
+
+def test_a_disk_that_fills_up_says_so_and_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a record only a part fits: the error carries the disk's reason; with room the record is whole."""
+    store = filled(tmp_path / "s")
+    real, room = os.pwrite, [7]
+
+    def full(fd: int, data: bytes, at: int) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data[: room.pop()], at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(FixError, match=r"7 of .* bytes.*make room") as caught:
+        store.save_in(5, 3000)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.ENOSPC
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:3], at))
+    store.save_in(6, 3000)
+    monkeypatch.undo()
+    store.close()
+    again = FileStore(tmp_path / "s")
+    assert again.next_in == 6
     again.close()
