@@ -6,6 +6,7 @@ Like that of a trial: in namespaces of its own where the manifest asks for them,
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from blackstart.chaos.model import LeftOut, Orders, Summary  # noqa: TC001 - msg
 from blackstart.chaos.plan import choices, episodes
 from blackstart.chaos.session import conduct
 from blackstart.contracts import Prepares
-from blackstart.engine import worker_runner
+from blackstart.engine import guard, worker_runner
 from blackstart.engine.conductor import Kit
+from blackstart.engine.worker import Parent  # noqa: TC001 - msgspec reads the annotation
 from blackstart.engine.worker_runner import say
 from blackstart.errors import BlackstartError
 from blackstart.faults import registry
@@ -36,7 +38,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     orders: Orders
     manifest: Manifest
     folder: str
-    parent: int
+    parent: Parent
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +63,8 @@ def main() -> None:
 
 
 async def _run(job: Job, isolation: frozenset[str]) -> Summary:
-    kit = Kit(progress=_progress, isolation=isolation)
+    guarding = partial(guard.start, parents=job.parent.lifeline)
+    kit = Kit(progress=_progress, isolation=isolation, guard=guarding)
     planned = plan(job.orders, job.manifest)
     work = conduct(job.orders, job.manifest, Path(job.folder), kit, planned)
     return await worker_runner.until_told(work)

@@ -21,6 +21,7 @@ from blackstart.engine.clocks import SystemClock
 from blackstart.engine.suite import interrupts, new_folder
 from blackstart.engine.trial import tell
 from blackstart.errors import BlackstartError
+from blackstart.host.lifeline import Lifeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -161,13 +162,13 @@ _CHANGES: dict[str, Callable[[Keeper, Mapping[str, Any]], dict[str, Any]]] = {
 
 
 async def _conduct(orders: Orders, manifest: Manifest, folder: Path, keeper: Keeper) -> Summary:
-    with tempfile.TemporaryFile() as errors:
-        process = await worker.spawn(errors, MODULE)
+    with tempfile.TemporaryFile() as errors, Lifeline() as line:
+        process = await worker.spawn(errors, line, MODULE)
         job = Job(
             orders=orders,
             manifest=profiles.lighter(manifest, orders.profile),
             folder=str(folder),
-            parent=os.getpid(),
+            parent=worker.Parent.here(line),
         )
         last = await worker.patiently(_listen(process, job, keeper), process)
         if last is not None and last.summary is not None:

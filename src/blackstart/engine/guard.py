@@ -17,6 +17,7 @@ import blackstart
 from blackstart.engine import journal, openruns
 from blackstart.errors import BlackstartError, FaultError
 from blackstart.host import procs
+from blackstart.host.lifeline import Lifeline
 from blackstart.model.record import Reverted
 
 if TYPE_CHECKING:
@@ -41,13 +42,14 @@ class Guard:
         self,
         run: Path,
         process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        link: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        lifeline: Lifeline,
         on_halt: Callable[[str], None],
     ) -> None:
         self._run = run
         self.process = process
-        self._writer = writer
+        reader, self._writer = link
+        self._lifeline = lifeline
         self._on_halt = on_halt
         self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._turn = asyncio.Lock()
@@ -89,6 +91,7 @@ class Guard:
             await self.process.wait()
         await self._listener
         self._writer.close()
+        self._lifeline.let_go()
         if self._lost and not journal.owed(str(self._run)):
             openruns.strike(str(self._run))  # it could not do so itself
 
@@ -161,11 +164,17 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def start(run: Path, *, on_halt: Callable[[str], None] = lambda _why: None) -> Guard:
-    """Start the guardian for a run folder. Raises FaultError when it does not come up."""
+async def start(
+    run: Path, *, parents: int | None = None, on_halt: Callable[[str], None] = lambda _why: None
+) -> Guard:
+    """Start the guardian for a run folder. Raises FaultError when it does not come up.
+
+    It acts when the calling thread dies; with the descriptor of our parent's lifeline also when that does.
+    """
     ours, theirs = socket.socketpair()
+    lifeline = Lifeline()
     with theirs:
-        process = await _spawn(run, theirs)
+        process = await _spawn(run, theirs, [lifeline.fd] if parents is None else [lifeline.fd, parents])
     reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE_LIMIT)
     try:
         async with asyncio.timeout(_START_LIMIT_S):
@@ -174,16 +183,18 @@ async def start(run: Path, *, on_halt: Callable[[str], None] = lambda _why: None
         ready = b""
     if not ready:
         writer.close()
+        lifeline.let_go()
         raise FaultError("the guardian did not start", where=str(run), hint=_last_words(run))
-    return Guard(run, process, reader, writer, on_halt)
+    return Guard(run, process, (reader, writer), lifeline, on_halt)
 
 
-async def _spawn(run: Path, link: socket.socket) -> asyncio.subprocess.Process:
+async def _spawn(run: Path, link: socket.socket, lifelines: Sequence[int]) -> asyncio.subprocess.Process:
     environment = {k: v for k, v in os.environ.items() if k != procs.MARKER}
     environment["PYTHONPATH"] = str(Path(blackstart.__file__).parents[1])
     with (run / "guardian.log").open("ab") as log:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-S", "-s", "-m", "blackstart.engine.guardian", str(run)),
+            *(sys.executable, "-S", "-s", "-m", "blackstart.engine.guardian", str(run), *map(str, lifelines)),
+            pass_fds=lifelines,
             stdin=link.fileno(),
             stdout=log,
             stderr=log,

@@ -1,10 +1,14 @@
 """The guardian: a process of its own that takes everything back when Blackstart dies, in whatever way.
 
-`python -m blackstart.engine.guardian RUN` with one end of a socket pair as standard input. Requests are JSON
-lines: `{"protect": [undo …]}` is written to `RUN/undo.jsonl` and synced before it is answered; `{"undo": [id
-…] | null}` carries out some or all and answers with the outcomes; `{"close": true}` ends the guardian when
-nothing is owed. End of file means that the owner is dead: everything owed is carried out at once. The file
-`RUN/HALT` and SIGUSR1 do the same on demand.
+`python -m blackstart.engine.guardian RUN LIFELINE [PARENTS_LIFELINE]` with one end of a socket pair as
+standard input. Requests are JSON lines: `{"protect": [undo …]}` is written to `RUN/undo.jsonl` and synced
+before it is answered; `{"undo": [id …] | null}` carries out some or all and answers with the outcomes;
+`{"close": true}` ends the guardian when nothing is owed.
+
+When a lifeline (`host.lifeline`) says that the owner has died, or its parent, everything owed is carried out
+at once, and once more when the end of file says that the owner is wholly gone: a system call under way may
+still have come to its end in between. An owner whose parent died is ended first, as the kernel would have
+done a little later. The file `RUN/HALT` and SIGUSR1 have everything carried out on demand.
 
 Standard library only, few modules: it has to be there within 150 ms.
 """
@@ -17,13 +21,18 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
+import threading
 import time
 from typing import Any
 
 from blackstart.engine import journal, openruns
+from blackstart.host import lifeline
 
 _LOOK_MS = 100
+_GONE_LIMIT_S = 10.0
+_CREDENTIALS = 12
 _NICENESS = -10
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP)
 
@@ -36,11 +45,14 @@ class Guardian:
         self._link = link
         self._owed: dict[str, journal.Entry] = {}
         self._halt = False
+        self._orphaned = False
+        self._owner = _parent(link)
         self._rest = b""
         # A signal ends no `select` by itself: it writes here.
         self._woken, waking = socket.socketpair()
         waking.setblocking(False)
-        signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)
+        self._waking = waking.detach()
+        signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
 
     def serve(self) -> None:
         """Answer requests until the owner is gone or says goodbye."""
@@ -52,25 +64,60 @@ class Guardian:
         """Ask for everything to be taken back at the next turn (from a signal handler)."""
         self._halt = True
 
+    def watch(self, fd: int, *, parents: bool) -> None:
+        """Act when the holder of a lifeline dies: the owner, or its parent, whom it must not outlive."""
+        threading.Thread(target=self._await, args=(fd, parents), daemon=True).start()
+
+    def _await(self, fd: int, parents: bool) -> None:  # noqa: FBT001 - a thread's argument
+        if not lifeline.died(fd):
+            return
+        if parents and self._owner is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._owner, signal.SIGKILL)
+        self._orphaned = True
+        os.write(self._waking, b"x")
+
     def _turn(self) -> bool:
         readable, _, _ = select.select([self._link, self._woken], [], [], _LOOK_MS / 1000)
         if self._halt or os.path.exists(os.path.join(self._run, journal.HALT)):  # noqa: PTH110,PTH118 - start time
             self._pay(None, "halt")
             self._say({"halted": True})
             return False
+        if self._orphaned:
+            self._bury()
+            return False
         self._expire()
         return self._read() if self._link in readable else True
 
+    def _bury(self) -> None:
+        """Take everything back at once, and see to it once more when the owner can do nothing any more."""
+        held = dict(self._owed)
+        self._pay(None, "guardian")
+        self._link.settimeout(_GONE_LIMIT_S)
+        with contextlib.suppress(TimeoutError):
+            while (lines := self._lines()) is not None:
+                # Nobody is there to hear the answer, but what it was about to begin must end, too.
+                self._protect([one for line in lines for one in json.loads(line).get("protect", ())])
+        self._owed |= held
+        self._pay(None, "guardian")
+
     def _read(self) -> bool:
+        lines = self._lines()
+        if lines is None:
+            self._pay(None, "guardian")
+            return False
+        return all(self._answer(json.loads(line)) for line in lines)
+
+    def _lines(self) -> list[bytes] | None:
+        """Return the whole lines that came, None at the end of file."""
         try:
             data = self._link.recv(1 << 20)
         except ConnectionError:
             data = b""
         if not data:
-            self._pay(None, "guardian")
-            return False
+            return None
         *lines, self._rest = (self._rest + data).split(b"\n")
-        return all(self._answer(json.loads(line)) for line in lines)
+        return lines
 
     def _answer(self, request: dict[str, Any]) -> bool:
         number = {"number": request.get("number")}
@@ -113,9 +160,21 @@ class Guardian:
             self._rest = b""  # the owner is gone; the next turn reads the end of file
 
 
+def _parent(link: socket.socket) -> int | None:
+    """Open a handle on the owner, who made `link` and started us; None when it has died already."""
+    pid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS))[0]
+    if os.getppid() != pid:
+        return None
+    handle = os.pidfd_open(pid)
+    if os.getppid() == pid:
+        return handle
+    os.close(handle)
+    return None
+
+
 def main() -> None:
     """Run as a process."""
-    run = sys.argv[1]
+    run, *lifelines = sys.argv[1:]
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # only root may; it must come through when processors are busy
@@ -125,6 +184,8 @@ def main() -> None:
         sys.exit(f"{run}: another guardian watches over this run folder")
     guardian = Guardian(run, socket.socket(fileno=0))
     signal.signal(signal.SIGUSR1, lambda *_: guardian.halt())
+    for place, fd in enumerate(lifelines):
+        guardian.watch(int(fd), parents=place > 0)
     openruns.note(run)
     guardian.serve()
     if not journal.owed(run):

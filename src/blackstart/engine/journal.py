@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -73,19 +74,33 @@ def _parse(line: bytes) -> Entry | None:
 
 
 def owed(run: str) -> list[Entry]:
-    """Undos that nobody has carried out yet, oldest first."""
-    paid = {entry["id"] for entry in read(run, PAID) if entry.get("verified") is not False}
-    return [entry for entry in read(run, OWED) if entry["id"] not in paid]
+    """Undos that nobody has carried out yet, oldest first. Of several outcomes the last one counts."""
+    last = {entry["id"]: entry.get("verified") for entry in read(run, PAID)}
+    return [entry for entry in read(run, OWED) if last.get(entry["id"], False) is False]
 
 
 def pay(run: str, entries: Iterable[Entry], *, by: str) -> list[Entry]:
-    """Carry out undos, the newest first, verify them, and note each outcome."""
-    begun = [
-        (entry, verbs.begin(entry["action"], entry["arguments"], run)) for entry in reversed(list(entries))
-    ]
-    outcomes = [_outcome(entry, verify, by, run) for entry, verify in begun]
-    _note(run, outcomes)
-    return outcomes
+    """Carry out undos, the newest first, verify them, and note each outcome.
+
+    Each is verified on its own while the others are begun: none waits for one that is slow.
+    """
+    outcomes: dict[str, Entry] = {}
+    waiting = []
+    for entry in reversed(list(entries)):
+        verify = verbs.begin(entry["action"], entry["arguments"], run)
+        outcomes[entry["id"]] = {}  # keeps its place in the order
+        thread = threading.Thread(target=_conclude, args=(outcomes, entry, verify, by, run))
+        thread.start()
+        waiting.append(thread)
+    for thread in waiting:
+        thread.join()
+    found = list(outcomes.values())
+    _note(run, found)
+    return found
+
+
+def _conclude(outcomes: dict[str, Entry], entry: Entry, verify: Verify, by: str, run: str) -> None:
+    outcomes[entry["id"]] = _outcome(entry, verify, by, run)
 
 
 def _note(run: str, outcomes: list[Entry]) -> None:

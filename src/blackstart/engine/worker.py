@@ -18,6 +18,7 @@ from blackstart.engine import journal, leftovers, single
 from blackstart.engine.oversight import uncancel
 from blackstart.engine.trial import tell
 from blackstart.history.view import load
+from blackstart.host.lifeline import Lifeline
 from blackstart.model.manifest import Manifest  # noqa: TC001  # msgspec reads the annotations
 from blackstart.model.outcome import Trial  # noqa: TC001  # msgspec reads the annotations
 from blackstart.model.scenario import Plan  # noqa: TC001  # msgspec reads the annotations
@@ -35,13 +36,25 @@ _LINE_LIMIT = 1 << 28
 _GUARDIAN_LIMIT_S = 30.0
 
 
+class Parent(msgspec.Struct, frozen=True, kw_only=True):
+    """Without whom a worker may not live: the pid, and the descriptor of the lifeline that it was given."""
+
+    pid: int
+    lifeline: int
+
+    @classmethod
+    def here(cls, line: Lifeline) -> Parent:
+        """Name this process."""
+        return cls(pid=os.getpid(), lifeline=line.fd)
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is told, as one line on its standard input."""
 
     plan: Plan
     manifest: Manifest
     folder: str
-    parent: int
+    parent: Parent
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +71,9 @@ async def run(plan: Plan, manifest: Manifest, folder: Path, kit: Kit, analyse: A
     Of `kit` only the progress and the clock are used: everything else is the worker's own.
     """
     began = kit.clock.now()
-    with tempfile.TemporaryFile() as errors:
-        process = await spawn(errors)
-        job = Job(plan=plan, manifest=manifest, folder=str(folder), parent=os.getpid())
+    with tempfile.TemporaryFile() as errors, Lifeline() as line:
+        process = await spawn(errors, line)
+        job = Job(plan=plan, manifest=manifest, folder=str(folder), parent=Parent.here(line))
         trial = await patiently(_listen(process, job, kit.progress), process)
         if trial is not None:
             return trial
@@ -72,8 +85,8 @@ async def run(plan: Plan, manifest: Manifest, folder: Path, kit: Kit, analyse: A
     )
 
 
-async def spawn(errors: IO[bytes], module: str = MODULE) -> asyncio.subprocess.Process:
-    """Start a worker; what it complains of goes into `errors`."""
+async def spawn(errors: IO[bytes], line: Lifeline, module: str = MODULE) -> asyncio.subprocess.Process:
+    """Start a worker, with our lifeline; what it complains of goes into `errors`."""
     environment = {**os.environ, "PYTHONPATH": str(Path(blackstart.__file__).parents[1])}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module),
@@ -81,6 +94,7 @@ async def spawn(errors: IO[bytes], module: str = MODULE) -> asyncio.subprocess.P
         stdout=asyncio.subprocess.PIPE,
         stderr=errors,
         env=environment,
+        pass_fds=(line.fd,),
         limit=_LINE_LIMIT,
         start_new_session=True,  # Ctrl-C in a terminal is for us: we end our workers in order
     )

@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,9 +19,9 @@ import msgspec
 import uvloop
 
 from blackstart.check.analyse import analyse
-from blackstart.engine import single
+from blackstart.engine import guard, single
 from blackstart.engine.conductor import Kit
-from blackstart.engine.worker import Job, Word
+from blackstart.engine.worker import Job, Parent, Word
 from blackstart.host import namespaces
 
 if TYPE_CHECKING:
@@ -49,15 +50,17 @@ def isolate(manifest: Manifest) -> frozenset[str]:
     return namespaces.enter(wanted)
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends."""
+def die_with(parent: Parent) -> None:
+    """Have the kernel end this process when its parent ends, and keep its lifeline from our children."""
+    os.set_inheritable(parent.lifeline, False)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if os.getppid() != parent.pid:
         sys.exit("the parent died first")
 
 
 async def _run(job: Job, isolation: frozenset[str]) -> Trial:
-    kit = Kit(progress=_progress, isolation=isolation)
+    guarding = partial(guard.start, parents=job.parent.lifeline)
+    kit = Kit(progress=_progress, isolation=isolation, guard=guarding)
     return await until_told(single.run(job.plan, job.manifest, Path(job.folder), kit, analyse))
 
 

@@ -79,29 +79,56 @@ def _newest() -> int:
         return int(file.read().split()[-1])
 
 
-def family(pid: int, start_ticks: int, marker: str | None = None, *, young: bool = False) -> list[Stat]:
+class Census:
+    """One look at all live processes, which may serve several questions; `since`: see `everybody`."""
+
+    def __init__(self, since: int | None = None) -> None:
+        self.taken_s = time.monotonic()
+        self.table = [one for one in everybody(since) if not one.dead]
+        self._markers: dict[int, bytes] = {}
+
+    def carries(self, pid: int, marker: str) -> bool:
+        """Whether that process was started with that marker, or by one that was."""
+        if pid not in self._markers:
+            self._markers[pid] = _marker(pid)
+        return self._markers[pid] == marker.encode()
+
+
+def family(
+    pid: int,
+    start_ticks: int,
+    marker: str | None = None,
+    *,
+    young: bool = False,
+    census: Census | None = None,
+) -> list[Stat]:
     """Find the live process, its descendants, the session it leads or led, and whoever carries its marker.
 
     `young` looks only at those born after it, which takes a fraction of the time: see `everybody`.
     """
-    table = [one for one in everybody(pid if young else None) if not one.dead]
+    census = census or Census(pid if young else None)
+    table = census.table
     leader = next((one for one in table if one.pid == pid), None)
     ours = leader is None or leader.start_ticks == start_ticks
     members = {one.pid for one in table if ours and pid in (one.pid, one.sid)}
     members |= {
-        one.pid for one in table if marker and one.start_ticks >= start_ticks and _carries(one.pid, marker)
+        one.pid
+        for one in table
+        if marker and one.start_ticks >= start_ticks and census.carries(one.pid, marker)
     }
     while more := {one.pid for one in table if one.ppid in members} - members:
         members |= more
     return [one for one in table if one.pid in members and one.pid != os.getpid()]
 
 
-def _carries(pid: int, marker: str) -> bool:
+def _marker(pid: int) -> bytes:
+    prefix = f"{MARKER}=".encode()
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - see above
-            return f"{MARKER}={marker}".encode() in file.read().split(b"\0")
+            entries = file.read().split(b"\0")
     except OSError:
-        return False
+        return b""
+    return next((one[len(prefix) :] for one in entries if one.startswith(prefix)), b"")
 
 
 def send(one: Stat, number: int) -> bool:

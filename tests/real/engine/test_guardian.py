@@ -517,3 +517,97 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_taken_for_another(tmp_p
         return sorted(outcome.undo_id for outcome in outcomes)
 
     assert asyncio.run(ask()) == ["0", "1", "2"]
+
+
+PARENT = textwrap.dedent(
+    """
+    import subprocess, sys
+    from blackstart.host.lifeline import Lifeline
+    line = Lifeline()
+    command = [sys.executable, "-c", sys.argv[1], sys.argv[2], str(line.fd)]
+    child = subprocess.Popen(command, pass_fds=(line.fd,), start_new_session=True)
+    sys.stdin.readline()
+    line.let_go()
+    sys.stdin.readline()
+    """
+)
+LIVED_WITH = textwrap.dedent(
+    """
+    import asyncio, os, signal, subprocess, sys
+    from pathlib import Path
+    from blackstart.engine import guard, journal
+    from blackstart.model.fault import Undo
+
+    async def main(run, parents):
+        lock = journal.hold(str(run), journal.OWNER_LOCK)
+        guardian = await guard.start(run, parents=parents)
+        # What a thread in the middle of a system call would be: the end of the link does not come yet.
+        link = guardian._writer.get_extra_info("socket").fileno()
+        keeps = subprocess.Popen(["sleep", "600"], pass_fds=(link,))
+        (run / "file").write_text("x")
+        await guardian.protect([Undo(id="file", action="unlink", arguments={"path": str(run / "file")})])
+        print(os.getpid(), guardian.process.pid, keeps.pid, flush=True)
+        await asyncio.sleep(600)
+
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    """
+)
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Start an owner and its parent; yields the parent, and pids: owner, guardian, who keeps the link."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, LIVED_WITH, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    yield parent, pids
+    for pid in (*pids, parent.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    parent.communicate()
+
+
+@pytest.mark.parametrize("who", ["owner", "parent"])
+def test_the_guardian_acts_before_the_dead_is_gone_and_once_more_after(
+    family: tuple[subprocess.Popen[str], list[int]], tmp_path: Path, who: str
+) -> None:
+    """The death alone is enough; what still came to be before the end of the link is taken back, too."""
+    parent, (owner, guardian, keeps) = family
+    os.kill(owner if who == "owner" else parent.pid, signal.SIGKILL)
+    assert poll(lambda: journal.read(str(tmp_path), journal.PAID) != [])
+    assert not (tmp_path / "file").exists()
+    assert poll(lambda: dead(owner))
+    assert not dead(guardian)
+    (tmp_path / "file").write_text("what the dead was still about to do")
+    os.kill(keeps, signal.SIGKILL)
+    assert poll(lambda: dead(guardian))
+    assert not (tmp_path / "file").exists()
+    assert journal.owed(str(tmp_path)) == []
+    assert list(openruns.noted()) == []
+
+
+def test_a_parent_that_lets_go_is_no_reason_to_act(
+    family: tuple[subprocess.Popen[str], list[int]], tmp_path: Path
+) -> None:
+    """As long as both live, and after the parent has let go, nothing is taken back."""
+    parent, (owner, guardian, _) = family
+    assert parent.stdin is not None
+    parent.stdin.write("let go\n")
+    parent.stdin.flush()
+    assert not poll(lambda: journal.read(str(tmp_path), journal.PAID) != [], limit_s=0.5)
+    assert not dead(owner)
+    assert not dead(guardian)
+
+
+def test_of_several_outcomes_the_last_one_counts(tmp_path: Path) -> None:
+    """What was taken back, and then was found in place again, is owed."""
+    run = str(tmp_path)
+    journal.append(run, journal.OWED, [{"id": "x", "action": "unlink", "arguments": {"path": "x"}}])
+    for verified, owed in ((False, ["x"]), (True, []), (False, ["x"]), (None, [])):
+        journal.append(run, journal.PAID, [{"id": "x", "verified": verified}])
+        assert [one["id"] for one in journal.owed(run)] == owed

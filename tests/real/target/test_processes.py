@@ -136,7 +136,8 @@ def opening(described: Manifest, folder: Path) -> str:
         return str(caught.value)
 
     text = asyncio.run(run())
-    left = [one for one in procs.everybody() if procs._carries(one.pid, f"{folder}:server#1")]
+    census = procs.Census()
+    left = [one for one in census.table if census.carries(one.pid, f"{folder}:server#1")]
     assert left == []
     return text
 
