@@ -19,8 +19,7 @@ def make(n, rng):
 
 async def write(client, record):
     line = "{id} {symbol} {side} {price} {quantity}".format(**record)
-    answer = await client.ask(record["id"], line.encode())
-    if answer.endswith(b"no\n"):
+    if (await client.ask(record["id"], line.encode())).endswith(b"no\n"):
         raise ValueError("refused")
 
 

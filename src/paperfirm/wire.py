@@ -419,7 +419,7 @@ Message = (
 class ExecutionRow(msgspec.Struct, frozen=True):
     """A booked execution on its way to the table `executions`.
 
-    Nats-Msg-Id is `exec_id` (`bust-…` when `quantity` < 0).
+    Nats-Msg-Id is `exec_id` (`bust-…` when `quantity` < 0). `epoch` and `seq` are its booking number.
     """
 
     exec_id: str
@@ -430,6 +430,8 @@ class ExecutionRow(msgspec.Struct, frozen=True):
     price: int
     booked_wall_ns: int
     late: bool
+    epoch: int | None = None
+    seq: int | None = None
 
 
 class OrderRow(msgspec.Struct, frozen=True):

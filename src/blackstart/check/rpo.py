@@ -66,10 +66,10 @@ def _stream(facts: Facts, name: str) -> StreamLoss:
         )
     except (LedgerError, OSError) as error:
         return StreamLoss(acknowledged=0, recovered=0, counts={}, error=str(error))
-    return _loss(result)
+    return _loss(result, facts.manifest.streams.get(name))
 
 
-def _loss(result: AuditResult) -> StreamLoss:
+def _loss(result: AuditResult, stream: Stream | None) -> StreamLoss:
     loss = StreamLoss(
         acknowledged=result.acknowledged,
         recovered=result.recovered,
@@ -77,9 +77,16 @@ def _loss(result: AuditResult) -> StreamLoss:
         earliest_lost_mono_ns=result.earliest_lost_mono_ns,
         lost_notional=result.lost_notional,
         gap_events=result.gap_events,
-        not_checked=result.not_checked,
+        not_checked=tuple(_with_reason(what, stream) for what in result.not_checked),
     )
     return msgspec.structs.replace(loss, **result.lists)
+
+
+def _with_reason(what: str, stream: Stream | None) -> str:
+    """Tell beside a comparison that was not made why nobody can make it, where the manifest says so."""
+    if stream is not None and stream.unordered and what.startswith("order "):
+        return f"{what} ({stream.unordered})"
+    return what
 
 
 def _side(facts: Facts, stream: str, side: str) -> Path:
@@ -162,7 +169,7 @@ def _judge(name: str, loss: StreamLoss, facts: Facts) -> Iterable[Finding]:
 def _wanted(what: str, loss: StreamLoss, stream: Stream | None) -> bool:
     """Say whether the manifest asks for a comparison that was not made for something acknowledged.
 
-    `what` is the audit's wording (`order of 3 of 917 events`). Indeterminate events have no order or
+    `what` begins with the audit's wording (`order of 3 of 917 events`). Indeterminate events have no order or
     content of their own to compare.
     """
     kind, _, number, *_ = what.split()

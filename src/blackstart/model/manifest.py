@@ -164,9 +164,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     (with `select`, a JMESPath to the list; `page` for cursors: the query parameter `since` and the answer's
     `next`), `sql` with `dsn`, or `glue = "function"`. `content` are the fields that must be equal; `rename`
     says what a field is called in the target (`exec_id = "id"`); `ordered` names the target's field that
-    gives its order (without it, order is not checked); `notional` names the fields whose product is the
-    money at stake (ticks). Where both sides hold different numbers, what is missing counts as lost once
-    nothing has changed for `settle_s`: longer than the target's own queues take to deliver again.
+    gives its order (without it, order is not checked; `unordered` tells the reader why not); `notional` names
+    the fields whose product is the money at stake (ticks). Where both sides hold different numbers, what is
+    missing counts as lost once nothing has changed for `settle_s`: longer than the target's own queues take
+    to deliver again.
     """
 
     acknowledged: str
@@ -179,6 +180,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dsn: str | None = None
     glue: str | None = None
     ordered: str | None = None
+    unordered: str | None = None
     rename: dict[str, str] = {}
     notional: tuple[str, ...] = ()
     settle_s: float = 2.0

@@ -205,6 +205,8 @@ def _streams(manifest: Manifest) -> Iterator[str]:
             yield f"{key}: give exactly one of url, sql, glue ({', '.join(ways) or 'none'} given)"
         if stream.sql is not None and stream.dsn is None:
             yield f"{key}.dsn: missing; sql needs to know where"
+        if stream.ordered is not None and stream.unordered is not None:
+            yield f"{key}: `ordered` says that it has an order, `unordered` that it has none"
         if stream.glue is not None and manifest.glue is None:
             yield f"{key}.glue: `{stream.glue}` is a function of the glue, but the manifest names none"
         yield from _jmespath(stream.select, f"{key}.select")

@@ -54,6 +54,7 @@ def _order(one: Order) -> dict[str, Any]:
         "leaves_quantity": one.leaves_quantity,
         "status": one.status,
         "accepted": one.accepted,
+        "late": one.late,
         "reason": one.reason,
     }
 

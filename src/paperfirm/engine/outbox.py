@@ -55,6 +55,8 @@ def letter(state: State, entry: OutboxEntry) -> Letter:
         one.price,
         one.booked_wall_ns,
         one.late,
+        one.epoch,
+        one.seq,
     )
     return Letter(wire.SUBJECT_EXECUTIONS, row.exec_id, _encode(row))
 

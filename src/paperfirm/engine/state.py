@@ -34,6 +34,8 @@ class Order(msgspec.Struct, array_like=True, gc=False):
     finished_wall_ns: int
     accepted: bool = False
     """The exchange has had it, so that its client was told, or may have been; never taken back."""
+    late: bool = False
+    """Learned from the exchange: it stands here behind orders that were entered after it."""
 
     @property
     def open(self) -> bool:
@@ -47,7 +49,10 @@ class Order(msgspec.Struct, array_like=True, gc=False):
 
 
 class Execution(msgspec.Struct, array_like=True, gc=False):
-    """A booked fill; `seq` is the order of booking, from 1. A busted one stays, marked."""
+    """A booked fill; `seq` is the order of booking, from 1. A busted one stays, marked.
+
+    A state rebuilt from nothing numbers anew, but in a later `epoch`: both together never go back.
+    """
 
     seq: int
     exec_id: str
@@ -60,6 +65,7 @@ class Execution(msgspec.Struct, array_like=True, gc=False):
     booked_mono_ns: int
     booked_wall_ns: int
     bust_id: str = ""
+    epoch: int = 0
 
     @property
     def busted(self) -> bool:
@@ -195,6 +201,7 @@ class State:
             self._settle(known, event.status, event.reason, event.order_id)
             return
         order = self._order(event, event.order_id, "new")
+        order.late = True
         self._add(order)
         self._settle(order, event.status, event.reason, event.order_id)
 
@@ -257,6 +264,7 @@ class State:
             event.late,
             record.mono_ns,
             record.wall_ns,
+            epoch=self.epoch,
         )
         self.executions.append(execution)
         self.by_exec[event.exec_id] = execution

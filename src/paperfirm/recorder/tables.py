@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 SCHEMA = """
 create table if not exists executions (
     exec_id text primary key, cl_ord_id text not null, symbol text not null, side text not null,
-    quantity bigint not null, price bigint not null, booked_wall timestamptz not null, late boolean not null
+    quantity bigint not null, price bigint not null, booked_wall timestamptz not null, late boolean not null,
+    epoch bigint, seq bigint
 );
 create table if not exists orders (
     cl_ord_id text primary key, client_order_id text not null, order_id text not null, origin text not null,
@@ -23,6 +24,7 @@ create table if not exists orders (
     quantity bigint not null, cum_quantity bigint not null, status text not null, reason text not null,
     finished_wall timestamptz not null
 );
+alter table executions add column if not exists epoch bigint, add column if not exists seq bigint;
 """
 # Two recorders that start at the same time must not create the same table twice.
 SCHEMA_LOCK = "select pg_advisory_xact_lock(20260000)"
@@ -31,7 +33,7 @@ SCHEMA_LOCK = "select pg_advisory_xact_lock(20260000)"
 INSERT_EXECUTIONS = """
 insert into executions
 select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],
-                     $7::timestamptz[], $8::boolean[])
+                     $7::timestamptz[], $8::boolean[], $9::bigint[], $10::bigint[])
 on conflict do nothing
 """
 INSERT_ORDERS = """
@@ -85,7 +87,8 @@ def decode(messages: Sequence[tuple[str, bytes]]) -> Batch:
 def execution_values(row: ExecutionRow) -> tuple[Any, ...]:
     """Return the columns of `executions`."""
     booked = instant(row.booked_wall_ns)
-    return (row.exec_id, row.cl_ord_id, row.symbol, row.side, row.quantity, row.price, booked, row.late)
+    what = (row.exec_id, row.cl_ord_id, row.symbol, row.side, row.quantity, row.price)
+    return (*what, booked, row.late, row.epoch, row.seq)
 
 
 def order_values(row: OrderRow) -> tuple[Any, ...]:

@@ -59,6 +59,19 @@ def test_an_indeterminate_event_has_no_order_to_check(world: Any) -> None:
     assert not [reason for reason in trial.reasons if reason.startswith("not-checked")]
 
 
+def test_why_an_order_is_not_checked_is_told(world: Any) -> None:
+    """Where a manifest says why a stream has no order, that is told wherever order was not checked."""
+    stream = msgspec.structs.replace(world.manifest.streams["executions"], unordered="a table has none")
+    world.manifest = msgspec.structs.replace(world.manifest, streams={"executions": stream})
+    for row in world.ledgers["recovered"]:
+        del row["seq"]
+    trial = analyse(world.history())
+    told = [one for one in trial.rpo.streams["executions"].not_checked if "order" in one]
+    assert len(told) == 1
+    assert told[0].endswith("events (a table has none)")
+    assert trial.verdict is Verdict.PASS
+
+
 def test_a_gap_longer_than_the_objective_is_not_without_interruption(world: Any) -> None:
     """Where gaps as usual exceed the objective nobody can tell whether it was met."""
     services = {

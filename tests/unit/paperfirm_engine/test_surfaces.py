@@ -13,8 +13,8 @@ from paperfirm import wire
 from paperfirm.config import ConfigError, Settings, StrategySettings, load_settings
 from paperfirm.engine import documents
 from paperfirm.engine import events as ev
-from paperfirm.engine.outbox import Letter, Outbox
-from paperfirm.engine.state import Indicator, State
+from paperfirm.engine.outbox import Letter, Outbox, letter
+from paperfirm.engine.state import Indicator, State, load
 from paperfirm.engine.strategy import quote, updated
 from paperfirm.frames import FrameError, Splitter, listen, pack
 from paperfirm.http import _Connection as HttpConnection
@@ -178,6 +178,31 @@ def test_documents_agree_with_each_other() -> None:
     assert documents.orders(state, 7, everything=False)["orders"] == []
     assert documents.orders(state, 7, everything=True)["orders"][0]["status"] == "filled"
     msgspec.json.encode(profit)
+
+
+def test_what_came_late_says_so_and_booking_numbers_never_go_back() -> None:
+    """An order learned from the exchange is marked late; a fill carries epoch and number of its booking."""
+    state = State()
+    events: list[ev.Event] = [
+        ev.EpochStarted(3, "engine-a"),
+        ev.OrderAdopted("1-C1", "a", "client", "ALFA", "buy", "day", None, 10, "O1", "new", ""),
+        ev.OrderEntered("3-C2", "b", "client", "ALFA", "buy", "day", None, 10),
+        ev.Executed(1, "E1", "1-C1", "O1", "ALFA", "buy", 4, 100, late=True),
+        ev.EpochStarted(4, "engine-b"),
+        ev.Executed(2, "E2", "1-C1", "O1", "ALFA", "buy", 6, 200, late=False),
+    ]
+    for number, event in enumerate(events, start=1):
+        state.apply(ev.Record(number, number, number, event))
+    assert [one["late"] for one in documents.orders(state, 7, everything=True)["orders"]] == [True, False]
+    rows = [
+        msgspec.msgpack.decode(letter(state, one).payload, type=wire.ExecutionRow)
+        for one in state.outbox
+        if one.kind == "execution"
+    ]
+    assert [(one.epoch, one.seq) for one in rows] == [(3, 1), (4, 2)]
+    again = load(state.dump())
+    assert again.dump() == state.dump()
+    assert [one.epoch for one in again.executions] == [3, 4]
 
 
 def test_settings_name_what_is_wrong(tmp_path: Path) -> None:

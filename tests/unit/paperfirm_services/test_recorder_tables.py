@@ -7,7 +7,9 @@ import msgspec
 from paperfirm.recorder.tables import columns, decode, instant
 from paperfirm.wire import SUBJECT_EXECUTIONS, SUBJECT_ORDERS, ExecutionRow, OrderRow
 
-EXECUTION = ExecutionRow("E1", "1-C1", "ALFA", "buy", 5, 1_000_500, 1_700_000_000_123_456_789, late=True)
+EXECUTION = ExecutionRow(
+    "E1", "1-C1", "ALFA", "buy", 5, 1_000_500, 1_700_000_000_123_456_789, late=True, epoch=2, seq=7
+)
 SECOND_NS = 1_000_000_000
 ORDER = OrderRow(
     "1-C1", "mine", "O1", "client", "ALFA", "buy", "market", "ioc", None, 5, 5, "filled", "", SECOND_NS
@@ -19,7 +21,7 @@ def test_rows_keep_every_field() -> None:
     pack = msgspec.msgpack.encode
     batch = decode([(SUBJECT_EXECUTIONS, pack(EXECUTION)), (SUBJECT_ORDERS, pack(ORDER))])
     booked = datetime(2023, 11, 14, 22, 13, 20, 123_456, tzinfo=UTC)
-    assert batch.executions == [("E1", "1-C1", "ALFA", "buy", 5, 1_000_500, booked, True)]
+    assert batch.executions == [("E1", "1-C1", "ALFA", "buy", 5, 1_000_500, booked, True, 2, 7)]
     assert batch.orders[0][:9] == ("1-C1", "mine", "O1", "client", "ALFA", "buy", "market", "ioc", None)
     assert batch.orders[0][9:13] == (5, 5, "filled", "")
     assert not batch.refused

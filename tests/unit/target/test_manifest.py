@@ -237,3 +237,19 @@ def test_the_reference_page_names_every_key() -> None:
 def test_the_shipped_postgresql_leaves_nothing_in_dev_shm() -> None:
     """A killed server's POSIX shared memory would stay for ever: it keeps its own in its folder."""
     assert "--set=dynamic_shared_memory_type=mmap" in load("postgresql").processes["server"].prepare
+
+
+@pytest.mark.parametrize("name", list(packaged()))
+def test_every_stream_has_an_order_or_says_why_not(name: str) -> None:
+    """Each stream of a packaged target names its order, or tells the reader why there is none."""
+    for stream in read(packaged()[name]).streams.values():
+        assert (stream.ordered is None) != (stream.unordered is None)
+
+
+def test_a_stream_cannot_have_an_order_and_have_none(folder: Path) -> None:
+    """`ordered` and `unordered` together are a problem of the manifest."""
+    path = folder / "thing.toml"
+    path.write_text(GOOD + 'ordered = "n"\n')
+    assert not list(problems(read(path)))
+    path.write_text(GOOD + 'ordered = "n"\nunordered = "no"\n')
+    assert [one for one in problems(read(path)) if "`unordered` that it has none" in one]
