@@ -24,7 +24,12 @@ from blackstart.host import procs
 
 FAULTS_PER_MINUTE = 5.0
 SETTLED_S = 300.0
-OWN = ("blackstart.cli.main", "blackstart.chaos.process", "blackstart.engine.guardian")
+OWN = (
+    "blackstart.cli.main",
+    "blackstart.chaos.process",
+    "blackstart.chaos.judge",
+    "blackstart.engine.guardian",
+)
 GROWTH = 1.10
 """How much more memory is allowed at the end than after five minutes."""
 

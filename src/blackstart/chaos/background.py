@@ -12,26 +12,37 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.chaos.log import STATUS, Status
+from blackstart.chaos import log
+from blackstart.chaos.log import Status
 from blackstart.errors import TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from blackstart.chaos.model import Orders
+
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 900.0  # the books of a long session take their time
 _POLL_S = 0.05
+_UNDER_WAY = ("running", "waiting", "session")
+RUN = (sys.executable, "-m", "blackstart.cli.main", "chaos", "run")
+KEEP = (*RUN[:-1], "keep")
+ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def start(arguments: Sequence[str], out: Path) -> Path:
+def start(arguments: Sequence[str], out: Path, *, orders: Orders | None = None) -> Path:
     """Start `blackstart chaos run` in a session of its own; returns its folder once it plays.
 
-    Raises TargetError with what kept it from that.
+    With `orders` whoever keeps their schedule instead, which waits for a window. Raises TargetError with what
+    kept it from that.
     """
     folder = (out / f"chaos-{secrets.token_hex(3)}").resolve()
     folder.mkdir(parents=True)
-    command = (sys.executable, "-m", "blackstart.cli.main", "chaos", "run", *arguments, "--into", str(folder))
+    command = (*RUN, *arguments, "--into", str(folder))
+    if orders is not None:
+        log.write(folder / log.ORDERS, orders)
+        command = (*KEEP, str(folder), "--", *arguments)
     with (folder / "chaos.log").open("ab") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
@@ -39,7 +50,7 @@ def start(arguments: Sequence[str], out: Path) -> Path:
     end = time.monotonic() + START_LIMIT_S
     while True:
         status = read(folder)
-        if status is not None and status.state == "running":
+        if status is not None and status.state in _UNDER_WAY:
             return folder
         if process.poll() is not None:
             raise TargetError(_why(folder), where=str(folder), hint="see chaos.log there")
@@ -57,24 +68,23 @@ def _why(folder: Path) -> str:
 def read(folder: Path) -> Status | None:
     """Return how a session stands; None without one, or where the file is not whole."""
     try:
-        return msgspec.json.decode((folder / STATUS).read_bytes(), type=Status)
+        return msgspec.json.decode((folder / log.STATUS).read_bytes(), type=Status)
     except (OSError, msgspec.DecodeError):
         return None
 
 
 def known(out: Path) -> list[Status]:
     """Return every session below `out`, the newest last."""
-    found = [
-        status
-        for path in out.glob(f"*/{STATUS}")
-        if not path.parent.is_symlink() and (status := read(path.parent))
-    ]
+    paths = [*out.glob(f"*/{log.STATUS}"), *out.glob(f"*/*/{log.STATUS}")]
+    found = [status for path in paths if not path.parent.is_symlink() and (status := read(path.parent))]
     return sorted(found, key=lambda one: one.started_wall_ns)
 
 
 def running(out: Path) -> list[Status]:
-    """Return those that are under way."""
-    return [one for one in known(out) if one.state != "ended" and alive(one)]
+    """Return those that are under way; a session of a schedule goes with whoever keeps that."""
+    found = [one for one in known(out) if one.state != "ended" and alive(one)]
+    kept = {one.session for one in found}
+    return [one for one in found if one.folder not in kept]
 
 
 def alive(one: Status) -> bool:

@@ -24,7 +24,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What `status.json` says, once a second: who runs what, since when, and how it goes."""
+    """What `status.json` says, once a second: who runs what, since when, and how it goes.
+
+    Whoever keeps a schedule says when the `next_window` opens, and the folder of the newest `session`.
+    """
 
     pid: int
     target: str
@@ -40,6 +43,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int] = {}
     alerts: int = 0
     last: tuple[str, ...] = ()
+    next_window: str = ""
+    session: str = ""
 
 
 def append(path: Path, value: msgspec.Struct) -> None:
@@ -96,12 +101,17 @@ def load_recording(place: Path) -> Orders:
     """
     file = place / RECORDING if (place / RECORDING).is_file() or place.suffix == ".json" else place / ORDERS
     file = place if place.suffix == ".json" else file
-    try:
-        orders = msgspec.json.decode(file.read_bytes(), type=Orders)
-    except (OSError, msgspec.DecodeError) as error:
-        hint = "name the folder of a session, or its recording.json"
-        raise ScenarioError(f"cannot be read as a recording: {error}", where=str(file), hint=hint) from error
+    orders = msgspec.structs.replace(load_orders(file), scheduled=False)
     done = orders if orders.replayed is not None else recording(orders, injections(place))
     if not done.replayed:
         raise ScenarioError("nothing was broken in it", where=str(file), hint="there is nothing to replay")
     return done
+
+
+def load_orders(file: Path) -> Orders:
+    """Read orders. Raises ScenarioError."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Orders)
+    except (OSError, msgspec.DecodeError) as error:
+        hint = "name the folder of a session, or its recording.json"
+        raise ScenarioError(f"cannot be read as a recording: {error}", where=str(file), hint=hint) from error

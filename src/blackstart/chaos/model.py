@@ -37,13 +37,45 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     weight: float = 1.0
 
 
+class Opening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A window of the week: `days` (`mon` to `sun`; none named: all), times of day in the windows' time zone.
+
+    An `end` that is not later than `begin` lies on the next day.
+    """
+
+    begin: str
+    end: str
+    days: tuple[str, ...] = ()
+
+
+class Closed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A blackout: dates (from their first moment) or moments, in the windows' time zone; `end` excluded."""
+
+    begin: str
+    end: str
+    why: str = ""
+
+
+class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When sessions are started by themselves (R21): at most `sessions` in each window, never in a blackout.
+
+    A session by hand may be outside a window, and never in a blackout either.
+    """
+
+    open: tuple[Opening, ...]
+    closed: tuple[Closed, ...] = ()
+    timezone: str = "UTC"
+    sessions: int = 1
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How hard, how often, how long, and with what (R21). Files: `data/chaos/*.toml`.
 
     `interval_s` (from, to) lies between the beginnings of two faults; in a share `overlap` of the cases up
     to `concurrent_faults` faults come together. `load_share` is the part of the manifest's load that is kept
     up. `components` narrows the blast radius further than the manifest's limits do. `for_s` None goes on
-    until it is stopped. `keep_histories` is how many histories of passing injections are kept.
+    until it is stopped. `keep_histories` is how many histories of passing injections are kept. `windows` say
+    when `blackstart chaos start` starts a session; without them at once.
     """
 
     name: str
@@ -62,6 +94,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     approval: bool = False
     keep_histories: int = 1000
     stop: Stops = Stops()
+    windows: Windows | None = None
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +178,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """What a session is to do: everything that its recording must say so that it can be done again.
 
-    `on_alert` is a command that gets each alert as JSON on its standard input.
+    `on_alert` is a command that gets each alert as JSON on its standard input. `scheduled`: only in a window
+    of the profile. Nothing is broken after `not_after_wall_ns`, when the window closes or a blackout begins.
     """
 
     target: str
@@ -155,6 +189,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     max_faults: int | None = None
     replayed: tuple[Episode, ...] | None = None
     on_alert: str = ""
+    scheduled: bool = False
+    not_after_wall_ns: int | None = None
 
     @property
     def open_ended(self) -> bool:

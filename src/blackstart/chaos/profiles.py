@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blackstart.chaos import calendar
 from blackstart.chaos.model import Profile
 from blackstart.errors import PermitError, ScenarioError
 from blackstart.model.stops import Stops
 
 if TYPE_CHECKING:
+    from blackstart.chaos.model import Orders, Windows
     from blackstart.model.manifest import Manifest
 
 OVERLAY = "chaos"
@@ -55,6 +57,8 @@ def _parse(text: str, where: str) -> Profile:
         raise ScenarioError(what, where=where, hint=HINT)
     if not 0 < profile.load_share <= 1:
         raise ScenarioError("`load_share` is a share above 0 and up to 1", where=where, hint=HINT)
+    if profile.windows is not None and (wrong := calendar.problem(profile.windows)) is not None:
+        raise ScenarioError(f"windows: {wrong}", where=where, hint=HINT)
     return profile
 
 
@@ -83,6 +87,34 @@ def check(profile: Profile, manifest: Manifest) -> None:
             where=manifest.name,
             hint=f"choose another profile: {', '.join(packaged())}",
         )
+
+
+def within(orders: Orders, now_ns: int) -> Orders:
+    """Say until when at the latest something may be broken. Raises PermitError when that is not now."""
+    windows = orders.profile.windows
+    if windows is None:
+        return msgspec.structs.replace(orders, not_after_wall_ns=None)
+    if (found := calendar.blackout(windows, now_ns)) is not None:
+        what = (
+            f"a blackout until the end of {calendar.said(found[0], windows)}: {found[1] or 'no reason given'}"
+        )
+        raise PermitError(what, where=f"profile {orders.profile.name}", hint="see `windows.closed`")
+    ends = [one.begin_ns for one, _ in calendar.blackouts(windows) if one.begin_ns > now_ns]
+    if orders.scheduled:
+        window = calendar.current(windows, now_ns)
+        if window is None:
+            hint = f"the next window: {next_window(windows, now_ns)}"
+            raise PermitError("no window is open", where=f"profile {orders.profile.name}", hint=hint)
+        ends.append(window.end_ns)
+    return msgspec.structs.replace(orders, not_after_wall_ns=min(ends, default=None))
+
+
+def next_window(windows: Windows, now_ns: int) -> str:
+    """Say for people when the next window opens."""
+    window = calendar.following(windows, now_ns)
+    if window is None:
+        return f"none within {calendar.AHEAD_DAYS} days"
+    return calendar.said(window, windows)
 
 
 def lighter(manifest: Manifest, profile: Profile) -> Manifest:

@@ -50,6 +50,7 @@ async def run(
     """
     check(orders, manifest)
     clock = SystemClock()
+    orders = profiles.within(orders, clock.now().wall_ns)
     await asyncio.to_thread(leftovers.clear, out)
     began = clock.now()
     if folder is None:

@@ -12,7 +12,6 @@ import msgspec
 from blackstart.engine import conductor
 from blackstart.engine.recorder import Recorder
 from blackstart.engine.trial import Guarding, RunningTrial
-from blackstart.history.view import load
 from blackstart.history.writer import HistoryWriter
 from blackstart.model.record import Ended, Problem
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from blackstart.contracts import Rig
     from blackstart.engine.conductor import How, Kit
     from blackstart.engine.trial import Stop
-    from blackstart.history.view import History
     from blackstart.model.fault import Undo
     from blackstart.model.manifest import Manifest
     from blackstart.model.record import Reverted
@@ -97,10 +95,10 @@ class Segment:
         now = self._clock.now().mono_ns
         self.recorder(Problem(code=stop.code, text=stop.text, mono_ns=now, verdict=stop.verdict))
 
-    def close(self, how: How) -> History:
-        """End the history and read it back, so that what is judged is what was kept."""
+    def close(self, how: How) -> Path:
+        """End the history and return where it lies: judged is what was kept there."""
         self.recorder.flush()  # nothing stands behind the end
         self.recorder(Ended(mono_ns=self._clock.now().mono_ns, how=how))
         self.recorder.sync()
         self._writer.close()
-        return load(self.folder)
+        return self.folder

@@ -18,10 +18,10 @@ import psutil
 
 from blackstart.chaos import episode as episodes_of
 from blackstart.chaos import log, reconcile
+from blackstart.chaos.judge import Case, elsewhere
 from blackstart.chaos.model import Alert, Figures, Memory, Summary
 from blackstart.chaos.monitor import Finding, Monitor
 from blackstart.chaos.segment import Segment
-from blackstart.check.analyse import books
 from blackstart.engine import after, before, conductor, guard, journal
 from blackstart.engine.breakage import Breakages
 from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing, uncancel
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from blackstart.chaos.judge import Judge
     from blackstart.chaos.model import Ending, Episode, Injection, Orders
     from blackstart.chaos.reconcile import Reconciliation
     from blackstart.engine.conductor import How, Kit
@@ -69,6 +70,7 @@ async def conduct(
     episodes: Iterable[Episode],
     *,
     aside: Aside = asyncio.to_thread,
+    judge: Judge = elsewhere,
 ) -> Summary:
     """Run a session in `folder`, which exists. Cancelling ends it in order; cancelling again hurries that up.
 
@@ -77,7 +79,7 @@ async def conduct(
     lock = journal.hold(str(folder), journal.OWNER_LOCK)
     assert lock is not None, "nobody else is at work in this folder"
     try:
-        return await Session(orders, manifest, folder, kit, episodes, aside=aside).run()
+        return await Session(orders, manifest, folder, kit, episodes, aside=aside, judge=judge).run()
     finally:
         journal.release(lock)
 
@@ -94,8 +96,9 @@ class Session:
         episodes: Iterable[Episode],
         *,
         aside: Aside,
+        judge: Judge,
     ) -> None:
-        self._aside = aside
+        self._aside, self._judge = aside, judge
         self._orders, self._manifest, self._folder, self._kit = orders, manifest, folder, kit
         self._profile, self._episodes = orders.profile, episodes
         service = service_of(manifest, episodes_of.SERVICE)
@@ -197,14 +200,26 @@ class Session:
         orders = self._orders
         timed = orders.for_s is not None and orders.replayed is None
         end = start + round((orders.for_s or 0.0) * NS) if timed else None
+        last = self._last_moment()
+        end = last if end is None else min(end, last or end)
         for episode in self._episodes:
             due = start + round(episode.at_s * NS)
             if (end is not None and max(due, self._now()) >= end) or self._done == orders.max_faults:
+                break
+            over = max(due, self._now()) + round(episodes_of.lasts_s(episode.steps) * NS)
+            if last is not None and over > last:
                 break
             await self._until(due - _LEAD_NS)
             await self._disturb(episode, due)
         if end is not None and self._done != orders.max_faults:
             await self._until(end)
+
+    def _last_moment(self) -> int | None:
+        """Return when the window closes: by then everything must have been taken back."""
+        if self._orders.not_after_wall_ns is None:
+            return None
+        now = self._kit.clock.now()
+        return now.mono_ns + self._orders.not_after_wall_ns - now.wall_ns
 
     async def _disturb(self, episode: Episode, due: int) -> None:
         """Do one disturbance, write down what came of it, and see that the books agree."""
@@ -221,9 +236,10 @@ class Session:
         except asyncio.CancelledError:
             uncancel()
             how = "interrupted"
-        history = await self._end_disturbance(how)
+        folder = await self._end_disturbance(how)
         assert self._start_ns is not None
-        injection = await self._aside(episodes_of.judge, episode, history, self._start_ns)
+        case = Case(folder=str(folder), episode=episode, start_ns=self._start_ns)
+        injection = (await self._aside(self._judge, case)).injection
         if how == "interrupted":
             if injection.at_s is not None:
                 await self._log(injection)
@@ -320,9 +336,10 @@ class Session:
             await after.read(trial, self._folder / CLOSING)
             how = "complete"
         finally:
-            history = await self._end_segment(how)
+            folder = await self._end_segment(how)
         await self._tell("auditing", {})
-        self._lost, self._validation = await self._aside(books, history)
+        found = await self._aside(self._judge, Case(folder=str(folder)))
+        self._lost, self._validation = found.rpo, found.validation
 
     def _calm(self, what: str) -> Any:
         return episodes_of.calm_plan(what, self._manifest, self._profile, self._orders.seed)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from blackstart.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from blackstart.chaos.model import Orders
 
 app = typer.Typer(
     help="Break the target again and again while it trades.",
@@ -44,6 +47,10 @@ Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout
 OnAlert = Annotated[
     str, typer.Option("--on-alert", metavar="COMMAND", help="Gets each alert as JSON on its input.")
 ]
+Scheduled = Annotated[
+    bool, typer.Option("--scheduled", help="Only in a window of the profile, and not beyond its end.")
+]
+Now = Annotated[bool, typer.Option("--now", help="One session at once, whatever windows the profile has.")]
 Into = Annotated[Path | None, typer.Option("--into", hidden=True, help="The run folder.")]
 
 DEFAULT_TARGET = "paperfirm"
@@ -81,6 +88,7 @@ def run(
     max_faults: MaxFaults = None,
     component: Component = None,
     on_alert: OnAlert = "",
+    scheduled: Scheduled = False,
     out: Out = DEFAULT_OUT,
     as_json: Json = False,
     into: Into = None,
@@ -88,15 +96,16 @@ def run(
     """Run a session here, with a live view."""
     from blackstart.cli import chaos_work as command  # noqa: PLC0415
 
-    orders = command.orders(
+    orders = _orders(
         target,
         profile,
         seed=seed,
-        for_s=None if lasting is None else seconds(lasting, "--for"),
-        interval_s=None if interval is None else span(interval),
+        lasting=lasting,
+        interval=interval,
         max_faults=max_faults,
-        components=component,
+        component=component,
         on_alert=on_alert,
+        scheduled=scheduled,
     )
     status: int = command.run(orders, out=out, folder=into, as_json=as_json)
     return status
@@ -113,29 +122,51 @@ def start(
     max_faults: MaxFaults = None,
     component: Component = None,
     on_alert: OnAlert = "",
+    now: Now = False,
     out: Out = DEFAULT_OUT,
 ) -> int:
-    """Start a session in the background."""
+    """Start sessions in the background: one at once, or one in each window of the profile."""
     from blackstart.cli import chaos_work as command  # noqa: PLC0415
 
-    orders = command.orders(
-        target,
-        profile,
-        seed=seed,
-        for_s=None if lasting is None else seconds(lasting, "--for"),
-        interval_s=None if interval is None else span(interval),
-        max_faults=max_faults,
-        components=component,
-        on_alert=on_alert,
-    )
+    given = {"seed": seed, "max_faults": max_faults, "on_alert": on_alert}
+    orders = _orders(target, profile, lasting=lasting, interval=interval, component=component, **given)
     words = ["--target", target, "--profile", profile, "--seed", str(seed), "--out", str(out)]
     words += [] if lasting is None else ["--for", lasting]
     words += [] if interval is None else ["--interval", interval]
     words += [] if max_faults is None else ["--max-faults", str(max_faults)]
     words += ["--on-alert", on_alert] if on_alert else []
     words += [word for one in component or () for word in ("--component", one)]
-    status: int = command.start(orders, words, out=out)
+    status: int = command.start(orders, words, out=out, now=now)
     return status
+
+
+def _orders(
+    target: str,
+    profile: str,
+    *,
+    lasting: str | None,
+    interval: str | None,
+    component: list[str] | None,
+    **others: Any,
+) -> Orders:
+    from blackstart.cli import chaos_work as command  # noqa: PLC0415
+
+    return command.orders(
+        target,
+        profile,
+        for_s=None if lasting is None else seconds(lasting, "--for"),
+        interval_s=None if interval is None else span(interval),
+        components=component,
+        **others,
+    )
+
+
+@app.command(hidden=True)
+def keep(folder: Path, words: list[str]) -> int:
+    """Start a session in each window of the profile (the process behind `start`)."""
+    from blackstart.chaos import log, schedule  # noqa: PLC0415
+
+    return schedule.run(log.load_orders(folder / log.ORDERS), words, folder)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import msgspec
 import uvloop
 from rich.text import Text
 
-from blackstart.chaos import background, log, profiles, programme, report
+from blackstart.chaos import background, calendar, log, profiles, programme, report
 from blackstart.chaos.live import LiveView, clock
 from blackstart.chaos.model import Orders
 from blackstart.chaos.result import NOT_JUDGED
@@ -40,6 +41,7 @@ def orders(
     max_faults: int | None,
     components: Sequence[str] | None,
     on_alert: str = "",
+    scheduled: bool = False,
 ) -> Orders:
     """Put together what a session is to do. Raises ScenarioError, PermitError."""
     manifest = manifests.load(target)
@@ -60,6 +62,7 @@ def orders(
         for_s=chosen.for_s if for_s is None else for_s,
         max_faults=max_faults,
         on_alert=on_alert,
+        scheduled=scheduled,
     )
     programme.check(found, manifest)
     return found
@@ -101,10 +104,22 @@ def show(result: ChaosResult, console: Console, page: Path) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def start(wanted: Orders, words: Sequence[str], *, out: Path) -> int:
-    """Start one in the background; return once it breaks things. Raises TargetError."""
-    folder = background.start(words, made(out))
-    print(f"chaos {wanted.profile.name} is under way: {folder}")
+def start(wanted: Orders, words: Sequence[str], *, out: Path, now: bool) -> int:
+    """Start one in the background; return once it breaks things. Raises TargetError, PermitError.
+
+    Where the profile has windows, unless `now`: whoever starts one in each of them.
+    """
+    windows, moment = wanted.profile.windows, time.time_ns()
+    if windows is not None and not now:
+        folder = background.start(words, made(out), orders=wanted)
+        print(f"chaos {wanted.profile.name} keeps its schedule: {folder}")
+        print(f"  next window: {profiles.next_window(windows, moment)}")
+        if (window := calendar.current(windows, moment)) is not None:
+            print(f"  open now: {calendar.said(window, windows)}")
+    else:
+        profiles.within(wanted, moment)
+        folder = background.start(words, made(out))
+        print(f"chaos {wanted.profile.name} is under way: {folder}")
     print("  \u2192 blackstart chaos status; blackstart chaos stop; blackstart halt")
     return 0
 
@@ -123,6 +138,15 @@ def status(out: Path, *, as_json: bool) -> int:
 
 
 def _print_status(one: log.Status) -> None:
+    if one.next_window:
+        print(f"{one.folder}")
+        print(f"  {one.profile} on {one.target}: keeps its schedule; next window: {one.next_window}")
+        session = background.read(Path(one.session)) if one.session else None
+        if session is not None and one.state == "session":
+            _print_status(session)
+        elif one.session:
+            print(f"  newest session: {one.session}")
+        return
     left = "until stopped" if one.for_s is None else f"{clock(max(0.0, one.for_s - one.at_s))} left"
     figures = one.figures
     print(f"{one.folder}")
@@ -149,7 +173,12 @@ def stop(folder: Path | None, *, out: Path) -> int:
         return 0
     background.stop(found[0])
     print(f"ended: {found[0].folder}")
-    return _told(Path(found[0].folder))
+    if not found[0].next_window:
+        return _told(Path(found[0].folder))
+    if found[0].state == "session" and (last := background.read(Path(found[0].folder))) is not None:
+        return _told(Path(last.session))
+    print("no session was under way")
+    return 0
 
 
 def _told(folder: Path) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blackstart.target.local import LocalTarget
 
 PAGE = 5000
+_EMPTY_PAGES = 1000
 
 
 async def export_recovered(target: LocalTarget, name: str, folder: Path) -> LedgerFile:
@@ -89,15 +90,20 @@ async def _listed(url: str, stream: Stream) -> AsyncIterator[dict[str, Any]]:
 
 
 async def _paged(url: str, stream: Stream) -> AsyncIterator[dict[str, Any]]:
-    """Follow cursors: `since` asks, the answer's `next` tells the next; an empty page ends it."""
+    """Follow cursors: `since` asks, the answer's `next` tells the next; it ends when that does not move.
+
+    A page of which `select` takes nothing is not the end; very many of them are a cursor without one.
+    """
     since: Any = 0
-    while True:
+    empty = 0
+    while empty < _EMPTY_PAGES:
         document = await http.fetch_json(_with(url, since=since, limit=PAGE), limit_s=30.0)
         page = _select(document, stream, url)
         for record in page:
             yield record
+        empty = 0 if page else empty + 1
         following = document.get("next")
-        if not page or following is None or following == since:
+        if following is None or following == since:
             return
         since = following
 

@@ -5,6 +5,7 @@ Prices and money in ticks of 0.0001.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,10 +33,17 @@ def positions(state: State, mono_ns: int) -> dict[str, Any]:
     return {"mono_ns": mono_ns, "seq": state.seq, "epoch": state.epoch, "positions": rows}
 
 
-def orders(state: State, mono_ns: int, *, everything: bool) -> dict[str, Any]:
-    """`/state/orders`: the open ones, or all."""
+def orders(
+    state: State, mono_ns: int, *, everything: bool, since: int = 0, limit: int | None = None
+) -> dict[str, Any]:
+    """`/state/orders`: the open ones, or all; with a `limit` that many of all, after the first `since`."""
     chosen: Iterable[Order] = state.orders.values() if everything else state.open_orders.values()
-    return {"mono_ns": mono_ns, "seq": state.seq, "orders": [_order(one) for one in chosen]}
+    found = {"mono_ns": mono_ns, "seq": state.seq}
+    if limit is None or not everything:
+        return {**found, "orders": [_order(one) for one in chosen]}
+    since, limit = max(since, 0), max(1, min(limit, MAX_PAGE))
+    page = [_order(one) for one in islice(chosen, since, since + limit)]
+    return {**found, "orders": page, "next": since + len(page)}
 
 
 def _order(one: Order) -> dict[str, Any]:

@@ -120,7 +120,15 @@ def _positions(engine: Engine, _lead: Lead, _request: Request) -> Any:
 
 def _orders(engine: Engine, _lead: Lead, request: Request) -> Any:
     everything = request.query.get("all", "0") not in {"", "0", "false"}
-    return documents.orders(engine.store.state, engine.clock[0](), everything=everything)
+    read, whole_number = request.query.get, documents.whole_number
+    limit = whole_number(read("limit"), 0) if read("limit") else None
+    return documents.orders(
+        engine.store.state,
+        engine.clock[0](),
+        everything=everything,
+        since=whole_number(read("since"), 0),
+        limit=limit,
+    )
 
 
 def _executions(engine: Engine, _lead: Lead, request: Request) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ import psutil
 import pytest
 
 from blackstart.chaos import log
+from blackstart.chaos.judge import Case, elsewhere, here
+from blackstart.chaos.model import Episode
 from blackstart.engine import journal
 from blackstart.history.view import load
 from blackstart.host import procs
@@ -191,3 +194,75 @@ def test_wrong_options_are_told(tmp_path: Path) -> None:
         refused = run("run", "--target", str(SMALL), "--out", str(tmp_path), *words)
         assert refused.returncode == 64, words
         assert "\u2192" in refused.stderr
+
+
+def windowed(place: Path, begin: dt.datetime, length_s: float, *, closed: str = "") -> Path:
+    """Write the quick profile with one window of today, in UTC."""
+    end = begin + dt.timedelta(seconds=length_s)
+    text = QUICK.read_text(encoding="utf-8")
+    text += f"""
+[windows]
+open = [{{ begin = "{begin:%H:%M:%S}", end = "{end:%H:%M:%S}" }}]
+{closed}
+"""
+    place.write_text(text, encoding="utf-8")
+    return place
+
+
+def test_a_schedule_waits_for_its_window_and_breaks_nothing_outside(tmp_path: Path) -> None:
+    """`start` waits and says until when; a session runs in the window and ends with it; `stop` ends all."""
+    runs = tmp_path / "runs"
+    begin = dt.datetime.now(tz=dt.UTC).replace(microsecond=0) + dt.timedelta(seconds=6)
+    profile = windowed(tmp_path / "windowed.toml", begin, 25)
+    started = run("start", "--target", str(SMALL), "--profile", str(profile), "--out", str(runs))
+    assert started.returncode == 0, started.stderr
+    assert f"next window: {begin:%a %Y-%m-%d %H:%M}" in started.stdout
+    (folder,) = runs.iterdir()
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((folder / log.STATUS).read_bytes())
+        return found
+
+    assert status()["state"] == "waiting"
+    until(lambda: status()["state"] == "session")
+    assert "keeps its schedule" in run("status", "--out", str(runs)).stdout
+    until(lambda: status()["state"] == "waiting", limit_s=90)
+    session_folder = Path(status()["session"])
+    found = result(session_folder)
+    assert found["summary"]["ending"] == "complete", found["reasons"]
+    moments = [one["wall_ns"] / 1e9 for one in found["injections"]]
+    assert moments
+    window = begin.timestamp(), begin.timestamp() + 25
+    assert all(window[0] <= one <= window[1] for one in moments)
+    assert run("stop", "--out", str(runs)).returncode == 0
+    assert status()["state"] == "ended"
+    assert left(session_folder) == []
+
+
+def test_in_a_blackout_nobody_breaks_anything(tmp_path: Path) -> None:
+    """Neither `run` nor `start --now`: status 3, with the reason, and nothing was started."""
+    now = dt.datetime.now(tz=dt.UTC)
+    end = now + dt.timedelta(days=2)
+    closed = f'closed = [{{ begin = "{now:%Y-%m-%d}", end = "{end:%Y-%m-%d}", why = "release" }}]'
+    profile = windowed(tmp_path / "closed.toml", now, 3600, closed=closed)
+    for words in (("run",), ("start", "--now")):
+        done = run(*words, "--target", str(SMALL), "--profile", str(profile), "--out", str(tmp_path / "runs"))
+        assert done.returncode == 3, done.stderr
+        assert "release" in done.stderr
+    assert not list((tmp_path / "runs").glob("*/undo.jsonl"))
+
+
+def test_a_process_of_its_own_judges_the_same(tmp_path: Path) -> None:
+    """From a session's files it finds what the session found; what cannot be read is told by name."""
+    done = run(*session(tmp_path / "runs", "--max-faults", "1"))
+    assert done.returncode == 0, done.stderr
+    (folder,) = (one for one in (tmp_path / "runs").iterdir() if not one.is_symlink())
+    (injection,) = log.injections(folder)
+    episode = Episode(number=1, at_s=injection.planned_s, steps=injection.steps)
+    case = Case(folder=injection.folder, episode=episode)
+    assert elsewhere(case) == here(case)
+    found = elsewhere(case).injection
+    assert found is not None
+    assert (found.verdict, found.faults) == (injection.verdict, injection.faults)
+    with pytest.raises(RuntimeError, match="cannot be read"):
+        elsewhere(Case(folder=str(tmp_path / "nothing")))

@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from target_kit import Clock, Notes, until
 
@@ -107,6 +108,10 @@ class FakeExchange:
                 "next": min(since + 2, 3),
                 "last": 3,
             }
+        if path.startswith("/sparse"):  # 20 of them, of which the fourth page has the only one that is wanted
+            since = int(path.split("since=")[1].split("&", maxsplit=1)[0])
+            rows = [{"id": f"X{n}", "q": 5, "mine": n == 7} for n in range(since, min(since + 2, 20))]
+            return 200, {"list": rows, "next": min(since + 2, 20)}
         return 200, {
             "mine": {"quantity": 7},
             "positions": {"ALFA": {"quantity": 7}},
@@ -171,6 +176,25 @@ async def ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task], timeout=5)
     assert task.done()
+
+
+def test_pages_of_which_nothing_is_taken_are_not_the_end(tmp_path: Path) -> None:
+    """A `select` that filters may leave pages empty: what stands behind them is read, too."""
+
+    async def run() -> None:
+        async with around(tmp_path) as (exchange, rig, _):
+            spec = rig.target.manifest.streams["fills"]
+            url = spec.url.replace("/held", "/sparse")
+            sparse = msgspec.structs.replace(spec, url=url, select="list[?mine]")
+            rig.target.manifest.streams["fills"] = sparse
+            (tmp_path / "ledger").mkdir()
+            held = await rig.target.export("fills", tmp_path / "ledger")
+            assert held.error is None
+            rows = [json.loads(line) for line in (tmp_path / held.path).read_text().splitlines()]
+            assert [row["key"] for row in rows] == ["X7"]
+            assert sum(path.startswith("/sparse") for path in exchange.asked) == 11
+
+    asyncio.run(run())
 
 
 def test_service_events_are_chosen_stamped_and_watched_without_a_break(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from blackstart.chaos import log
+from blackstart.chaos.judge import here
 from blackstart.chaos.model import Candidate, Orders, Profile, Summary
 from blackstart.chaos.plan import choices, episodes
 from blackstart.chaos.session import conduct
@@ -36,6 +37,8 @@ sys.modules["engine_fakes"] = fakes
 _spec.loader.exec_module(fakes)
 
 FAULT = Candidate(kind="fake", components=("server",), duration_s=(0.05, 0.05))
+LONG_S = 4.0
+LONG = Candidate(kind="fake", components=("server",), duration_s=(LONG_S, LONG_S))
 PERIOD_S = 0.005  # of the probe of the simulated system
 
 
@@ -59,6 +62,7 @@ class Stage:
         self.manifest = fakes.manifest()
         self.world: Any = None
         self.guard: Any = None
+        self.closes_after_s: float | None = None
         self.told: list[tuple[str, Any]] = []
         self.on: dict[str, Callable[[], None]] = {}
         self.totals: Callable[[], tuple[int | None, int | None]] = lambda: (None, None)
@@ -106,10 +110,17 @@ class Stage:
         async def main() -> Summary:
             found, _ = choices(self.profile, self.manifest, lambda _candidate, _step: None)
             planned = episodes(7, found, self.profile, self.manifest)
-            wanted = Orders(**settings)
-            return await conduct(wanted, self.manifest, self.folder, self.kit(), planned, aside=at_once)
+            wanted = Orders(**settings, not_after_wall_ns=self._closes())
+            return await conduct(
+                wanted, self.manifest, self.folder, self.kit(), planned, aside=at_once, judge=here
+            )
 
         return simulate(main())
+
+    def _closes(self) -> int | None:
+        """Return when the window closes, by the simulated wall clock."""
+        now = SimClock(asyncio.get_running_loop()).now().wall_ns
+        return None if self.closes_after_s is None else now + round(self.closes_after_s * 1e9)
 
     def codes(self) -> list[str]:
         """Name the alerts in order."""
@@ -147,6 +158,21 @@ def test_no_more_faults_than_wished(tmp_path: Path) -> None:
     assert summary.ending == "complete"
     assert len(log.injections(tmp_path)) == 2
     assert summary.duration_s < 60
+
+
+def test_nothing_is_broken_after_the_window(tmp_path: Path) -> None:
+    """When the window closes the session ends, though its time is not over, and all was taken back before."""
+    stage = Stage(tmp_path)
+    stage.profile = msgspec.structs.replace(stage.profile, fault=(LONG,))
+    close_s = 33.0
+    stage.closes_after_s = close_s
+    summary = stage.run(for_s=600.0)
+    done = [one.at_s for one in log.injections(tmp_path)]
+    assert summary.ending == "complete", summary.why
+    assert len(done) == 2, "the third would have begun before the end, and lasted beyond it"
+    assert all(one is not None and one + LONG_S < close_s for one in done)
+    assert summary.duration_s <= close_s
+    assert stage.guard.owed == {}
 
 
 def test_each_injection_has_a_history_of_its_own(tmp_path: Path) -> None:

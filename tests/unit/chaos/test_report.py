@@ -249,7 +249,14 @@ def test_the_load_is_lightened_with_what_it_must_reach() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["interval_s = [5.0, 1.0]", "overlap = 2.0", "load_share = 0.0", "speed = 1", "concurrent_faults = 0"],
+    [
+        "interval_s = [5.0, 1.0]",
+        "overlap = 2.0",
+        "load_share = 0.0",
+        "speed = 1",
+        "concurrent_faults = 0",
+        'windows = { open = [{ begin = "25:00", end = "26:00" }] }',
+    ],
 )
 def test_a_profile_that_makes_no_sense_is_refused(tmp_path: Path, wrong: str) -> None:
     """Each nonsense is told with the file."""

@@ -205,6 +205,21 @@ def test_what_came_late_says_so_and_booking_numbers_never_go_back() -> None:
     assert [one.epoch for one in again.executions] == [3, 4]
 
 
+def test_all_orders_come_in_pages_too() -> None:
+    """Every order stands on exactly one page, in their order, and the cursor stays where the last ended."""
+    state = State()
+    for number in range(1, 6):
+        entered = ev.OrderEntered(f"1-C{number}", f"a{number}", "client", "ALFA", "buy", "day", 1, 10)
+        state.apply(ev.Record(number, number, number, entered))
+    since, seen = 0, []
+    for _ in range(4):
+        page = documents.orders(state, 7, everything=True, since=since, limit=2)
+        seen.append([one["cl_ord_id"] for one in page["orders"]])
+        since = page["next"]
+    assert seen == [["1-C1", "1-C2"], ["1-C3", "1-C4"], ["1-C5"], []]
+    assert since == 5
+
+
 def test_settings_name_what_is_wrong(tmp_path: Path) -> None:
     """A missing, broken or misspelt configuration is refused with file and field; none at all is fine."""
     assert load_settings(None)[0] == Settings()
