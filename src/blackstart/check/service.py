@@ -18,6 +18,9 @@ The rule, for live watching and for the final analysis alike (it is the same cod
   itself bounds its recovery (responded … recovered), `check.rto` asks a second question: was there not one
   event in between, and would that stretch, laid anywhere before t0, have been empty less than once in a
   hundred times (`Usual.empty_share`)? Then it was an interruption too.
+* On a busy host a silence may be an interruption by length and still be no outage: the scheduler let
+  somebody else run. Up to ten times the usual 99th percentile, while the host had nothing to spare, and
+  without a word or deed of a recovery from anybody, `check.hiccup` gives a bound instead of a figure.
 """
 
 from __future__ import annotations
@@ -117,6 +120,8 @@ class ResumeWatch:
         self.taken_over = False
         self.resumed: Event | None = None
         self.returns: list[Event] = []
+        self.silences: list[int] = []
+        """How long each of the silences was that `returns` ended (ns)."""
         self.events_after = 0
         self.longest_gap_ns = 0
         self._handlers = {ServiceBatch: self._batch, Injected: self._injected, StageReached: self._stage}
@@ -180,7 +185,7 @@ class ResumeWatch:
         Whether the later fault brings another epoch is not known, so silence alone is proof again.
         """
         self._resumed_before = self.resumed or (self.returns[-1] if self.returns else self._resumed_before)
-        self.resumed, self.returns = None, []
+        self.resumed, self.returns, self.silences = None, [], []
         self.by_epoch = self.taken_over = False
         self._old_epoch = self._latest_epoch
 
@@ -237,6 +242,7 @@ class ResumeWatch:
     def _judge_gap(self, event: Event, gap_ns: int, rhythm: Usual) -> None:
         if gap_ns > rhythm.interruption_ns:
             self.returns.append(event)
+            self.silences.append(gap_ns)
         elif self.resumed is None and self.returns and event[0] - self.returns[-1][0] > rhythm.hold_ns:
             self.resumed = self.returns[-1]
 

@@ -20,7 +20,9 @@ class Rto(msgspec.Struct, frozen=True, kw_only=True):
     Durations are nanoseconds; None means unknown. Where all five are known their sum equals `total_ns`
     exactly. The total needs only t0 and t5. `censored_ns` is set instead of a total when the service had
     not returned after that long. `interrupted` is False when the service stream never stopped: then
-    `longest_gap_ns` and `usual_gap_ns` tell the story.
+    `longest_gap_ns` and `usual_gap_ns` tell the story. `at_most_ns` is set instead of a total, and
+    `interrupted` is None, when a silence could not be told from a hiccup of a busy host: if it was an outage,
+    it had ended so long after the failure.
     """
 
     detection_ns: int | None = None
@@ -31,6 +33,7 @@ class Rto(msgspec.Struct, frozen=True, kw_only=True):
     total_ns: int | None = None
     uncertainty_ns: int | None = None
     censored_ns: int | None = None
+    at_most_ns: int | None = None
     interrupted: bool | None = None
     longest_gap_ns: int | None = None
     usual_gap_ns: int | None = None

@@ -18,6 +18,7 @@ from blackstart.model.verdict import CheckResult, Verdict
 from blackstart.report.drawing import FlowDrawing, Segment, draw_flow, phase_bar
 from blackstart.report.flow import Flow, flow, service_times
 from blackstart.report.junit import checks
+from blackstart.report.legend import legend
 from blackstart.report.results_json import timestamp
 from blackstart.report.rows import Row, Tally, merged, phase_values, repeated, row, tally
 from blackstart.report.wording import DASH, NS_PER_MS, count, duration, plural, uncertainty
@@ -123,8 +124,9 @@ def precise(ns: int) -> str:
 
 
 def gaps(rto: Rto) -> Gaps | None:
-    """Compare gaps where the service never stopped."""
-    if rto.interrupted is not False or rto.longest_gap_ns is None:
+    """Compare gaps where the service never stopped, or may have."""
+    calm = rto.interrupted is False or rto.at_most_ns is not None
+    if not calm or rto.longest_gap_ns is None:
         return None
     usual = rto.usual_gap_ns or 0
     longer = max(rto.longest_gap_ns, usual, 1)
@@ -263,6 +265,7 @@ def encode(run: Run, folder: Path) -> str:
             trials=plural(len(views), "trial"),
             environment=flat(run.environment),
             repeated=repeated(run),
+            legend=list(legend((view.row for view in views), phases=True)),
             phases=PHASES,
             loss_kinds=LOSS_KINDS,
         )

@@ -34,7 +34,10 @@ class StampDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RtoDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """Recovery time. null is unknown, never zero; `censored`: the total only exceeds `censored_ms`."""
+    """Recovery time. null is unknown, never zero; `censored`: the total only exceeds `censored_ms`.
+
+    `at_most_ms`: no outage that can be told from a hiccup of a busy host, or one that had ended by then.
+    """
 
     detection_ms: float | None
     response_ms: float | None
@@ -52,6 +55,8 @@ class RtoDocument(msgspec.Struct, frozen=True, kw_only=True):
     uncertainty_ns: int | None
     censored: bool
     censored_ms: float | None
+    at_most_ms: float | None
+    at_most_ns: int | None
     interrupted: bool | None
     longest_gap_ms: float | None
     usual_gap_ms: float | None
@@ -189,6 +194,8 @@ def _rto(rto: Rto) -> RtoDocument:
         uncertainty_ns=rto.uncertainty_ns,
         censored=rto.censored_ns is not None,
         censored_ms=milliseconds(rto.censored_ns),
+        at_most_ms=milliseconds(rto.at_most_ns),
+        at_most_ns=rto.at_most_ns,
         interrupted=rto.interrupted,
         longest_gap_ms=milliseconds(rto.longest_gap_ns),
         usual_gap_ms=milliseconds(rto.usual_gap_ns),

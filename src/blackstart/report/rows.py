@@ -14,6 +14,7 @@ from blackstart.stats.order import summary
 
 MERGED = "validation-not-applicable"
 NEARLY_ZERO = "\u22480"
+AT_MOST = "\u2264"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,11 +45,16 @@ def tally(run: Run) -> Tally:
 
 
 def rto_text(rto: Rto) -> str:
-    """Return the total, `> limit` (not back by then), `no interruption`, or a dash: nobody could measure."""
+    """Return the total, `> limit` (not back by then), `no interruption`, or a dash: nobody could measure.
+
+    `≤ bound`: no outage, or one that had ended by then.
+    """
     if rto.censored_ns is not None:
         return limit(rto.censored_ns)
     if rto.total_ns is not None:
         return duration(rto.total_ns)
+    if rto.at_most_ns is not None:
+        return f"{AT_MOST} {duration(rto.at_most_ns)}"
     return "no interruption" if rto.interrupted is False else DASH
 
 
@@ -104,8 +110,9 @@ def state_text(trial: Trial) -> str:
 
 
 def gap_text(rto: Rto) -> str:
-    """For a service that never stopped: its longest gap after the fault against the usual one."""
-    if rto.interrupted is not False or rto.longest_gap_ns is None:
+    """For a service that never stopped, or perhaps: its longest gap after the fault against the usual one."""
+    calm = rto.interrupted is False or rto.at_most_ns is not None
+    if not calm or rto.longest_gap_ns is None:
         return ""
     usual = f", usual {duration(rto.usual_gap_ns)}" if rto.usual_gap_ns is not None else ""
     return f"longest gap {duration(rto.longest_gap_ns)}{usual}"

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from blackstart.check.fault import LEFT_IN_PLACE
 from blackstart.model.verdict import Verdict
-from blackstart.report.rows import merged, repeated, row, tally
+from blackstart.report.legend import legend
+from blackstart.report.rows import repeated, row, tally
 from blackstart.report.wording import NS_PER_S, plural
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _STYLE = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
 _PHASES = ("detect", "respond", "recover", "validate", "resume")
-_LEGEND = "validate \u2013: there was no state to validate; resume is the whole rest of the recovery"
 _FULL_WIDTH = 128
 _LOG_WIDTH = 180
 
@@ -103,8 +103,8 @@ def print_run(run: Run, out: Console, *, report: Path | None = None) -> None:
     out.print(headline(run), soft_wrap=True)
     if run.trials:
         out.print(table(run, width=out.width))
-    if any(merged(trial) for trial in run.trials) and out.width >= _FULL_WIDTH:
-        out.print(Text(_LEGEND, "dim"), soft_wrap=True)
+    for meaning in legend(map(row, run.trials), phases=out.width >= _FULL_WIDTH):
+        out.print(Text(meaning, "dim"), soft_wrap=True)
     for line in repeated(run):
         out.print(Text(line), soft_wrap=True)
     for command in left_in_place(run):

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.model.outcome import Rpo, StreamLoss
+from blackstart.model.outcome import Rpo, Rto, StreamLoss
 from blackstart.report.html import Html, encode, flat, folder_of
+from blackstart.report.legend import NOT_TOLD_APART, UNKNOWN_PHASE
 from blackstart.testing.samples import sample_run, sample_trial, write_histories
 
 if TYPE_CHECKING:
@@ -83,6 +84,21 @@ def test_everything_of_a_trial_is_there(tmp_path: Path) -> None:
         "no-load: 211/s at the fault, 300/s required",
     ):
         assert part in text, part
+
+
+def test_what_is_no_plain_figure_is_explained(tmp_path: Path) -> None:
+    """A bound, and a phase that nobody measured, have their meaning below the table."""
+    run = sample_run(tmp_path)
+    doubt = Rto(at_most_ns=1_744_200_000, longest_gap_ns=85_200_000, usual_gap_ns=21_300_000)
+    trials = (msgspec.structs.replace(run.trials[0], rto=doubt), *run.trials[1:])
+    reader = Reader()
+    (path,) = Html().render(msgspec.structs.replace(run, trials=trials), tmp_path)
+    reader.feed(path.read_text(encoding="utf-8"))
+    text = " ".join(" ".join(reader.text).split())
+    assert "If one was an outage, it had ended 1,744.2 ms after the fault." in text
+    assert NOT_TOLD_APART in text
+    assert UNKNOWN_PHASE in text
+    assert NOT_TOLD_APART not in " ".join(" ".join(read(tmp_path).text).split())
 
 
 def test_a_stream_that_nobody_could_read_has_no_counts(tmp_path: Path) -> None:

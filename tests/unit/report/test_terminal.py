@@ -10,6 +10,15 @@ from rich.console import Console
 from blackstart.model.outcome import Rto, Trial
 from blackstart.model.verdict import Finding, Verdict, conclude
 from blackstart.report.html import phase_lines
+from blackstart.report.legend import (
+    BOUNDED_PHASE,
+    NOT_BACK,
+    NOT_TOLD_APART,
+    NOTHING_KNOWN,
+    NOTHING_TO_VALIDATE,
+    UNKNOWN_PHASE,
+    legend,
+)
 from blackstart.report.live import LiveView
 from blackstart.report.rows import phase_texts, repeated, row, rto_text
 from blackstart.report.terminal import print_run
@@ -141,6 +150,25 @@ def test_where_nothing_is_to_validate_resume_is_the_rest() -> None:
     print_run(msgspec.structs.replace(sample_run(), trials=(trial,)), Console(file=stream, width=160))
     assert "validate \u2013: there was no state to validate" in stream.getvalue()
     assert "validate \u2013" not in printed(160)
+
+
+def test_every_mark_in_the_table_is_explained() -> None:
+    """Whatever is no plain figure is explained below the table, and nothing else is."""
+    lines = [row(trial) for trial in sample_run().trials]
+    plain = msgspec.structs.replace(lines[0], rto="1.0 ms", phases=("1.0",) * 5, rpo="0 of 1", state="8/8")
+    assert not list(legend([plain], phases=True))
+    marks: dict[str, dict[str, object]] = {
+        UNKNOWN_PHASE: {"phases": ("1.0", "?", "1.0", "1.0", "1.0")},
+        BOUNDED_PHASE: {"phases": ("\u22480", "1.0", "1.0", "1.0", "<58")},
+        NOTHING_TO_VALIDATE: {"phases": ("1.0", "1.0", "1.0", "\u2013", "1.0")},
+        NOT_BACK: {"rto": "> 30 s"},
+        NOT_TOLD_APART: {"rto": rto_text(Rto(at_most_ns=7_000_000))},
+        NOTHING_KNOWN: {"rpo": "\u2013"},
+    }
+    for meaning, change in marks.items():
+        assert list(legend([plain, msgspec.structs.replace(plain, **change)], phases=True)) == [meaning]
+    narrow = msgspec.structs.replace(plain, phases=("?", "<1", "1.0", "\u2013", "1.0"))
+    assert not list(legend([narrow], phases=False))
 
 
 def test_a_phase_below_its_uncertainty_is_a_bound() -> None:

@@ -1,0 +1,65 @@
+"""An outage, or a hiccup of a busy host? Where nobody can tell, the answer is a bound and no figure.
+
+`check.service` calls a silence an interruption when it is longer than three times the usual 99th percentile.
+That is long enough to be no accident of the rhythm, but the rhythm before t0 is that of a second or so: on a
+host whose processors are all taken, the scheduler can hold everybody up for longer than it did then. So a
+series of interruptions is doubtful when all of these hold:
+
+* none is longer than ten times the usual 99th percentile: beyond that no hiccup before t0 would have raised
+  the bar either (`Usual.interruption_ns`);
+* during each of them the host was busy: a sample of its processors at or above 90 % (R54);
+* nobody knows of an end or a recovery: no process was seen to end, no response and no recovery was reported
+  by the target or its operator, or seen from outside (a new process, readiness back), and no later epoch.
+
+A real outage that is hidden by this is shorter than ten usual gaps, left no trace but the silence, and is
+told with the bound all the same; where the bound exceeds the objective the trial is UNKNOWN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blackstart.check.service import HICCUP_FACTOR
+from blackstart.check.stamps import candidates
+from blackstart.model.record import ProcessSeen, ResourceSample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blackstart.check.facts import Facts
+    from blackstart.check.service import ResumeWatch
+    from blackstart.model.instant import Stamp
+
+BUSY_PERCENT = 90.0
+SAMPLE_NS = 250_000_000
+"""A sample tells about so long before it (`engine.resources`)."""
+
+
+def doubtful(watch: ResumeWatch, facts: Facts, t0: Stamp, t5: Stamp) -> bool:
+    """Say whether what ended with t5 cannot be told from hiccups of a busy host."""
+    if watch.usual is None or watch.taken_over or watch.by_epoch or _recovers(facts, t0):
+        return False
+    longest = HICCUP_FACTOR * watch.usual.p99_ns
+    ended = [
+        (event[0] - length, event[0])
+        for event, length in zip(watch.returns, watch.silences, strict=True)
+        if event[0] <= t5.mono_ns
+    ]
+    if not ended or ended[-1][1] != t5.mono_ns:
+        return False  # it is known otherwise: by the target's own recovery, or from before a later fault
+    samples = facts.all(ResourceSample)
+    return all(end - begin <= longest and _busy(samples, begin, end) for begin, end in ended)
+
+
+def _recovers(facts: Facts, t0: Stamp) -> bool:
+    """Say whether anybody told of, or saw, an end, a response or a recovery since the failure."""
+    since = t0.mono_ns - t0.uncertainty_ns
+    ended = any(seen.what == "exited" and seen.mono_ns >= since for seen in facts.all(ProcessSeen))
+    return ended or any(candidates(facts, phase, not_before_ns=since) for phase in ("responded", "recovered"))
+
+
+def _busy(samples: Sequence[ResourceSample], begin_ns: int, end_ns: int) -> bool:
+    """Say whether the host had nothing to spare during a silence."""
+    return any(
+        one.cpu_percent >= BUSY_PERCENT and begin_ns < one.mono_ns <= end_ns + SAMPLE_NS for one in samples
+    )
