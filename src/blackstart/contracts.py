@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
-from blackstart.model.fault import LaunchChange, ProcessRef, Receipt, Undo, Witness
+from blackstart.model.fault import LaunchChange, ProcessRef, Receipt, RemoteRef, Undo, Witness
 from blackstart.model.record import Record
 from blackstart.model.verdict import CheckResult
 
 if TYPE_CHECKING:
+    import signal
     from pathlib import Path
 
     from blackstart.model.data import Region
@@ -104,7 +105,63 @@ class HasProcesses(Protocol):
     """A target whose components are processes of this host."""
 
     async def process(self, component: str) -> ProcessRef:
-        """Find the process behind a component right now. Raises TargetError when there is none."""
+        """Find the process behind a component right now.
+
+        Raises TargetError when there is none, and for one of another host: its pid means nothing here.
+        """
+        ...
+
+
+class Hold(Protocol):
+    """A hold on one process of another host, that cannot be mistaken for a later owner of its pid."""
+
+    @property
+    def ref(self) -> RemoteRef:
+        """Return which process it is."""
+        ...
+
+    async def signal(self, number: signal.Signals) -> tuple[int, int]:
+        """Signal exactly this process; returns between which instants of our clock that happened.
+
+        Raises TargetError when the host cannot be reached. A process that has ended is passed over.
+        """
+        ...
+
+    async def state(self) -> str:
+        """Return the kernel's letter for its state there, or `gone`. Raises TargetError."""
+        ...
+
+    def undo(self) -> Undo:
+        """How the guardian lets it run on, over a connection of its own."""
+        ...
+
+    def close(self) -> None:
+        """Watch it no longer; idempotent."""
+        ...
+
+
+@runtime_checkable
+class HasHosts(Protocol):
+    """A target with components on other hosts ([hosts] of its manifest)."""
+
+    async def hold(self, component: str, told: Callable[[int], None]) -> Hold:
+        """Take hold of the process behind a component; `told` hears, once, when it died, by our clock.
+
+        Raises TargetError when there is none, or we may not signal it.
+        """
+        ...
+
+    async def measure(self, component: str) -> Mapping[str, Any] | None:
+        """Return what its process uses (as in `ResourceSample.components`); None when nobody can tell now."""
+        ...
+
+
+@runtime_checkable
+class ReachesHosts(Protocol):
+    """A fault that can also be done to components on other hosts. Any other is refused for those."""
+
+    def unreachable(self, step: FaultStep) -> str | None:
+        """Say why this step cannot be done there, or None when it can."""
         ...
 
 

@@ -158,7 +158,7 @@ class Bench:
             bed = Deathbed({"victim": reference}, SystemClock())
             # Not while it is being loaded. After 0.1 s of nothing processors sleep deeper: about 0.1 ms more.
             await asyncio.sleep(SETTLED_S)
-            killed, _ = bed.strike(signal.SIGKILL)
+            killed, _ = await bed.strike(signal.SIGKILL)
             await bed.gone(DEATH_LIMIT_S)
             found.append(bed.noticed["victim"] - killed)
             bed.close()

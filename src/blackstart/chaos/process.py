@@ -91,7 +91,7 @@ def unavailable(manifest: Manifest, candidate: Candidate, step: FaultStep) -> st
     if isinstance(fault, Prepares) and not candidate.late:
         return "it needs something in place before the target starts; chaos breaks one that runs"
     try:
-        return fault.unavailable(manifest, step)
+        return registry.unavailable(fault, manifest, step)
     except BlackstartError as error:
         return error.what
 

@@ -291,7 +291,7 @@ class Session:
 
         def held() -> bool:
             nonlocal since
-            hit = (receipt.processes for receipt in breakages.receipts)
+            hit = (receipt.hit for receipt in breakages.receipts)
             since = since if all(trial.live.lives_again(one) for one in hit) else self._now()
             return self._now() - since >= _WHOLE_NS
 

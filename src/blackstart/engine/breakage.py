@@ -12,6 +12,7 @@ from blackstart.contracts import Aimed, Fault, Operated, Prepared, Prepares
 from blackstart.engine.trial import Stop
 from blackstart.engine.triggers import Trip
 from blackstart.errors import BlackstartError, FaultError
+from blackstart.faults import registry
 from blackstart.model.fault import Witness
 from blackstart.model.record import Injected, Witnessed
 
@@ -43,7 +44,7 @@ class Breakage:
 
     async def prepare(self) -> None:
         """See that it can be done here, and put in place what must be there before the target starts."""
-        why_not = self._fault.unavailable(self._trial.manifest, self._step)
+        why_not = registry.unavailable(self._fault, self._trial.manifest, self._step)
         if why_not is not None:
             raise Stop("fault-unavailable", f"{self._step.kind}: {why_not}")
         if not isinstance(self._fault, Prepares):

@@ -108,7 +108,9 @@ class Live:
             return True
         if self._measured is None:
             return False
-        missing, fewer = presence.absent(hit, before, self._measured, {one.pid for one in self.exited})
+        missing, fewer = presence.absent(
+            hit, before, self._measured, {presence.identity(one) for one in self.exited}
+        )
         return not missing and fewer <= 0
 
     def _resources(self, record: ResourceSample) -> None:

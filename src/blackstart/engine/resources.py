@@ -5,13 +5,14 @@ For the infrastructure validator (R54).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from blackstart.contracts import Clock, HasProcesses, Sink, Target
+from blackstart.contracts import Clock, HasHosts, HasProcesses, Sink, Target
 from blackstart.errors import BlackstartError
 from blackstart.model.record import ResourceSample
 
@@ -27,14 +28,18 @@ class Sampler:
     """Samples until cancelled.
 
     Processes are looked up anew once a second, because faults change them; those that are gone before
-    every sample, so that their return is seen when it happens.
+    every sample, so that their return is seen when it happens. Those of other hosts are measured there, by
+    the helper.
     """
 
     def __init__(
         self, target: Target, components: Iterable[str], folder: Path, clock: Clock, sink: Sink
     ) -> None:
         self._target = target
-        self._components = tuple(components)
+        there = target.manifest.host_of if isinstance(target, HasHosts) else lambda _: None
+        self._remote = tuple(name for name in components if there(name) is not None)
+        self._components = tuple(name for name in components if name not in self._remote)
+        self._there: dict[str, dict[str, Any]] = {}
         self._folder = folder
         self._clock = clock
         self._sink = sink
@@ -50,6 +55,7 @@ class Sampler:
             await self._resolve(self._components if turn % _RESOLVE_EVERY == 0 else missing)
             due_ns += PERIOD_NS
             await self._clock.sleep_until(due_ns)
+            await self._ask_there()
             sample = self.sample()
             self._sink(sample)
             missing = _missing(self._components, sample)
@@ -63,8 +69,15 @@ class Sampler:
             cpu_percent=psutil.cpu_percent(),
             memory_percent=psutil.virtual_memory().percent,
             disk_percent=_disk_percent(self._folder),
-            components={name: one for name, one in found if one is not None},
+            components={**{name: one for name, one in found if one is not None}, **self._there},
         )
+
+    async def _ask_there(self) -> None:
+        target = self._target
+        if isinstance(target, HasHosts) and self._remote:
+            found = await asyncio.gather(*(target.measure(name) for name in self._remote))
+            pairs = zip(self._remote, found, strict=True)
+            self._there = {name: dict(one) for name, one in pairs if one is not None}
 
     async def _resolve(self, names: Iterable[str]) -> None:
         target = self._target

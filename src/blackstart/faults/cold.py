@@ -48,7 +48,7 @@ class Cold:
         restart = death.ours(ctx.target.manifest, step.components)
         state = [str(path) for path in _state(ctx, restart)]
         self._bed = bed = await death.aimed(self._bed, ctx, step)
-        before, after = bed.strike(signal.SIGKILL)
+        before, after = await bed.strike(signal.SIGKILL)
         return Receipt(
             fault=self.name,
             mechanism="SIGKILL by pidfd_send_signal, state removed",

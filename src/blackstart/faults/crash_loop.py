@@ -7,15 +7,16 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING, Any
 
-from blackstart.contracts import HasProcesses
 from blackstart.errors import FaultError, TargetError
 from blackstart.faults import death
-from blackstart.model.fault import ProcessRef, Receipt, Witness
+from blackstart.model.fault import ProcessRef, Receipt, RemoteRef, Witness
 
 if TYPE_CHECKING:
     from blackstart.contracts import FaultContext
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
+
+AnyRef = ProcessRef | RemoteRef
 
 _TIMES = 10
 _BACK_LIMIT_S = 30.0
@@ -32,7 +33,7 @@ class CrashLoop:
     name = "crash_loop"
 
     def __init__(self) -> None:
-        self._strike = death.Strike()
+        self._strike = death.Strike(remote=True)
         self._deaths: dict[str, list[dict[str, Any]]] = {}
         self._over = asyncio.Event()
         self._times = _TIMES
@@ -44,6 +45,11 @@ class CrashLoop:
             return "`times` is at least 1"
         return death.no_processes(target, step.components)
 
+    def unreachable(self, step: FaultStep) -> str | None:
+        """See `contracts.ReachesHosts`."""
+        del step
+        return None
+
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """See `death.Strike`."""
         await self._strike.aim(ctx, step)
@@ -53,21 +59,21 @@ class CrashLoop:
         self._times = int(step.parameters.get("times", _TIMES))
         self._limit_s = float(step.parameters.get("limit_s", _BACK_LIMIT_S))
         bed = await self._strike.aim(ctx, step)
-        when = bed.strike(signal.SIGKILL)
+        when = await bed.strike(signal.SIGKILL)
         mechanism = f"SIGKILL by pidfd_send_signal, {self._times} times, at each return"
         return self._strike.receipt(self.name, mechanism, "the first kill call", when)
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Kill again at each return; start again what only Blackstart starts, the last time, too."""
         try:
-            await asyncio.gather(*(self._loop(ctx, name, receipt) for name in receipt.processes))
+            await asyncio.gather(*(self._loop(ctx, name, receipt) for name in receipt.hit))
         finally:
             self._over.set()
 
     async def _loop(self, ctx: FaultContext, name: str, receipt: Receipt) -> None:
         deaths = self._deaths[name] = []
         restart = death.ours(ctx.target.manifest, [name])
-        process, struck, bed = receipt.processes[name], receipt.t0_mono_ns, self._strike.bed
+        process, struck, bed = self._strike.bed.ref(name), receipt.t0_mono_ns, self._strike.bed
         while True:
             deaths.append(_told(len(deaths) + 1, process, struck, await _death_of(name, bed)))
             await death.start_again(ctx, restart)
@@ -76,18 +82,17 @@ class CrashLoop:
             again = await self._return(ctx, name, process)
             if again is None:
                 return
-            process = again.processes[name]
-            (_, struck), bed = again.strike(signal.SIGKILL), again
+            process = again.ref(name)
+            (_, struck), bed = await again.strike(signal.SIGKILL), again
 
-    async def _return(self, ctx: FaultContext, name: str, before: ProcessRef) -> death.Deathbed | None:
+    async def _return(self, ctx: FaultContext, name: str, before: AnyRef) -> death.Deathbed | None:
         """Wait for another process behind the component, and watch it; None when none comes in time."""
-        target = ctx.target
-        assert isinstance(target, HasProcesses)
         deadline = ctx.clock.now().mono_ns + int(self._limit_s * 1e9)
         while ctx.clock.now().mono_ns < deadline:
             with contextlib.suppress(TargetError, FaultError):  # nobody there yet, or no longer
-                if (found := await target.process(name)) != before:
-                    return death.Deathbed({name: found}, ctx.clock)
+                if (bed := await death.around(ctx, [name], remote=True)).ref(name) != before:
+                    return bed
+                bed.close()
             await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
         return None
 
@@ -118,7 +123,7 @@ async def _death_of(name: str, bed: death.Deathbed) -> int:
     return bed.noticed[name]
 
 
-def _told(number: int, process: ProcessRef, struck: int, noticed: int) -> dict[str, Any]:
+def _told(number: int, process: AnyRef, struck: int, noticed: int) -> dict[str, Any]:
     return {
         "number": number,
         "pid": process.pid,

@@ -1,4 +1,8 @@
-"""Ending processes all at once, and noticing their death from the kernel: the pidfd becomes readable."""
+"""Ending processes all at once, and noticing their death from the kernel: the pidfd becomes readable.
+
+Those of other hosts are signalled and watched by the helper there; only faults that say so reach them
+(`Strike(remote=True)`), for all others they cannot be found.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,17 @@ import functools
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from blackstart.contracts import Clock, FaultContext, HasProcesses, KnowsItsOwn, Restartable
-from blackstart.errors import FaultError
+import msgspec
+
+from blackstart.contracts import Clock, FaultContext, HasHosts, HasProcesses, Hold, KnowsItsOwn, Restartable
+from blackstart.errors import BlackstartError, FaultError
 from blackstart.host import refs
 from blackstart.host.death import DeathNotice
-from blackstart.model.fault import ProcessRef, Receipt, Witness
+from blackstart.model.fault import ProcessRef, Receipt, RemoteRef, Witness
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
@@ -26,6 +32,7 @@ class Deathbed:
 
     def __init__(self, processes: Mapping[str, ProcessRef], clock: Clock) -> None:
         self.processes = dict(processes)
+        self.holds: dict[str, Hold] = {}
         self.noticed: dict[str, int] = {}
         self._clock = clock
         self._all = asyncio.Event()
@@ -38,16 +45,40 @@ class Deathbed:
                 where = f"{name} (pid {process.pid})"
                 raise FaultError("has ended before the fault", where=where) from None
 
-    def strike(self, *numbers: signal.Signals) -> tuple[int, int]:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The components around whom it stands, those of this host first."""
+        return (*self.processes, *self.holds)
+
+    def ref(self, name: str) -> ProcessRef | RemoteRef:
+        """Return which process is watched for a component."""
+        return self.processes[name] if name in self.processes else self.holds[name].ref
+
+    async def reach(self, target: HasHosts, names: Iterable[str]) -> None:
+        """Watch components of other hosts, too. Raises TargetError when one has no process."""
+        try:
+            for name in names:
+                self.holds[name] = await target.hold(name, functools.partial(self._died, name))
+        except BlackstartError:
+            self.close()
+            raise
+
+    async def strike(self, *numbers: signal.Signals) -> tuple[int, int]:
         """Signal all of them, as close together as can be: one signal for all, or one for each in order.
 
-        Returns the instants just before and just after.
+        Returns the instants just before and just after. Those of other hosts follow those of this one.
         """
-        aimed = list(zip(self._notices.values(), itertools.cycle(numbers), strict=False))
+        chosen = dict(zip(self.names, itertools.cycle(numbers), strict=False))
+        aimed = [(notice, chosen[name]) for name, notice in self._notices.items()]
         before = self._clock.now().mono_ns
         for notice, number in aimed:
             notice.signal(number)  # one that ended by itself meanwhile is the witness's to tell
-        return before, self._clock.now().mono_ns
+        after = self._clock.now().mono_ns
+        if not self.holds:
+            return before, after
+        there = await asyncio.gather(*(hold.signal(chosen[name]) for name, hold in self.holds.items()))
+        spans = [*there, *([(before, after)] if aimed else [])]
+        return min(one for one, _ in spans), max(one for _, one in spans)
 
     async def gone(self, limit_s: float) -> bool:
         """Wait until all are dead; False after `limit_s`."""
@@ -62,17 +93,23 @@ class Deathbed:
         """Let go of the handles; idempotent."""
         for notice in self._notices.values():
             notice.close()
+        for hold in self.holds.values():
+            hold.close()
 
     def _died(self, name: str, mono_ns: int) -> None:
         self.noticed[name] = mono_ns
-        if len(self.noticed) == len(self.processes):
+        if len(self.noticed) == len(self.names):
             self._all.set()
 
 
 class Strike:
-    """One blow at the processes of a step: aimed, struck, witnessed, answered by the operator, let go."""
+    """One blow at the processes of a step: aimed, struck, witnessed, answered by the operator, let go.
 
-    def __init__(self) -> None:
+    With `remote` also at those of other hosts; else these are refused.
+    """
+
+    def __init__(self, *, remote: bool = False) -> None:
+        self._remote = remote
         self._bed: Deathbed | None = None
 
     @property
@@ -83,7 +120,7 @@ class Strike:
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> Deathbed:
         """Open handles on the processes, which takes longer than killing them; new ones if somebody ended."""
-        self._bed = await aimed(self._bed, ctx, step)
+        self._bed = await aimed(self._bed, ctx, step, remote=self._remote)
         return self._bed
 
     def receipt(self, fault: str, mechanism: str, source: str, when: tuple[int, int], **data: Any) -> Receipt:
@@ -96,6 +133,7 @@ class Strike:
             t0_source=source,
             uncertainty_ns=after - before,
             processes=self.bed.processes,
+            remote={name: hold.ref for name, hold in self.bed.holds.items()},
             data=data,
         )
 
@@ -106,12 +144,15 @@ class Strike:
     async def gone(self, limit_s: float, after: str) -> None:
         """Wait for the end of all. Raises FaultError naming those that are still there."""
         if not await self.bed.gone(limit_s):
-            left = ", ".join(name for name in self.bed.processes if name not in self.bed.noticed)
+            left = ", ".join(name for name in self.bed.names if name not in self.bed.noticed)
             raise FaultError(f"still running {limit_s:g} s after {after}", where=left)
 
     async def start_again(self, ctx: FaultContext, components: Iterable[str]) -> None:
         """Start what only Blackstart starts again."""
-        await start_again(ctx, restarts(ctx, {name: self.bed.processes[name] for name in components}))
+        chosen = set(components)
+        here = {name: one for name, one in self.bed.processes.items() if name in chosen}
+        there = [name for name in self.bed.holds if name in chosen]
+        await start_again(ctx, restarts(ctx, here, there))
 
     def close(self) -> None:
         """Let the handles go; idempotent."""
@@ -120,16 +161,40 @@ class Strike:
 
 
 async def find(ctx: FaultContext, step: FaultStep) -> dict[str, ProcessRef]:
-    """Look up the processes of a step's components. Raises TargetError when one has none."""
-    target = ctx.target
-    assert isinstance(target, HasProcesses)
+    """Look up the processes of a step's components.
+
+    Raises TargetError when one has none, or runs on another host.
+    """
+    return await _look(ctx, _named(step))
+
+
+def _named(step: FaultStep) -> tuple[str, ...]:
     if not step.components:
         raise FaultError("which component?", where=step.kind, hint="`components` of the fault names it")
-    found = await asyncio.gather(*(target.process(name) for name in step.components))
-    return dict(zip(step.components, found, strict=True))
+    return step.components
 
 
-async def aimed(bed: Deathbed | None, ctx: FaultContext, step: FaultStep) -> Deathbed:
+async def _look(ctx: FaultContext, names: Sequence[str]) -> dict[str, ProcessRef]:
+    target = ctx.target
+    assert isinstance(target, HasProcesses)
+    found = await asyncio.gather(*(target.process(name) for name in names))
+    return dict(zip(names, found, strict=True))
+
+
+async def around(ctx: FaultContext, components: Iterable[str], *, remote: bool) -> Deathbed:
+    """Return a deathbed around components; with `remote` also around those of other hosts."""
+    target, names = ctx.target, tuple(components)
+    there = [name for name in names if remote and target.manifest.host_of(name) is not None]
+    bed = Deathbed(await _look(ctx, [name for name in names if name not in there]), ctx.clock)
+    if there:
+        assert isinstance(target, HasHosts)
+        await bed.reach(target, there)
+    return bed
+
+
+async def aimed(
+    bed: Deathbed | None, ctx: FaultContext, step: FaultStep, *, remote: bool = False
+) -> Deathbed:
     """Return a deathbed around the living.
 
     The one from before the trigger, or a new one if somebody ended.
@@ -138,7 +203,7 @@ async def aimed(bed: Deathbed | None, ctx: FaultContext, step: FaultStep) -> Dea
         return bed
     if bed is not None:
         bed.close()
-    return Deathbed(await find(ctx, step), ctx.clock)
+    return await around(ctx, _named(step), remote=remote)
 
 
 async def witness(bed: Deathbed, t0_mono_ns: int, *, limit_s: float = 10.0) -> Witness:
@@ -148,25 +213,47 @@ async def witness(bed: Deathbed, t0_mono_ns: int, *, limit_s: float = 10.0) -> W
     """
     told = await bed.gone(limit_s)
     evidence = {name: _evidence(bed, name, process, t0_mono_ns) for name, process in bed.processes.items()}
+    for name, hold in bed.holds.items():
+        evidence[name] = await _evidence_there(bed, name, hold, t0_mono_ns)
     return Witness(bit=told and all(one["gone_from_proc"] for one in evidence.values()), evidence=evidence)
 
 
 def _evidence(bed: Deathbed, name: str, process: ProcessRef, t0_mono_ns: int) -> dict[str, Any]:
-    noticed = bed.noticed.get(name)
     return {
         "pid": process.pid,
         "start_ticks": process.start_ticks,
-        "noticed_after_ms": None if noticed is None else (noticed - t0_mono_ns) / 1e6,
+        "noticed_after_ms": _noticed_after_ms(bed, name, t0_mono_ns),
         "gone_from_proc": not refs.alive(process),
     }
+
+
+async def _evidence_there(bed: Deathbed, name: str, hold: Hold, t0_mono_ns: int) -> dict[str, Any]:
+    return {
+        **msgspec.to_builtins(hold.ref),
+        "noticed_after_ms": _noticed_after_ms(bed, name, t0_mono_ns),
+        "gone_from_proc": await hold.state() == "gone",
+    }
+
+
+def _noticed_after_ms(bed: Deathbed, name: str, t0_mono_ns: int) -> float | None:
+    noticed = bed.noticed.get(name)
+    return None if noticed is None else (noticed - t0_mono_ns) / 1e6
 
 
 def ours(manifest: Manifest, components: Iterable[str]) -> list[str]:
     """Name the processes among them that Blackstart, as the operator, starts again.
 
-    In the order of the manifest.
+    In the order of the manifest; components of other hosts by their own names, after those.
     """
-    wanted = {manifest.components[one].process for one in components if one in manifest.components}
+    found = [one for one in components if one in manifest.components]
+    wanted = {manifest.components[one].process for one in found}
+    return [
+        *_operated(manifest, wanted),
+        *(one for one in found if manifest.host_of(one) and manifest.components[one].operated),
+    ]
+
+
+def _operated(manifest: Manifest, wanted: Container[str | None]) -> list[str]:
     return [
         name
         for name, process in manifest.processes.items()
@@ -174,17 +261,13 @@ def ours(manifest: Manifest, components: Iterable[str]) -> list[str]:
     ]
 
 
-def restarts(ctx: FaultContext, processes: Mapping[str, ProcessRef]) -> list[str]:
+def restarts(ctx: FaultContext, processes: Mapping[str, ProcessRef], remote: Iterable[str] = ()) -> list[str]:
     """Name the processes that Blackstart starts again: `ours`, and those that are ours behind a role."""
     manifest, target = ctx.target.manifest, ctx.target
     names = set(ours(manifest, processes))
     if isinstance(target, KnowsItsOwn):
         names |= {name for one in processes.values() if (name := target.started_as(one)) is not None}
-    return [
-        name
-        for name, process in manifest.processes.items()
-        if name in names and process.restart == "blackstart"
-    ]
+    return [*_operated(manifest, names), *ours(manifest, remote)]
 
 
 async def start_again(ctx: FaultContext, processes: Iterable[str]) -> None:
@@ -196,7 +279,8 @@ async def start_again(ctx: FaultContext, processes: Iterable[str]) -> None:
     began = ctx.clock.now().mono_ns
     for name in processes:
         assert isinstance(target, Restartable)
-        described = target.manifest.processes.get(name)
+        manifest = target.manifest
+        described = manifest.components[name] if manifest.host_of(name) else manifest.processes.get(name)
         if described is not None and described.restart_after_s:
             await ctx.clock.sleep_until(began + round(described.restart_after_s * 1e9))
         await target.start(name)

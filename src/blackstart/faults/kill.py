@@ -23,11 +23,16 @@ class Kill:
     name = "kill"
 
     def __init__(self) -> None:
-        self._strike = death.Strike()
+        self._strike = death.Strike(remote=True)
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
         return death.no_processes(target, step.components)
+
+    def unreachable(self, step: FaultStep) -> str | None:
+        """See `contracts.ReachesHosts`."""
+        del step
+        return None
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """See `death.Strike`."""
@@ -36,7 +41,7 @@ class Kill:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Kill the step's components. The deed needs no undo: every process has one from its start."""
         bed = await self._strike.aim(ctx, step)
-        when = bed.strike(signal.SIGKILL)
+        when = await bed.strike(signal.SIGKILL)
         return self._strike.receipt(self.name, "SIGKILL by pidfd_send_signal", "the kill call", when)
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
@@ -46,9 +51,9 @@ class Kill:
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again at once what only Blackstart starts."""
-        if death.restarts(ctx, receipt.processes):
+        if death.restarts(ctx, receipt.processes, receipt.remote):
             await self._strike.gone(10.0, "SIGKILL")
-            await self._strike.start_again(ctx, receipt.processes)
+            await self._strike.start_again(ctx, receipt.hit)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Nothing stays in place after a kill; only the handles are let go."""

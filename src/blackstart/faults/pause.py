@@ -5,11 +5,13 @@ What lets them run on is in the guardian's hands before they stand still.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blackstart.errors import TargetError
 from blackstart.faults import death, mechanisms
 from blackstart.faults.company import Company
 from blackstart.host import cgroups, duty, procs
@@ -37,7 +39,7 @@ class Pause:
     name = "pause"
 
     def __init__(self) -> None:
-        self._strike = death.Strike()
+        self._strike = death.Strike(remote=True)
         self._company = Company()
 
     def mechanisms(self, target: Manifest) -> dict[str, str | None]:
@@ -56,6 +58,12 @@ class Pause:
             return reason
         return death.no_processes(target, step.components)
 
+    def unreachable(self, step: FaultStep) -> str | None:
+        """See `contracts.ReachesHosts`: only SIGSTOP itself is sent there."""
+        if step.parameters.get("mechanism") == "freezer" or "duty" in step.parameters:
+            return "the freezer, and turns, are for components of this host"
+        return None
+
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """See `death.Strike`."""
         await self._strike.aim(ctx, step)
@@ -69,7 +77,7 @@ class Pause:
             return await self._freeze(ctx, bed)
         undos = _continues(bed)
         await ctx.protect(undos)
-        when = bed.strike(signal.SIGSTOP)
+        when = await bed.strike(signal.SIGSTOP)
         receipt = self._strike.receipt(self.name, "SIGSTOP by pidfd_send_signal", "the stop call", when)
         return msgspec.structs.replace(receipt, undo=undos)
 
@@ -111,7 +119,18 @@ class Pause:
             return await _settled(
                 ctx, lambda: {name: cgroups.is_frozen(one) for name, one in groups.items()}, "frozen", True
             )
-        return await _settled(ctx, lambda: _states(receipt), "states", "T")
+        return await self._stand(ctx, receipt)
+
+    async def _stand(self, ctx: FaultContext, receipt: Receipt) -> Witness:
+        """See all of them stand, wherever they are."""
+        deadline = ctx.clock.now().mono_ns + _WITNESS_LIMIT_NS
+        while True:
+            there = {name: await hold.state() for name, hold in self._strike.bed.holds.items()}
+            states = {**_states(receipt), **there}
+            stand = all(one == "T" for one in states.values())
+            if stand or ctx.clock.now().mono_ns > deadline:
+                return Witness(bit=stand, evidence={"states": states})
+            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + 1_000_000)
 
     async def _by_turns(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """See each of them stand and run."""
@@ -133,14 +152,18 @@ class Pause:
             found = procs.stat(one.pid)
             if found is not None and found.start_ticks == one.start_ticks:
                 procs.send(found, signal.SIGCONT)
+        for hold in self._strike.bed.holds.values():
+            with contextlib.suppress(TargetError):  # then its helper does it, and the guardian looks
+                await hold.signal(signal.SIGCONT)
         self._strike.close()
 
 
 def _continues(bed: death.Deathbed) -> tuple[Undo, ...]:
-    return tuple(
+    here = (
         Undo(id=f"pause:{name}:{one.pid}", action="continue", arguments=msgspec.to_builtins(one))
         for name, one in bed.processes.items()
     )
+    return (*here, *(hold.undo() for hold in bed.holds.values()))
 
 
 async def _settled(

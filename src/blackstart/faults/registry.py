@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from blackstart.contracts import Fault
+from blackstart.contracts import Fault, ReachesHosts
 from blackstart.errors import ScenarioError
 from blackstart.faults.clock_skew import ClockSkew
 from blackstart.faults.cold import Cold
@@ -52,9 +52,13 @@ from blackstart.faults.segv import Segv
 from blackstart.faults.stop_service import StopService
 from blackstart.faults.terminate import Terminate
 from blackstart.faults.truncate_file import TruncateFile
+from blackstart.scenario.plan import EACH, flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep
 
 GROUP = "blackstart.faults"
 _BUILT_IN: tuple[Callable[[], Fault], ...] = (
@@ -100,6 +104,27 @@ _BUILT_IN: tuple[Callable[[], Fault], ...] = (
     fsync_lie,
     ClockSkew,
 )
+
+
+def unavailable(fault: Fault, manifest: Manifest, step: FaultStep) -> str | None:
+    """Say why a fault cannot be done to a target here, or None when it can.
+
+    Asked everywhere instead of the fault itself: of one that does not say that it reaches other hosts
+    (`ReachesHosts`), also one from a plug-in, it is known here that it does not.
+    """
+    reasons = [_unreachable(fault, manifest, step, name) for name in flat(step.components, manifest)]
+    given = [reason for reason in reasons if reason is not None]
+    if given and (EACH not in step.components or len(given) == len(reasons)):
+        return given[0]
+    return fault.unavailable(manifest, step)
+
+
+def _unreachable(fault: Fault, manifest: Manifest, step: FaultStep, name: str) -> str | None:
+    host = manifest.host_of(name)
+    if host is None:
+        return None
+    why = fault.unreachable(step) if isinstance(fault, ReachesHosts) else "it acts on this host only"
+    return None if why is None else f"`{name}` runs on host `{host}`: {why}"
 
 
 @cache

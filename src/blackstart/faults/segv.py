@@ -73,7 +73,7 @@ class Segv:
                 if wanted == "null" or any(name in bed.noticed for name in bed.processes):
                     raise
                 why = error.what
-        return f"SIGSEGV by pidfd_send_signal ({why})", bed.strike(signal.SIGSEGV)
+        return f"SIGSEGV by pidfd_send_signal ({why})", await bed.strike(signal.SIGSEGV)
 
     def _jump(self, bed: death.Deathbed, folder: Path) -> tuple[int, int]:
         """Crash each in a folder of ours, if its dump follows it: it may not be able to write to its own."""

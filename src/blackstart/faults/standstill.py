@@ -55,7 +55,7 @@ class Standstill:
         await ctx.protect(self.undos)
         try:
             await self._hold(ctx)
-            before, after = self.bed.strike(signal.SIGKILL)
+            before, after = await self.bed.strike(signal.SIGKILL)
             if not await self.bed.gone(_END_LIMIT_S):
                 raise FaultError("still there after SIGKILL", where=", ".join(self.bed.processes))
             await damage()

@@ -61,7 +61,7 @@ class StopService:
         numbers = [
             signal.SIGKILL if kill else stop_signal(ctx.target.manifest, name) for name in bed.processes
         ]
-        before, after = bed.strike(*numbers)
+        before, after = await bed.strike(*numbers)
         restart = death.ours(ctx.target.manifest, step.components)
         held = {name: one for name, one in bed.processes.items() if not _is_ours(ctx, name, restart)}
         self._holding = asyncio.ensure_future(self._hold_down(ctx, held))

@@ -25,11 +25,16 @@ class Terminate:
     name = "terminate"
 
     def __init__(self) -> None:
-        self._strike = death.Strike()
+        self._strike = death.Strike(remote=True)
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
         return death.no_processes(target, step.components)
+
+    def unreachable(self, step: FaultStep) -> str | None:
+        """See `contracts.ReachesHosts`."""
+        del step
+        return None
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """See `death.Strike`."""
@@ -38,8 +43,8 @@ class Terminate:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Ask the step's components to end."""
         bed = await self._strike.aim(ctx, step)
-        numbers = [stop_signal(ctx.target.manifest, name) for name in bed.processes]
-        when = bed.strike(*numbers)
+        numbers = [stop_signal(ctx.target.manifest, name) for name in bed.names]
+        when = await bed.strike(*numbers)
         names = " and ".join(sorted({number.name for number in numbers}))
         mechanism = f"{names} by pidfd_send_signal"
         return self._strike.receipt(self.name, mechanism, "the call that asked for the stop", when)
@@ -52,7 +57,7 @@ class Terminate:
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again as soon as everything has ended."""
         await self._strike.gone(_END_LIMIT_S, "the stop signal")
-        await self._strike.start_again(ctx, receipt.processes)
+        await self._strike.start_again(ctx, receipt.hit)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Nothing stays in place; only the handles are let go."""

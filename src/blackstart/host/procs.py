@@ -1,6 +1,6 @@
 """Processes by `/proc`: who is it, who belongs to it, is it gone.
 
-Standard library only: the guardian imports this.
+Standard library only: the guardian imports this, and the helper on another host (Python 3.9).
 
 A process is named by its pid and its start time in clock ticks. A pid in use as a session id is never given
 to a new process, so members of a session whose leader died can still be found without mistake.
@@ -9,6 +9,7 @@ to a new process, so members of a session whose leader died can still be found w
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -119,6 +120,28 @@ def family(
     while more := {one.pid for one in table if one.ppid in members} - members:
         members |= more
     return [one for one in table if one.pid in members and one.pid != os.getpid()]
+
+
+def carriers(marker: str) -> list[Stat]:
+    """Find the live processes that carry a marker."""
+    census = Census()
+    return [one for one in census.table if census.carries(one.pid, marker)]
+
+
+def matching(pattern: str) -> list[tuple[Stat, str]]:
+    """Find the live processes on whose command line a regular expression is found, but never ourselves."""
+    compiled = re.compile(pattern)
+    lines = ((one, command_line(one.pid)) for one in everybody() if not one.dead and one.pid != os.getpid())
+    return [(one, line) for one, line in lines if line and compiled.search(line)]
+
+
+def command_line(pid: int) -> str:
+    """Return a process's command line with spaces between its words; empty when it has none or is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 - see above
+            return file.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _marker(pid: int) -> bytes:

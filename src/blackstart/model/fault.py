@@ -17,6 +17,17 @@ class ProcessRef(msgspec.Struct, frozen=True):
     start_ticks: int
 
 
+class RemoteRef(msgspec.Struct, frozen=True):
+    """A process of another host (a name under the manifest's [hosts]).
+
+    A type of its own: its pid means nothing here, and nothing that acts on processes of this host takes one.
+    """
+
+    host: str
+    pid: int
+    start_ticks: int
+
+
 class Undo(msgspec.Struct, frozen=True, kw_only=True):
     """How to take one fault back.
 
@@ -43,7 +54,10 @@ class LaunchChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault that was injected: `t0_mono_ns` is the instant it took effect, known to `uncertainty_ns`."""
+    """A fault that was injected: `t0_mono_ns` is the instant it took effect, known to `uncertainty_ns`.
+
+    `processes` are those of this host that were hit, `remote` those of other hosts, by component.
+    """
 
     fault: str
     mechanism: str
@@ -51,8 +65,14 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     t0_source: str
     uncertainty_ns: int = 0
     processes: dict[str, ProcessRef] = {}
+    remote: dict[str, RemoteRef] = {}
     undo: tuple[Undo, ...] = ()
     data: dict[str, Any] = {}
+
+    @property
+    def hit(self) -> tuple[str, ...]:
+        """The components whose processes were hit, wherever they run."""
+        return (*self.processes, *self.remote)
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):

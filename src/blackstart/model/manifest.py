@@ -55,11 +55,31 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     stop_limit_s: float = 10.0
 
 
+class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another host, reached by this system's `ssh` program.
+
+    `identity` is a private key file, `python` the interpreter there (3.9 or newer), `options` are what
+    `ssh -o` takes. What is not given is as `ssh` itself has it: its config, its agent, its known hosts.
+    """
+
+    address: str
+    port: int = 22
+    user: str | None = None
+    identity: str | None = None
+    python: str = "python3"
+    options: dict[str, str] = {}
+
+
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that can be broken.
 
-    Its process is found by exactly one of: a started process, a pid file, JSON at an URL, or a function of
-    the glue, which returns a pid or the name of a started process.
+    Its process is found by exactly one of: a started process, a pid file, a regular expression that matches
+    exactly one command line, JSON at an URL, or a function of the glue, which returns a pid or the name of a
+    started process.
+
+    With `host` it runs there: found by `pid_file`, `match`, or `url`. `start` is the command that starts it
+    there; by it Blackstart is its operator (unless `restart = "self"`): it starts it when it does not run
+    yet, and again, `restart_after_s` after a fault ended it; `ready`, asked from here, says when it is there.
 
     `select` is a JMESPath expression that yields the pid. `service` overrides the scenario's service stream
     for this component. `supervisor` is the component that starts it again when it dies. `stop_signal` asks
@@ -69,6 +89,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     process: str | None = None
     pid_file: str | None = None
+    match: str | None = None
     url: str | None = None
     select: str | None = None
     glue: str | None = None
@@ -76,6 +97,16 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     supervisor: str | None = None
     stop_signal: Literal["TERM", "INT", "QUIT"] | None = None
     dsn: str | None = None
+    host: str | None = None
+    start: tuple[str, ...] = ()
+    ready: Ready = Ready()
+    restart: Literal["blackstart", "self"] = "blackstart"
+    restart_after_s: float = 0.0
+
+    @property
+    def operated(self) -> bool:
+        """Whether Blackstart starts it again on its host."""
+        return bool(self.start) and self.restart == "blackstart"
 
 
 class EventSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,10 +114,11 @@ class EventSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     `files` is a glob; new files are followed too. `lines` is for logs that are not JSON: a regular expression
     whose group `event` is the event's name, and whose other named groups are its fields. Such an event is
-    stamped when its line reaches us.
+    stamped when its line reaches us. With `host` the files lie there, and stamps are turned into our clock's.
     """
 
     files: str
+    host: str | None = None
     lines: str | None = None
     event: str = "event"
     mono_ns: str = "mono_ns"
@@ -257,6 +289,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ports: tuple[str, ...] = ()
     needs: dict[str, str] = {}
     processes: dict[str, Process] = {}
+    hosts: dict[str, Host] = {}
     components: dict[str, Component] = {}
     groups: dict[str, tuple[str, ...]] = {}
     events: dict[str, EventSource] = {}
@@ -281,3 +314,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Return the target's own events that tell a sign; none where it does not tell, or does not do it."""
         found = self.signs.get(sign or "", ())
         return () if isinstance(found, str) else found
+
+    def host_of(self, component: str) -> str | None:
+        """Return the name of the other host on which a component runs; None for one of this host."""
+        spec = self.components.get(component)
+        return None if spec is None else spec.host

@@ -124,7 +124,10 @@ def _missing_operator(manifest: Manifest, scenario: Scenario) -> str | None:
     if scenario.fault.kind not in ("terminate", "cold"):
         return None
     for name in {one for choice in _choices(scenario, manifest) for one in choice}:
-        process = manifest.components[name].process
+        component = manifest.components[name]
+        if component.host is not None and scenario.fault.kind == "terminate" and component.start:
+            continue
+        process = component.process
         if process is None:
             return f"`{name}` is not a process that Blackstart starts, so Blackstart cannot start it again"
         if scenario.fault.kind == "cold" and not manifest.processes[process].state:
@@ -139,7 +142,7 @@ def _group(manifest: Manifest, name: str) -> tuple[str, ...]:
     if name == "each":
         return tuple(manifest.components)
     if name == "clean":
-        owned = tuple(one for one, component in manifest.components.items() if component.process is not None)
+        owned = tuple(one for one, spec in manifest.components.items() if spec.process or spec.start)
         return groups.get("cold") or groups.get("warm") or owned
     return ()
 
@@ -148,16 +151,17 @@ def _choices(scenario: Scenario, manifest: Manifest) -> list[tuple[str, ...]]:
     names = scenario.fault.components
     if EACH in names:
         return [(one,) for one in _group(manifest, "each")]
-    return [_flat(names, manifest)]
+    return [flat(names, manifest)]
 
 
-def _flat(names: Sequence[str], manifest: Manifest) -> tuple[str, ...]:
+def flat(names: Sequence[str], manifest: Manifest) -> tuple[str, ...]:
+    """Replace groups by their members, each component once."""
     members = [_group(manifest, name[1:]) if name.startswith("@") else (name,) for name in names]
     return tuple(dict.fromkeys(one for group in members for one in group))
 
 
 def _resolved(step: FaultStep, manifest: Manifest) -> FaultStep:
-    return msgspec.structs.replace(step, components=_flat(step.components, manifest))
+    return msgspec.structs.replace(step, components=flat(step.components, manifest))
 
 
 def _members(scenario: Scenario, manifest: Manifest) -> str:

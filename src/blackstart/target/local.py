@@ -1,4 +1,4 @@
-"""A target whose processes run on this host, started by Blackstart or found by it."""
+"""A target whose processes run on this host, started by Blackstart or found by it, or on others (`hosts`)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import TargetError
-from blackstart.host import refs
+from blackstart.host import procs, refs
 from blackstart.host.death import DeathNotice
 from blackstart.model.record import ProcessSeen
 from blackstart.target import data, glue, http, links, needs, ports, reshape, sql, streams
+from blackstart.target.hosts import Hosts
 from blackstart.target.operator import Operator
 from blackstart.target.proxies import Proxies
 from blackstart.target.variables import expand, expand_all
@@ -22,7 +23,7 @@ from blackstart.target.variables import expand, expand_all
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from blackstart.contracts import Clock, Protect, Sink
+    from blackstart.contracts import Clock, Hold, Protect, Sink
     from blackstart.model.data import Region
     from blackstart.model.fault import LaunchChange, ProcessRef
     from blackstart.model.manifest import Component, Manifest
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 class LocalTarget:
     """Implements Target, HasProcesses, Restartable, HasState, HasData, HasDatabases, HasLinks of `contracts`.
+
+    And HasHosts, by `hosts`.
 
     Everything seen goes to `sink`; every process is put under `protect` before it runs. `on_restart` is
     called when a process was started again: its endpoints may have changed.
@@ -54,13 +57,22 @@ class LocalTarget:
             manifest, run_dir=self.run_dir, values=self.values, clock=clock, sink=sink, protect=protect
         )
         self.proxies = Proxies(manifest, self.values, protect)
+        self.hosts = Hosts(
+            manifest,
+            lambda text, where: self.expand(text, where=where),
+            self._pid_of_url,
+            run=self.run_dir,
+            clock=clock,
+            sink=sink,
+            protect=protect,
+        )
         self._deaths: dict[ProcessRef, tuple[DeathNotice, asyncio.Event]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._connections: dict[str, http.Connection] = {}
         self._finder: glue.Finder | None = None
 
     async def open(self) -> None:
-        """Start every process in the order of the manifest.
+        """Connect to other hosts, start every process in the order of the manifest, then what runs there.
 
         When one does not come up, what was started is ended again. Raises TargetError, also when a program
         of [needs] is not installed.
@@ -69,11 +81,13 @@ class LocalTarget:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.values["port"] = ports.allocate(self.manifest.ports, random.SystemRandom())
         try:
+            await self.hosts.connect()
             await self.proxies.start()
             await self.proxies.lead()
             for name in self.manifest.processes:
                 await self.operator.start(name)
                 await self.proxies.lead()
+            await self.hosts.bring_up()
         except BaseException:
             with contextlib.suppress(TargetError):
                 await self.close()
@@ -90,6 +104,12 @@ class LocalTarget:
         for connection in self._connections.values():
             connection.close()
         try:
+            await self.hosts.close()
+        finally:
+            await self._close_here()
+
+    async def _close_here(self) -> None:
+        try:
             await self.operator.close()
         finally:
             await self.proxies.close()
@@ -97,13 +117,17 @@ class LocalTarget:
     async def process(self, component: str) -> ProcessRef:
         """Return the process behind a component right now, looked up anew each time.
 
-        Raises TargetError when there is none.
+        Raises TargetError when there is none, or when it runs on another host.
         """
         spec = self._component(component)
+        if spec.host is not None:
+            raise TargetError(f"runs on host `{spec.host}`, not here", where=f"components.{component}")
         if spec.process is not None:
             return self.operator.child(spec.process).ref
         if spec.glue is not None:
             return await self._found_by_glue(component, spec.glue)
+        if spec.match is not None:
+            return self._matching(component, spec.match)
         pid = self._pid_of_file(component, spec) if spec.pid_file else await self._pid_of_url(component, spec)
         return self._running(component, pid)
 
@@ -125,6 +149,15 @@ class LocalTarget:
         if not isinstance(found, int) or isinstance(found, bool) or found <= 0:
             raise TargetError(f"`{name}` returned {found!r}, neither a pid nor a process", where=where)
         return self._running(component, found)
+
+    def _matching(self, component: str, match: str) -> ProcessRef:
+        where = f"components.{component}.match"
+        pattern = self.expand(match, where=where)
+        found = procs.matching(pattern)
+        if len(found) != 1:
+            listed = "; ".join(f"{one.pid}: {line[:80]}" for one, line in found[:5])
+            raise TargetError(f"`{pattern}` matches {len(found)} processes, not one ({listed})", where=where)
+        return self._running(component, found[0][0].pid)
 
     def _running(self, component: str, pid: int) -> ProcessRef:
         found = refs.reference(pid)
@@ -154,9 +187,24 @@ class LocalTarget:
         if ref in self._deaths:
             await self._deaths[ref][1].wait()
 
+    async def hold(self, component: str, told: Callable[[int], None]) -> Hold:
+        """See `contracts.HasHosts`."""
+        self._component(component)
+        return await self.hosts.hold(component, told)
+
+    async def measure(self, component: str) -> Mapping[str, Any] | None:
+        """See `contracts.HasHosts`."""
+        return await self.hosts.measure(component)
+
     async def start(self, process: str) -> None:
-        """Start a process of the manifest and wait until it is ready. Raises TargetError."""
-        await self.operator.start(process)
+        """Start a process of the manifest, or a component on its host, and wait until it is ready.
+
+        Raises TargetError.
+        """
+        if self.manifest.host_of(process) is not None:
+            await self.hosts.start(process)
+        else:
+            await self.operator.start(process)
         await self.proxies.lead()
         for changed in self.on_restart:
             changed()

@@ -26,6 +26,7 @@ DEFAULT_TARGET = "paperfirm"
 # Sections that hold named entries, and what an entry must be.
 _TABLES: dict[str, Any] = {
     "processes": model.Process,
+    "hosts": model.Host,
     "components": model.Component,
     "groups": tuple[str, ...],
     "events": model.EventSource,

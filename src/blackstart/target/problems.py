@@ -12,7 +12,7 @@ from jmespath.exceptions import JMESPathError
 from blackstart.model.match import matches
 from blackstart.model.scenario import Objectives
 from blackstart.model.stops import Stops
-from blackstart.target import glue, variables
+from blackstart.target import glue, host_problems, variables
 from blackstart.target.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ DOCUMENTS = (
     "infrastructure",
 )
 JUDGED_BY_ORACLE = ("positions", "orders", "risk", "pnl")
-WAYS = ("process", "pid_file", "url", "glue")
+WAYS = ("process", "pid_file", "match", "url", "glue")
 ACKNOWLEDGED = ("oracle:orders", "oracle:executions", "workload")
 
 
@@ -47,6 +47,7 @@ def problems(manifest: Manifest) -> list[str]:
         _head,
         _processes,
         _components,
+        host_problems.problems,
         _phases,
         _probes,
         _services,
@@ -261,6 +262,8 @@ def _variables(manifest: Manifest) -> Iterator[str]:
             elif not own:
                 yield from _variable(variable, manifest, started, f"processes.{name}")
         started.add(name)
+    for variable in variables.names(msgspec.to_builtins(manifest.hosts)):
+        yield from _variable(variable, manifest, set(), "hosts")
     later = (
         "components",
         "events",

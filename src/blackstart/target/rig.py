@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
-    from blackstart.contracts import Clock, Probe, Protect, Sink
-    from blackstart.model.manifest import Manifest, Match
+    from blackstart.contracts import Clock, Probe, Protect, Signal, Sink
+    from blackstart.model.manifest import EventSource, Manifest, Match
     from blackstart.model.record import LedgerFile
 
 COMPONENT_AGAIN_S = 0.1
@@ -62,16 +62,20 @@ class LocalRig:
     async def watch(self, services: Sequence[str], interest: Sequence[Match]) -> None:
         """Watch signals, probes, deaths, the service streams and interesting oracle events, until cancelled.
 
-        Raises ManifestError when there is no such service. A watcher that fails leaves a Problem and does not
-        stop the others.
+        Raises ManifestError when there is no such service, TargetError when another host is lost. A watcher
+        that fails leaves a Problem and does not stop the others.
         """
         watching = [self._service(name) for name in services]
         jobs = [*watching, *self._signals(), *self._deaths(), *self._probes(services)]
         if self.oracle is not None:
             jobs.append(sources.oracle_events(self.oracle, interest, sink=self.target.sink))
-        async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(self._guarded(job))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for job in jobs:
+                    group.create_task(self._guarded(job))
+                await self.target.hosts.sight()
+        except ExceptionGroup as failed:  # only the loss of a host gets here
+            raise failed.exceptions[0] from None
 
     async def acknowledged(self, stream: str, folder: Path) -> LedgerFile:
         """Write what was acknowledged of a stream, by the oracle or by the workload's ledger.
@@ -115,11 +119,15 @@ class LocalRig:
 
     def _signals(self) -> list[Coroutine[Any, Any, None]]:
         target = self.target
-        sources = [
-            signals.follow_events(name, spec, target.expand(spec.files, where=f"events.{name}"), target.clock)
-            for name, spec in target.manifest.events.items()
-        ]
+        sources = [self._source(name, spec) for name, spec in target.manifest.events.items()]
         return [signals.run(source, clock=target.clock, sink=target.sink) for source in sources]
+
+    def _source(self, name: str, spec: EventSource) -> Signal:
+        target = self.target
+        files = target.expand(spec.files, where=f"events.{name}")
+        if spec.host is not None:
+            return signals.RemoteLines(name, spec, files, target.hosts, target.clock)
+        return signals.follow_events(name, spec, files, target.clock)
 
     def _probes(self, services: Sequence[str]) -> list[Coroutine[Any, Any, None]]:
         target = self.target
@@ -139,7 +147,12 @@ class LocalRig:
     def _deaths(self) -> list[Coroutine[Any, Any, None]]:
         """Watch components that others start; processes of our own are watched from their start."""
         components = self.target.manifest.components
-        return [self._lives(name) for name, spec in components.items() if spec.process is None]
+        here = {name: spec for name, spec in components.items() if spec.host is None}
+        there = [name for name in components if name not in here]
+        return [
+            *(self._lives(name) for name, spec in here.items() if spec.process is None),
+            *(self.target.hosts.lives(name) for name in there),
+        ]
 
     async def _lives(self, component: str) -> None:
         while True:

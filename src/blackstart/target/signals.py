@@ -15,8 +15,10 @@ from blackstart.target.tail import follow
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from blackstart.contracts import Clock, Sink
+    from blackstart.contracts import Clock, Signal, Sink
     from blackstart.model.manifest import EventSource
+    from blackstart.target.hosts import Hosts
+    from blackstart.target.remote import Link
 
 LATE_NS = 5_000_000
 """How much later than written a log line may reach us: notice, gathering, and a busy machine."""
@@ -33,11 +35,12 @@ class JsonLines:
         """Yield each line that is an event; other lines (a log may hold anything) are passed over."""
         async for batch in follow(self._files):
             for _, line in batch:
-                found = self._observation(line)
+                found = self.observation(line)
                 if found is not None:
                     yield found
 
-    def _observation(self, line: bytes) -> Observation | None:
+    def observation(self, line: bytes) -> Observation | None:
+        """Return what a line says; None when it is no event."""
         try:
             fields = msgspec.json.decode(line)
         except msgspec.DecodeError:
@@ -71,13 +74,49 @@ class LogLines:
         async for batch in follow(self._files):
             moment = self._clock.now().mono_ns
             for _, line in batch:
-                found = self._pattern.search(line.decode("utf-8", "replace"))
+                found = self.observation(line, moment)
                 if found is not None:
-                    fields = {key: text for key, text in found.groupdict().items() if text is not None}
-                    event = fields.pop("event", self.name)
-                    yield Observation(
-                        source=self.name, event=event, mono_ns=moment, uncertainty_ns=LATE_NS, fields=fields
-                    )
+                    yield found
+
+    def observation(self, line: bytes, moment: int) -> Observation | None:
+        """Return what a line says that was noticed at `moment`; None when the pattern is not in it."""
+        found = self._pattern.search(line.decode("utf-8", "replace"))
+        if found is None:
+            return None
+        fields = {key: text for key, text in found.groupdict().items() if text is not None}
+        event = fields.pop("event", self.name)
+        return Observation(
+            source=self.name, event=event, mono_ns=moment, uncertainty_ns=LATE_NS, fields=fields
+        )
+
+
+class RemoteLines:
+    """Implements Signal for files on another host: its stamps are turned into ours.
+
+    Their uncertainty is that of the difference between the clocks; for a log that is not JSON, besides what
+    the helper's notice takes there.
+    """
+
+    def __init__(self, name: str, spec: EventSource, files: str, hosts: Hosts, clock: Clock) -> None:
+        self.name = name
+        self._spec, self._files, self._hosts = spec, files, hosts
+        self._json = JsonLines(name, spec, files)
+        self._log = None if spec.lines is None else LogLines(name, spec.lines, files, clock)
+
+    async def events(self) -> AsyncIterator[Observation]:
+        """Yield an event for each line there that is one. Raises TargetError when the host cannot be used."""
+        async for link, word, seen in self._hosts.follow(self._spec.host or "", self._files):
+            for text in word["lines"]:
+                line = text.encode("utf-8", "surrogateescape")
+                found = self._log.observation(line, word["at"]) if self._log else self._json.observation(line)
+                if found is not None:
+                    yield _here(found, link, seen)
+
+
+def _here(found: Observation, link: Link, seen_ns: int) -> Observation:
+    moment = link.here(found.mono_ns, seen_ns)
+    uncertainty = found.uncertainty_ns + moment.uncertainty_ns
+    return msgspec.structs.replace(found, mono_ns=moment.mono_ns, uncertainty_ns=uncertainty)
 
 
 def follow_events(name: str, spec: EventSource, files: str, clock: Clock) -> JsonLines | LogLines:
@@ -85,7 +124,7 @@ def follow_events(name: str, spec: EventSource, files: str, clock: Clock) -> Jso
     return JsonLines(name, spec, files) if spec.lines is None else LogLines(name, spec.lines, files, clock)
 
 
-async def run(signal: JsonLines | LogLines, *, clock: Clock, sink: Sink) -> None:
+async def run(signal: Signal, *, clock: Clock, sink: Sink) -> None:
     """Record every event until cancelled."""
     async for seen in signal.events():
         sink(

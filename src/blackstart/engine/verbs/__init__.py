@@ -19,6 +19,7 @@ from blackstart.engine.verbs import (
     mounts,
     network,
     process,
+    remote,
     seccomp,
     sql,
 )
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from blackstart.engine.verbs.verb import ByHand, Outcome, Verb, Verify
 
-_FAMILIES = (process, http, files, damage, sql, network, seccomp, cgroup, mounts, clocks)
+_FAMILIES = (process, http, files, damage, sql, network, seccomp, cgroup, mounts, clocks, remote)
 VERBS: dict[str, Verb] = {name: verb for family in _FAMILIES for name, verb in family.VERBS.items()}
 _BY_HAND: dict[str, ByHand] = {
     name: command for family in _FAMILIES for name, command in getattr(family, "BY_HAND", {}).items()

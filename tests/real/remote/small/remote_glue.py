@@ -1,0 +1,41 @@
+"""Write one line and wait for "yes"; read all lines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+
+class Connection:
+    """Answers come in the order of the questions."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer, self.turn = reader, writer, asyncio.Lock()
+
+    async def ask(self, text: str) -> bytes:
+        """Send a line and read one."""
+        async with self.turn:
+            self.writer.write(text.encode() + b"\n")
+            answer = await self.reader.readline()
+        if not answer:
+            raise ConnectionError("closed")
+        return answer
+
+
+async def connect(settings: dict[str, Any]) -> Connection:
+    """Open a connection."""
+    return Connection(*await asyncio.open_connection("127.0.0.1", int(settings["port"]), limit=1 << 26))
+
+
+async def write(connection: Connection, record: dict[str, Any]) -> None:
+    """Write one record."""
+    await connection.ask(json.dumps(record))
+
+
+async def read(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read everything back."""
+    connection = await connect(settings)
+    answer = json.loads(await connection.ask("read"))
+    connection.writer.close()
+    return list(answer)
