@@ -1,4 +1,4 @@
-"""Install what some tests use and pip cannot give: a browser, strace.
+"""Install what some tests use and pip cannot give: a browser, strace, an SSH server.
 
 Best effort; what is missing is said, here and by the skipped tests.
 """
@@ -10,14 +10,31 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = ("chromium", "chromium-driver", "strace")
-PROGRAMS = ("chromium", "chromedriver", "strace")
+# Program, and the package that brings it.
+PROGRAMS = {
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "strace": "strace",
+    "ssh": "openssh-client",
+    "sshd": "openssh-server",
+}
+POLICY = "/usr/sbin/policy-rc.d"
+FORBIDDEN = 101
 LIMIT_S = 600
 
 
 def missing() -> list[str]:
-    """List the programs that are not on the path."""
-    return [name for name in PROGRAMS if shutil.which(name) is None]
+    """List the programs that are not there."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+
+
+def starts_servers() -> bool:
+    """Whether this system would start a server that is installed; containers usually forbid it."""
+    if not os.access(POLICY, os.X_OK):
+        return True
+    done = subprocess.run((POLICY, "ssh", "start"), capture_output=True, check=False, timeout=LIMIT_S)
+    return done.returncode != FORBIDDEN
 
 
 def say(text: str) -> None:
@@ -39,14 +56,21 @@ def apt(*arguments: str) -> bool:
 
 def main() -> None:
     """Install it where that is possible; never fail."""
-    if not missing():
+    absent = missing()
+    packages = [PROGRAMS[name] for name in absent]
+    if not absent:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        say(f"no {', '.join(missing())}: tests that use it will be skipped (packages: {' '.join(PACKAGES)})")
+        say(f"no {', '.join(absent)}: tests that use it will be skipped (packages: {' '.join(packages)})")
         return
-    say(f"installing {', '.join(missing())} …")
-    worked = apt("update") and apt("install", "--yes", "--no-install-recommends", *PACKAGES)
-    if not worked or missing():
+    if "sshd" in absent and starts_servers():
+        packages.remove(PROGRAMS["sshd"])
+        say("no sshd: installing openssh-server would open port 22 here, so it is left to you; tests skip it")
+    if not packages:
+        return
+    say(f"installing {', '.join(packages)} …")
+    worked = apt("update") and apt("install", "--yes", "--no-install-recommends", *packages)
+    if not worked:
         say(f"no {', '.join(missing())} could be installed; tests that use it will be skipped")
 
 
