@@ -25,7 +25,7 @@ class Moment(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """The difference (there minus here) lay between `low` and `high` when we asked, and our clock said `at`."""
+    """The difference (there minus here) lay between `low` and `high` when our clock said `at`."""
 
     low: int
     high: int
