@@ -34,6 +34,10 @@ def serve(  # noqa: PLR0917 - options of a command line
     participants: Annotated[
         float | None, typer.Option(help="Events a second of the others; 0: none.")
     ] = None,
+    comp_id: Annotated[str | None, typer.Option(help="Our CompID.")] = None,
+    member: Annotated[str | None, typer.Option(help="CompID of the first account.")] = None,
+    echo: Annotated[bool, typer.Option("--echo", help="Give orders back as they come.")] = False,  # noqa: FBT002
+    start_after_s: Annotated[float, typer.Option(hidden=True)] = 0.0,
 ) -> None:
     """Run the exchange until SIGTERM. The first line of standard output says where everything listens."""
     from paperexchange.config import load  # noqa: PLC0415 - keeps --help and other commands quick
@@ -43,14 +47,23 @@ def serve(  # noqa: PLR0917 - options of a command line
     loaded.seed = loaded.seed if seed is None else seed
     loaded.host = host or loaded.host
     loaded.calendar = calendar or loaded.calendar
-    if participants is not None:
-        import msgspec  # noqa: PLC0415
+    loaded.comp_id = comp_id or loaded.comp_id
+    loaded.echo = echo or loaded.echo
+    import msgspec  # noqa: PLC0415
 
+    if member:
+        account_name, settings = next(iter(loaded.accounts.items()))
+        loaded.accounts[account_name] = msgspec.structs.replace(settings, comp_id=member)
+    if participants is not None:
         loaded.participants = msgspec.structs.replace(loaded.participants, events_per_s=participants)
     if recover and fresh:
         raise ExchangeError("--recover and --fresh exclude each other", where="serve", hint="give one")
     if preload_executions and account not in loaded.accounts:
         raise ExchangeError(f"unknown account {account!r}", where="--account", hint=" ".join(loaded.accounts))
+    if start_after_s:
+        import time  # noqa: PLC0415
+
+        time.sleep(start_after_s)
     mode = "recover" if recover else "fresh" if fresh else "new"
     run(directory, loaded, mode=mode, preload=(account, preload_executions) if preload_executions else None)
 

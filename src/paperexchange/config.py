@@ -1,6 +1,7 @@
 """Configuration: everything has a default; a TOML file and the command line may change it."""
 
 import tomllib
+from datetime import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ import msgspec
 
 from fixsession.config import SessionConfig
 from fixsession.errors import FixError
+from fixsession.schedule import Schedule
 from paperexchange.errors import ExchangeError
 from paperexchange.model import Instrument, parse_price
 from paperexchange.participants import ParticipantSettings
@@ -35,6 +37,8 @@ class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     cancel_on_disconnect: bool = False
     cancel_grace_ms: float = 0.0
     cancel_causes: tuple[Literal["disconnect", "logout"], ...] = ("disconnect", "logout")
+    cancel_orders: Literal["all", "connection"] = "all"
+    """Every open order of the account, or those that came over the connection that is gone."""
     session: dict[str, Any] = msgspec.field(default_factory=dict)
     """Any setting of `fixsession.SessionConfig`, for example `last_processed = true`."""
 
@@ -57,8 +61,18 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     seed: int = 1
     calendar: str = "always"
     echo: bool = False
+    session_start: str = ""
+    session_end: str = ""
+    """Sessions may be logged on daily from `session_start` to `session_end` (HH:MM or HH:MM:SS, UTC).
+
+    They number from 1 in each such window (FIX 12). Both empty: at any time.
+    """
+    end_of_day_reset: bool = False
+    """A new trading day of the calendar logs everybody out; sessions begin at 1 (FIX 12)."""
     bad_logon_limit: int = 0
-    """So many bad logons in 60 s close the port for the rest of the 60 s (FIX 12 names five); 0: never."""
+    """So many bad logons within `bad_logon_window_s` close the port (FIX 12 names five in 60 s); 0: never."""
+    bad_logon_window_s: float = 60.0
+    bad_logon_closed_s: float = 60.0
     ports: Ports = msgspec.field(default_factory=Ports)
     accounts: dict[str, AccountConfig] = msgspec.field(default_factory=lambda: {"FIRM": AccountConfig()})
     symbols: dict[str, str] = msgspec.field(default_factory=lambda: dict(_MIDS))
@@ -85,11 +99,30 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         except (msgspec.ValidationError, FixError) as error:
             raise ExchangeError(str(error), where=where, hint=hint) from error
 
+    def schedule(self) -> Schedule | None:
+        """Give the daily window of sessions; ExchangeError where it is none."""
+        given = (self.session_start, self.session_end)
+        if given == ("", ""):
+            return None
+        try:
+            start, end = (time.fromisoformat(text) for text in given)
+        except ValueError as error:
+            raise ExchangeError(
+                str(error),
+                where="session_start, session_end",
+                hint='give both, for example "08:00" and "17:30"',
+            ) from error
+        return Schedule(_second_of(start), _second_of(end))
+
     def account_ids(self, account: str) -> tuple[str, str]:
         """CompIDs of an account: order entry and drop copy."""
         settings = self.accounts[account]
         comp_id = settings.comp_id or account
         return comp_id, settings.drop_copy_comp_id or f"{comp_id}DC"
+
+
+def _second_of(moment: time) -> int:
+    return moment.hour * 3600 + moment.minute * 60 + moment.second
 
 
 def load(path: Path | None) -> Config:

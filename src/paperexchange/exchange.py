@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from fixsession.clock import Now
 from fixsession.message import Message
@@ -23,7 +25,11 @@ from paperexchange.recovery import Recovered
 from paperexchange.state import State
 from paperexchange.venue import Venue
 
+if TYPE_CHECKING:
+    from paperexchange.gateway.acceptor import Acceptor
+
 _REPUBLISH = 1000
+_TIME_TO_ANSWER_MS = 100  # for the HTTP answer to whoever asked for the exchange's end
 _FILLS_AN_ORDER = 10
 _PRELOAD_AT_ONCE = 1000
 
@@ -40,8 +46,9 @@ class Route:
         self.backup = backup
         self.copy = copy
         self.promoted = False
-        # Reports that nobody was there to take; a promoted backup publishes them again with PossResend.
-        self.missed: list[Message] = []
+        # Reports that nobody was there to take, and the session they were numbered on. Whichever gateway
+        # comes into force publishes those of the other one again, with PossResend.
+        self.missed: list[tuple[SessionHost, Message]] = []
 
     @property
     def active(self) -> SessionHost:
@@ -62,7 +69,7 @@ class Exchange:
         self.engine = Engine(self._on_ready)
         self.hub = Hub(ledger)
         self.venue = Venue(config.instruments(), state, self.record)
-        self.feed = Feed(lambda: state.md_seq, self._feed_did)
+        self.feed = Feed(lambda: state.md_seq, self._feed_did, self.venue.best_against)
         self.orders_received = 0
         self.orders_per_s = 0.0
         self.entry = OrderEntry(self, on_logon=self._logged_on, on_gone=self._gone)
@@ -72,9 +79,15 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._around = Surroundings(ledger, self.record, self._record_later, self.engine, clock)
         self._silent = False
+        self._schedule = config.schedule()
         self._timers: list[asyncio.TimerHandle] = []
         self._scripts_armed = 0
         self._conn_no = 0
+        self.promoted = False
+        self.acceptors: dict[str, Acceptor] = {}
+        """By gateway; the server opens them."""
+        self.die: Callable[[Misbehaviour], None] = lambda _: None
+        """How this process ends at once, and perhaps comes back; the server knows."""
         ledger.on_durable = self._on_durable
         for account, settings in config.accounts.items():
             self._open_account(account, settings)
@@ -122,7 +135,7 @@ class Exchange:
             name=name,
             gateway=gateway,
             account=account,
-            session=Session(session_config, store),
+            session=Session(session_config, store, schedule=self._schedule),
             store=store,
             application=application,
         )
@@ -144,16 +157,28 @@ class Exchange:
 
     def promote(self, promoted: bool) -> None:  # noqa: FBT001 - the state itself
         """Put the backup gateway in force, or the primary again."""
+        self.promoted = promoted
         for route in self.routes.values():
             route.promoted = promoted
         self.note("gateway", f"backup promoted: {promoted}")
 
     def _logged_on(self, host: SessionHost, now: Now) -> None:
         route = self.routes[host.account]
-        if host is route.backup and route.promoted:
-            missed, route.missed = route.missed, []
-            for message in missed:
+        if host is not route.active:
+            return
+        missed, route.missed = route.missed, []
+        for numbered_on, message in missed:
+            if numbered_on is not host:  # its own are under their numbers already, to be resent
                 host.send(Message([(35, message.msg_type), (97, "Y"), *message.pairs[1:]]), now)
+
+    def switch_gateway(self, name: str, *, up: bool) -> None:
+        """Take a gateway away, as when its machine dies, or put it back where it was."""
+        acceptor = self.acceptors[name]
+        if up:
+            acceptor.up()
+        else:
+            acceptor.down("the gateway is gone")
+        self.note("gateway", f"{name} up: {up}")
 
     def _gone(self, host: SessionHost, reason: str, now: Now) -> None:
         """Cancel on disconnect, after the grace time, unless the member is back."""
@@ -161,11 +186,14 @@ class Exchange:
         settings = self.routes[host.account].settings
         cause = "logout" if "ogout" in reason else "disconnect"
         if settings.cancel_on_disconnect and cause in settings.cancel_causes:
-            self._loop.call_later(settings.cancel_grace_ms / 1000, self._cancel_on_disconnect, host)
+            grace_s = settings.cancel_grace_ms / 1000
+            self._loop.call_later(grace_s, self._cancel_on_disconnect, host, host.last_conn)
 
-    def _cancel_on_disconnect(self, host: SessionHost) -> None:
+    def _cancel_on_disconnect(self, host: SessionHost, conn: int) -> None:
+        """Cancel what the rule names: all, or what came over the connection that is gone."""
+        which = conn if self.routes[host.account].settings.cancel_orders == "connection" else 0
         if not host.logged_on:
-            self.mass_cancel(host.account, "", "", self.clock(), reason="cancel on disconnect")
+            self.mass_cancel(host.account, "", self.clock(), reason="cancel on disconnect", conn=which)
 
     # Entries --------------------------------------------------------------------------------------------
 
@@ -194,7 +222,7 @@ class Exchange:
             route = self.routes[fact.account]
             host = route.active
             if not host.logged_on:
-                route.missed.append(message)
+                route.missed.append((host, message))
                 del route.missed[:-_REPUBLISH]
             host.send(message, now)
             route.copy.send(message, now, is_fill=isinstance(fact, FILL_KINDS))
@@ -258,18 +286,21 @@ class Exchange:
         self.publish(now)
 
     def mass_cancel(
-        self, account: str, symbol: str, side: str, now: Now, *, reason: str = "mass cancel"
+        self, account: str, symbol: str, now: Now, *, reason: str = "mass cancel", conn: int = 0
     ) -> int:
         """Cancel an account's open orders; how many."""
-        count = self.venue.cancel_all(account, now, reason=reason, symbol=symbol, side=side)
+        count = self.venue.cancel_all(account, now, reason=reason, symbol=symbol, conn=conn)
         self.publish(now)
         return count
 
     def enter(self, phase: Phase) -> None:
         """Move the session calendar."""
-        now = self.clock()
+        now, day = self.clock(), self.state.day
         self.venue.enter(phase, now)
         self.publish(now)
+        if self.config.end_of_day_reset and self.state.day > day:
+            for host in self.hosts.values():
+                host.begin_anew("end of day", now)
 
     def schedule(self, phases: list[tuple[Phase, float]]) -> None:
         """Enter phases by themselves, each so many milliseconds from now; a later schedule replaces it."""
@@ -327,10 +358,26 @@ class Exchange:
         """Carry out a misbehaviour of the place `now`."""
         if not armed.ready:
             return
+        if armed.action in ("kill", "restart"):
+            self._end_at_once(armed)
+            return
         host = self.host(armed.session)
         mono_ns = _ACTS[armed.action](host, armed) or self.clock().mono_ns
         self.engine.fire(armed, mono_ns)
         self._fired(armed, self.clock())
+
+    def _end_at_once(self, armed: Misbehaviour) -> None:
+        """Die without a word: with what led to it on the disk, or (`sync` false) even without that."""
+        wait_s = armed.number("after_ms", _TIME_TO_ANSWER_MS if armed.on is None else 0) / 1000
+        self.engine.fire(armed, self.clock().mono_ns)
+        self._fired(armed, self.clock())
+        if armed.parameters.get("sync", True):
+            self.ledger.after(partial(self._die_after, wait_s, armed))
+        else:
+            self.die(armed)
+
+    def _die_after(self, wait_s: float, armed: Misbehaviour) -> None:
+        self._loop.call_later(wait_s, self.die, armed)
 
     def _feed_did(self, deed: Deed) -> None:
         """Tell of it in the ledger; it happens while entries become durable, so the entry waits."""

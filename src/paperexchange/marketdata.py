@@ -13,6 +13,7 @@ import msgspec
 
 from paperexchange import facts as f
 from paperexchange.errors import ExchangeError
+from paperexchange.model import Side
 
 Address = tuple[str | Any, int]
 _LEASE_NS: Final = 5_000_000_000
@@ -51,11 +52,17 @@ _NONSENSE: Final[dict[str, Any]] = {
 class Feed(asyncio.DatagramProtocol):
     """Publishes book changes and trades."""
 
-    def __init__(self, sequence: Callable[[], int], on_deed: Callable[[Deed], None] = lambda _: None) -> None:
-        """`sequence` gives the newest market-data number of the venue.
+    def __init__(
+        self,
+        sequence: Callable[[], int],
+        on_deed: Callable[[Deed], None],
+        opposite: Callable[[str, Side], int | None],
+    ) -> None:
+        """`sequence` gives the newest market-data number of the venue, `opposite` a side's best counterpart.
 
         `on_deed` is told whenever a misbehaviour took effect.
         """
+        self._opposite = opposite
         self.epoch = 0
         self.base = 0
         self.subscriptions: dict[Address, Subscription] = {}
@@ -155,9 +162,10 @@ class Feed(asyncio.DatagramProtocol):
         if isinstance(change, f.BookTrade):
             message["trade"] = {"price": change.price, "quantity": change.quantity}
         else:
-            away = self._cross if change.side == "buy" else -self._cross
-            price = change.price + away
-            message |= {"side": change.side, "price": price, "quantity": change.quantity or int(bool(away))}
+            price, quantity = change.price, change.quantity
+            if self._cross:
+                price, quantity = self._crossing(change), quantity or 1
+            message |= {"side": change.side, "price": price, "quantity": quantity}
         message["mono_ns"] = change.mono_ns
         deed = self._nonsense.get(change.md_seq)
         if deed is not None:
@@ -165,6 +173,14 @@ class Feed(asyncio.DatagramProtocol):
         if self.epoch:
             message["epoch"] = self.epoch
         return message
+
+    def _crossing(self, change: f.BookChange) -> int:
+        """Move a price by what was asked, and where that is not through the other side, from there."""
+        away = self._cross if change.side == "buy" else -self._cross
+        price, other = change.price + away, self._opposite(change.symbol, change.side)
+        if other is None or (price > other if change.side == "buy" else price < other):
+            return price
+        return other + away
 
     def _send(self, address: Address, messages: Any) -> None:
         if self._transport is not None:

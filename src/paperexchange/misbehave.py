@@ -27,7 +27,9 @@ OUTBOUND: Final = frozenset(
         "skew_transact_time",
     }
 )
-NOW: Final = frozenset({"release", "disconnect", "half_open", "slow_read", "freeze", "refuse_logon"})
+NOW: Final = frozenset(
+    {"release", "disconnect", "half_open", "slow_read", "freeze", "refuse_logon", "kill", "restart"}
+)
 PLACE: Final[dict[str, str]] = {
     **dict.fromkeys(OUTBOUND, "outbound"),
     **dict.fromkeys(NOW, "now"),

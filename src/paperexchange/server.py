@@ -22,8 +22,9 @@ from paperexchange.calendar import Calendar
 from paperexchange.config import Config
 from paperexchange.errors import ExchangeError
 from paperexchange.exchange import Exchange
-from paperexchange.gateway.acceptor import Acceptor
+from paperexchange.gateway.acceptor import Acceptor, BadLogonRule
 from paperexchange.ledger.writer import Ledger
+from paperexchange.misbehave import Misbehaviour
 from paperexchange.participants import Participants
 from paperexchange.recovery import Recovered, recover
 from paperexchange.state import State
@@ -154,9 +155,14 @@ class Server:
                 next_conn=exchange.next_conn,
                 record=exchange.record,
                 clock=clock,
-                bad_logon_limit=self.config.bad_logon_limit,
+                bad_logons=self._bad_logons(),
             ),
         )
+
+    def _bad_logons(self) -> BadLogonRule | None:
+        given = self.config
+        rule = BadLogonRule(given.bad_logon_limit, given.bad_logon_window_s, given.bad_logon_closed_s)
+        return rule if rule.limit else None
 
     # Run ------------------------------------------------------------------------------------------------
 
@@ -170,6 +176,8 @@ class Server:
             self._acceptor(exchange, "fix_backup", "backup"),
             self._acceptor(exchange, "drop_copy", "drop_copy"),
         ]
+        exchange.acceptors = {acceptor.gateway: acceptor for acceptor in acceptors}
+        exchange.die = self._die
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(
             lambda: exchange.feed, sock=self._listen("market_data", _bound_datagram)
@@ -211,8 +219,9 @@ class Server:
         temporary = self.directory / "endpoints.json.new"
         temporary.write_bytes(text + b"\n")
         temporary.replace(self.directory / "endpoints.json")
-        sys.stdout.write(text.decode() + "\n")
-        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):  # started again, and whoever read the first line has gone
+            sys.stdout.write(text.decode() + "\n")
+            sys.stdout.flush()
 
     def _begin_trading(self, exchange: Exchange) -> None:
         """First phase, first quotes, then the timers."""
@@ -278,6 +287,14 @@ class Server:
 
     # End ------------------------------------------------------------------------------------------------
 
+    def _die(self, armed: Misbehaviour) -> None:
+        """End as by SIGKILL, or become a new exchange in the same process (same pid, nothing else kept)."""
+        if armed.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        state = bool(armed.parameters.get("state", True))
+        down_s = armed.number("down_ms", 0) / 1000
+        os.execv(sys.executable, [sys.executable, "-m", "paperexchange", *again(sys.argv[1:], state, down_s)])  # noqa: S606 - our own program
+
     async def _end(
         self, exchange: Exchange, acceptors: list[Acceptor], transport: asyncio.DatagramTransport, runner: Any
     ) -> None:
@@ -300,6 +317,16 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(runner.cleanup(), 2)
         os.close(self._lock_fd)
+
+
+def again(arguments: list[str], state: bool, down_s: float) -> list[str]:  # noqa: FBT001 - the state itself
+    """Give the command line that starts this exchange again, with its ledger or without."""
+    kept = [word for word in arguments if word not in ("--recover", "--fresh")]
+    for option in ("--start-after-s", *(("--preload-executions",) if state else ())):
+        while option in kept:
+            place = kept.index(option)
+            del kept[place : place + 2]
+    return [*kept, "--recover" if state else "--fresh", "--start-after-s", str(down_s)]
 
 
 def _bound_datagram(address: tuple[str, int]) -> socket.socket:

@@ -96,6 +96,9 @@ class State:
         self.last_price: dict[str, int] = {}
         self.last_order_mono_ns: dict[str, int] = {}
         self.busted: set[str] = set()
+        # A corrected fill stands under the ExecID of its last correction: (first ExecID, price) by that.
+        self._stands: dict[str, tuple[str, int]] = {}
+        self._latest: dict[str, str] = {}
         self.scripts: dict[str, f.Scripted] = {}
         self._handlers: dict[type[f.Fact], Callable[[Any], None]] = {
             f.Started: self._started,
@@ -255,18 +258,40 @@ class State:
 
     def _busted(self, fact: f.TradeBusted) -> None:
         self.exec_no += 1
-        self.busted.add(fact.ref_exec_id)
+        self.busted.add(self._stands.get(fact.ref_exec_id, (fact.ref_exec_id, 0))[0])
         self._take_back(fact.account, fact.order_id, fact.quantity, fact.price)
         order = self.orders.get(fact.order_id)
         if order is not None:
             order.cum_quantity -= fact.quantity
             order.average_price = average(order.notional, order.cum_quantity)
+            self._reopen(order, fact.quantity)
         position = self.account(fact.account).position(fact.symbol)
         position.quantity -= sign(fact.side) * fact.quantity
         position.cash += sign(fact.side) * fact.quantity * fact.price
 
+    def _reopen(self, order: Order, quantity: int) -> None:
+        """Have an open order want a busted quantity again; one that was filled stays closed without it."""
+        if order.leaves_quantity:
+            order.leaves_quantity += quantity
+            order.status = "partially_filled" if order.cum_quantity else "new"
+        elif order.status == "filled":
+            order.status = "canceled"
+
+    def stands(self, account: str, exec_id: str) -> Execution | None:
+        """Give a fill as it stands, by its ExecID or a correction's; None where there is none, or no more."""
+        first = self._stands.get(exec_id, (exec_id, 0))[0]
+        found = self.account(account).execution(first)
+        if found is None or first in self.busted:
+            return None
+        latest = self._latest.get(first, first)
+        price = self._stands[latest][1] if latest != first else found.price
+        return msgspec.structs.replace(found, exec_id=latest, price=price)
+
     def _corrected(self, fact: f.TradeCorrected) -> None:
         self.exec_no += 1
+        first = self._stands.get(fact.ref_exec_id, (fact.ref_exec_id, 0))[0]
+        self._stands[fact.exec_id] = (first, fact.price)
+        self._latest[first] = fact.exec_id
         self._take_back(fact.account, fact.order_id, fact.quantity, fact.was_price - fact.price)
         order = self.orders.get(fact.order_id)
         if order is not None:

@@ -327,19 +327,19 @@ class Venue:
             order = self.state.orders.get(order_id)
         return order if order is not None and order.account == account else None
 
-    def open_orders(self, account: str, symbol: str = "", side: str = "") -> list[Order]:
-        """Give the open orders of an account, oldest first."""
+    def open_orders(self, account: str, symbol: str = "", conn: int = 0) -> list[Order]:
+        """Give the open orders of an account, of one symbol or connection if given, oldest first."""
         return [
             order
             for order in self.state.account(account).history
             if order.leaves_quantity
             and (not symbol or order.symbol == symbol)
-            and (not side or order.side == side)
+            and (not conn or order.conn == conn)
         ]
 
-    def cancel_all(self, account: str, at: At, *, reason: str, symbol: str = "", side: str = "") -> int:
+    def cancel_all(self, account: str, at: At, *, reason: str, symbol: str = "", conn: int = 0) -> int:
         """Cancel an account's open orders; how many."""
-        orders = self.open_orders(account, symbol, side)
+        orders = self.open_orders(account, symbol, conn)
         for order in orders:
             self._remove(order, reason, at)
         return len(orders)
@@ -436,6 +436,11 @@ class Venue:
         for _ in range(fills):
             self._trade(order, house, 10, price, at)
 
+    def best_against(self, symbol: str, side: Side) -> int | None:
+        """Give the best price that an order of `side` would trade at; None when there is none."""
+        level = self.books[symbol].opposite(side).best()
+        return level.price if level is not None else None
+
     def reference_price(self, symbol: str) -> int:
         """Mid of the book, else the last price, else the instrument's first mid, on the tick grid."""
         instrument = self.instruments[symbol]
@@ -470,7 +475,13 @@ class Venue:
         return True
 
     def bust(self, fill: Execution, at: At) -> None:
-        """Take a fill back (150=H)."""
+        """Take a fill back (150=H); what is open of the order wants the quantity again."""
+        order = self.state.orders.get(fill.order_id)
+        if order is not None and order.leaves_quantity:
+            level = self.books[order.symbol].half(order.side).levels.get(order.price)
+            if level is not None and order.order_id in level.orders:
+                level.total += fill.quantity
+                self._level(order.symbol, order.side, order.price, level.total, at)
         self._record(
             f.TradeBusted(
                 mono_ns=at.mono_ns,

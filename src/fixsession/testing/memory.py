@@ -8,6 +8,7 @@ from fixsession.clock import SECOND_NS, Now
 from fixsession.codec import split_header
 from fixsession.config import Role
 from fixsession.effects import Deliver, Disconnect, Transmit
+from fixsession.errors import FixError
 from fixsession.message import Message
 from fixsession.session import Session
 from fixsession.store import MemoryStore
@@ -46,8 +47,10 @@ class MemoryPeer:
         """Unix time, simulated."""
         return self.now().wall_ns
 
-    def connect(self, name: str) -> None:
-        """Open a connection; an initiator session logs on over it."""
+    def connect(self, name: str, gateway: str = "") -> None:
+        """Open a connection; an initiator session logs on over it. There is one gateway only."""
+        if gateway:
+            raise FixError(f"gateway {gateway!r}: a session in memory has one gateway only")
         self._outbox[name] = bytearray()
         self._closed.discard(name)
         if self.session.is_connected:

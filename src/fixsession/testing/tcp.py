@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import TYPE_CHECKING
+
+from fixsession.errors import FixError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class TcpPeer:
-    """Connects to `host`:`port`; a reset by the other side counts as a close."""
+    """Connects to `host`:`port`, or to one of the other `gateways`; a reset counts as a close."""
 
-    def __init__(self, host: str, port: int, *, limit_s: float = 5.0) -> None:
-        self._address = (host, port)
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        limit_s: float = 5.0,
+        gateways: Mapping[str, tuple[str, int]] | None = None,
+    ) -> None:
+        self._addresses = {"": (host, port), **(gateways or {})}
         self._limit_s = limit_s
         self._sockets: dict[str, socket.socket] = {}
 
-    def connect(self, name: str) -> None:
-        """Open a connection."""
+    def connect(self, name: str, gateway: str = "") -> None:
+        """Open a connection; `FixError` where no gateway of that name is known."""
         self.disconnect(name)
-        self._sockets[name] = socket.create_connection(self._address, timeout=self._limit_s)
+        if gateway not in self._addresses:
+            known = ", ".join(name for name in self._addresses if name) or "none, only the acceptor itself"
+            raise FixError(f"gateway {gateway!r} is not known; known are {known}")
+        self._sockets[name] = socket.create_connection(self._addresses[gateway], timeout=self._limit_s)
 
     def send(self, name: str, data: bytes) -> None:
         """Send bytes; a connection that the other side closed swallows them."""

@@ -9,6 +9,8 @@ from paperexchange import facts as f
 from paperexchange.control.answers import EXCHANGE, NotFoundError, answer, body_of
 from paperexchange.control.members import account_of
 from paperexchange.errors import ExchangeError
+from paperexchange.exchange import Exchange
+from paperexchange.gateway.host import SessionHost
 from paperexchange.model import Execution, Phase
 from paperexchange.scripts import FillScript, When
 
@@ -60,16 +62,18 @@ class SessionBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /control/session`."""
 
     session: str
-    action: Literal["wipe", "roll_back", "jump_ahead", "disconnect", "reset"]
+    action: Literal["wipe", "roll_back", "jump_ahead", "disconnect", "reset", "logout"]
     n: int = 1
     refuse_ms: float = 0.0
+    text: str = "asked for by the operator"
 
 
 class GatewayBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /control/gateway`."""
 
-    promoted: bool
-    gateway: Literal["backup"] = "backup"
+    gateway: Literal["primary", "backup", "drop_copy"] = "backup"
+    promoted: bool | None = None
+    up: bool | None = None
 
 
 class MarketDataBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -227,7 +231,7 @@ async def session(request: web.Request) -> web.Response:
     host = exchange.host(body.session)
     if body.n < 1:
         raise ExchangeError("n must be at least 1", where="n", hint="for example 4000")
-    mono_ns = host.cut(f"control: {body.action}", refuse_ms=body.refuse_ms) or exchange.clock().mono_ns
+    mono_ns = _leave(exchange, host, body)
     if body.action in ("wipe", "reset"):
         host.store.reset(exchange.clock().wall_ns)
     elif body.action == "roll_back":
@@ -238,11 +242,28 @@ async def session(request: web.Request) -> web.Response:
     return answer({"mono_ns": mono_ns, "next_in": host.store.next_in, "next_out": host.store.next_out})
 
 
+def _leave(exchange: Exchange, host: SessionHost, body: SessionBody) -> int:
+    """Say goodbye, or cut; the CLOCK_MONOTONIC of that."""
+    now = exchange.clock()
+    if body.action == "logout":
+        host.log_out(body.text, now)
+        return now.mono_ns
+    return host.cut(f"control: {body.action}", refuse_ms=body.refuse_ms) or exchange.clock().mono_ns
+
+
 async def gateway(request: web.Request) -> web.Response:
-    """`POST /control/gateway`."""
+    """`POST /control/gateway`: which one is in force (`promoted`), and whether one is there at all (`up`)."""
+    exchange = request.app[EXCHANGE]
     body = await body_of(request, GatewayBody)
-    request.app[EXCHANGE].promote(body.promoted)
-    return answer({"gateway": body.gateway, "promoted": body.promoted})
+    if body.promoted is None and body.up is None:
+        raise ExchangeError("nothing to do", where="body", hint='give "promoted" or "up"')
+    if body.promoted is not None and body.gateway != "backup":
+        raise ExchangeError("only the backup is promoted", where="promoted", hint='"gateway": "backup"')
+    if body.up is not None:
+        exchange.switch_gateway(body.gateway, up=body.up)
+    if body.promoted is not None:
+        exchange.promote(body.promoted)
+    return answer({"gateway": body.gateway, "promoted": exchange.promoted, "up": body.up})
 
 
 async def market_data(request: web.Request) -> web.Response:
@@ -301,8 +322,8 @@ async def correct(request: web.Request) -> web.Response:
 
 def _fill(request: web.Request, body: TradeBody) -> Execution:
     exchange = request.app[EXCHANGE]
-    found = account_of(request, body.account).execution(body.exec_id)
-    if found is None or found.exec_id in exchange.state.busted:
+    found = exchange.state.stands(account_of(request, body.account).name, body.exec_id)
+    if found is None:
         raise NotFoundError(f"no fill {body.exec_id!r} that stands", where="exec_id")
     return found
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import NamedTuple
 
 from fixsession.acceptor import BadLogons, first_frame, identify
 from fixsession.clock import Now
@@ -12,7 +13,18 @@ from paperexchange.gateway.host import SessionHost
 from paperexchange.gateway.wire import Arrival, Connection, Listener
 
 _LOGON_PATIENCE_S = 10.0
-_CLOSED_S = 60.0
+
+
+class BadLogonRule(NamedTuple):
+    """So many bad logons within `window_s` close the port for `closed_s`."""
+
+    limit: int
+    window_s: float
+    closed_s: float
+
+    def counter(self) -> BadLogons:
+        """Begin to count."""
+        return BadLogons(limit=self.limit, window_s=self.window_s)
 
 
 class Acceptor:
@@ -28,7 +40,7 @@ class Acceptor:
         next_conn: Callable[[], int],
         record: Callable[[f.Fact], None],
         clock: Callable[[], Now],
-        bad_logon_limit: int = 0,
+        bad_logons: BadLogonRule | None = None,
     ) -> None:
         """`hosts` is keyed by the member's CompID."""
         self.gateway = gateway
@@ -38,9 +50,10 @@ class Acceptor:
         self._record = record
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._bad = BadLogons(limit=bad_logon_limit) if bad_logon_limit else None
+        self._rule = bad_logons
+        self._bad = bad_logons.counter() if bad_logons else None
         self._pending: dict[Connection, bytes] = {}
-        self._closed = False
+        self._up = True
         self._listener = Listener(*address, self._accept)
         self.endpoint = self._listener.endpoint
 
@@ -88,6 +101,8 @@ class Acceptor:
             received = self._pending.pop(conn)
             host.attach(conn, now)
             host.received(received, arrival, now)
+            if not host.logged_on:  # the session itself found fault with the Logon
+                self._count_bad(now)
 
     def _refuse(self, conn: Connection, reason: str, *, bad: bool = True) -> None:
         now = self._clock()
@@ -100,18 +115,38 @@ class Acceptor:
                 reason=reason,
             )
         )
-        if bad and self._bad is not None and self._bad.add(now.mono_ns):
-            self._listener.close()
-            self._loop.call_later(_CLOSED_S, self._reopen)
+        if bad:
+            self._count_bad(now)
         conn.close(reason)
 
+    def _count_bad(self, now: Now) -> None:
+        if self._rule is None or self._bad is None or not self._bad.add(now.mono_ns):
+            return
+        self._listener.close()
+        self._bad = self._rule.counter()
+        self._loop.call_later(self._rule.closed_s, self._reopen)
+
     def _reopen(self) -> None:
-        if not self._closed:
-            self._listener = Listener(*self.endpoint, self._accept)
+        if self._up:
+            self._listener.reopen()
+
+    def down(self, reason: str) -> None:
+        """Accept no more, and cut off whoever is there, until `up`: the gateway is gone."""
+        self._up = False
+        self._listener.close()
+        for conn in list(self._pending):
+            conn.close(reason)
+        for host in self.hosts.values():
+            host.cut(reason)
+
+    def up(self) -> None:
+        """Accept again, where it was. Idempotent."""
+        self._up = True
+        self._listener.reopen()
 
     def close(self) -> None:
         """Accept no more, drop what has not logged on."""
-        self._closed = True
+        self._up = False
         self._listener.close()
         for conn in list(self._pending):
             conn.close("the exchange ends")

@@ -91,9 +91,11 @@ class SessionHost:
         self.session = session
         self.store = store
         self.conn: Connection | None = None
+        self.last_conn = 0
         self.connected_mono_ns = 0
         self.refuse_until_ns = 0
         self.frozen = False
+        self._begins_anew = False
         self._around = around
         self._application = application
         self._loop = asyncio.get_running_loop()
@@ -130,6 +132,7 @@ class SessionHost:
     def attach(self, conn: Connection, now: Now) -> None:
         """Talk to this connection from now on."""
         self.conn = conn
+        self.last_conn = conn.number
         self.connected_mono_ns = now.mono_ns
         conn.on_data = self._on_data
         conn.on_closed = self._on_closed
@@ -180,6 +183,9 @@ class SessionHost:
         self._held = self._swapped = None
         self.frozen = False
         self.carry_out(self.session.disconnected(now), now)
+        if self._begins_anew:
+            self._begins_anew = False
+            self.store.reset(now.wall_ns)
         self._around.record(
             f.SessionDisconnected(
                 mono_ns=mono_ns,
@@ -224,6 +230,14 @@ class SessionHost:
         """End the session in order."""
         if self.conn is not None:
             self.carry_out(self.session.logout(text, now), now)
+
+    def begin_anew(self, text: str, now: Now) -> None:
+        """End the session in order; its numbers are 1 as soon as the connection is closed."""
+        if self.conn is None:
+            self.store.reset(now.wall_ns)
+        else:
+            self._begins_anew = True
+            self.log_out(text, now)
 
     def carry_out(self, effects: list[Effect], now: Now) -> bool:
         """Carry out in order; False when a cut ended it, so that what followed was not dealt with."""

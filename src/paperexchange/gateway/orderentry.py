@@ -57,7 +57,7 @@ class Desk(Protocol):
     def replace(self, request: ReplaceOrder, now: Now) -> None:
         """Replace an order."""
 
-    def mass_cancel(self, account: str, symbol: str, side: str, now: Now) -> int:
+    def mass_cancel(self, account: str, symbol: str, now: Now) -> int:
         """Cancel an account's open orders."""
 
 
@@ -75,6 +75,7 @@ class OrderEntry:
         self._desk = desk
         self._on_logon = on_logon
         self._on_gone = on_gone
+        self._echoed: set[tuple[str, str]] = set()
         self._handlers: dict[str, Callable[[SessionHost, Deliver, Arrival, Now], bool]] = {
             "D": self._new_order,
             "F": self._cancel,
@@ -113,7 +114,7 @@ class OrderEntry:
     def _new_order(self, host: SessionHost, effect: Deliver, arrival: Arrival, now: Now) -> bool:
         message = effect.message
         if self._desk.echo:
-            host.send(Message(list(message.pairs)), now)
+            self._echo(host, effect, now)
             return True
         request = _new_order_of(message, host, arrival)
         if (effect.poss_resend or effect.poss_dup) and request.cl_ord_id:
@@ -122,6 +123,13 @@ class OrderEntry:
                 host.send(status_report(known, now.wall_ns, []), now)
                 return True
         return self._desk.submit(request, host, now)
+
+    def _echo(self, host: SessionHost, effect: Deliver, now: Now) -> None:
+        """Give the order back as it was received; a PossResend of one that is known is ignored."""
+        order = (host.name, effect.message.get(11) or "")
+        if not (effect.poss_resend and order in self._echoed):
+            self._echoed.add(order)
+            host.send(Message(list(effect.message.pairs)), now)
 
     def _cancel(self, host: SessionHost, effect: Deliver, _: Arrival, now: Now) -> bool:
         message = effect.message
@@ -193,7 +201,7 @@ class OrderEntry:
             pairs[5:6] = [(532, "1" if kind == "1" else "0")]
         host.send(Message(pairs), now)
         if not bad:
-            self._desk.mass_cancel(host.account, symbol, "", now)
+            self._desk.mass_cancel(host.account, symbol, now)
         return True
 
     def _positions(self, host: SessionHost, effect: Deliver, _: Arrival, now: Now) -> bool:

@@ -169,6 +169,11 @@ class Listener:
         """Bind at once, so that a port in use shows before anything else happens (OSError)."""
         self._on_accept = on_accept
         self._loop = asyncio.get_running_loop()
+        self.endpoint = (host, port)
+        self._listen()
+
+    def _listen(self) -> None:
+        host, port = self.endpoint
         self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.sock.setblocking(False)
@@ -178,8 +183,13 @@ class Listener:
             self.sock.close()
             raise
         self.sock.listen(64)
-        self.endpoint: tuple[str, int] = self.sock.getsockname()[:2]
+        self.endpoint = self.sock.getsockname()[:2]
         self._loop.add_reader(self.sock, self._acceptable)
+
+    def reopen(self) -> None:
+        """Accept again at the same place; nothing where it does already."""
+        if self.sock.fileno() < 0:
+            self._listen()
 
     def _acceptable(self) -> None:
         while True:

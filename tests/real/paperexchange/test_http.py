@@ -255,7 +255,7 @@ def test_backup_gateway_takes_orders_only_when_promoted(exchange: Running) -> No
 
 
 def test_bust_and_correct_are_reported_once(exchange: Running) -> None:
-    """150=G and H name the fill by ExecRefID; a busted fill cannot be busted again."""
+    """150=G names the fill, the next G or H the correction (19); what is busted cannot be busted again."""
     member = exchange.member().connect()
     member.order(quantity=10, price="100.00")
     order = member.order(side="2", quantity=10, price="100.00")
@@ -264,8 +264,13 @@ def test_bust_and_correct_are_reported_once(exchange: Running) -> None:
     exchange.post("/control/correct", price=1_000_100, **body)
     corrected = member.report(order, "G")
     assert (corrected.get(19), corrected.get(31), corrected.get(6)) == (fill.get(17), "100.01", "100.01")
+    exchange.post("/control/correct", price=1_000_300, **body)
+    again = member.report(order, "G")
+    assert (again.get(19), again.get(6)) == (corrected.get(17), "100.03")
     exchange.post("/control/bust", **body)
-    assert member.report(order, "H").get(19) == fill.get(17)
+    assert member.report(order, "H").get(19) == again.get(17)
+    bought = {"ALFA": {"quantity": 10, "cash": -10_000_000}}  # the other side of the trade stands
+    assert exchange.get("/accounts/FIRM/positions")["positions"] == bought
     assert exchange.request("POST", "/control/bust", body)[0] == 404
 
 

@@ -3,13 +3,14 @@
 import contextlib
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from paperexchange.testing import Running
+from paperexchange.testing import Running, command
 
 
 @pytest.fixture
@@ -115,6 +116,25 @@ def test_comp_ids_and_accounts_are_settable(configured: Callable[[str], Running]
     two.report(two.order(side="2", quantity=30, price="100.00"), "F")
     positions = [exchange.get(f"/accounts/{name}/positions")["positions"]["ALFA"] for name in ("ONE", "TWO")]
     assert positions == [{"quantity": 30, "cash": -30_000_000}, {"quantity": -30, "cash": 30_000_000}]
+
+
+def test_command_line_sets_names_and_echo(start: Callable[..., Running]) -> None:
+    """CompIDs and echo mode need no configuration file."""
+    exchange = start("--participants", "0", "--comp-id", "ISLD", "--member", "TW", "--echo")
+    member = exchange.member(comp_id="TW", target="ISLD").connect()
+    member.order(t11="E1")
+    assert member.wait(lambda m: m.msg_type == "D").get(11) == "E1"
+
+
+@pytest.mark.parametrize("text", ['session_start = "08:00"', 'session_start = "8"\nsession_end = "x"'])
+def test_half_a_session_window_is_refused(text: str, tmp_path: Path) -> None:
+    """A window needs both of its ends, as times of day; the error says so and names the settings."""
+    config = tmp_path / "exchange.toml"
+    config.write_text(text)
+    line = command("serve", "--dir", str(tmp_path / "x"), "--config", str(config))
+    refused = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 64
+    assert "session_start" in refused.stderr
 
 
 def test_bad_logons_close_the_port(configured: Callable[[str], Running]) -> None:

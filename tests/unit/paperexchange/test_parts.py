@@ -16,6 +16,7 @@ from paperexchange.gateway.rewrite import corrupted, skewed, with_field
 from paperexchange.gateway.store import LedgerStore, field
 from paperexchange.misbehave import Engine
 from paperexchange.participants import Participants, ParticipantSettings
+from paperexchange.server import again
 
 AT = Now(1_000, 2_000)
 
@@ -268,3 +269,22 @@ def test_event_filter_knows_kinds_and_accounts() -> None:
         False,
     ]
     assert not Filter().wants("bytes_received", "FIRM")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "state", "expected"),
+    [
+        (["serve", "--dir", "d", "--fresh"], True, ["serve", "--dir", "d", "--recover"]),
+        (
+            ["serve", "--recover", "--start-after-s", "2.0", "--dir", "d"],
+            False,
+            ["serve", "--dir", "d", "--fresh"],
+        ),
+        (["serve", "--preload-executions", "9", "--dir", "d"], True, ["serve", "--dir", "d", "--recover"]),
+    ],
+)
+def test_command_line_of_an_exchange_that_starts_again(
+    arguments: list[str], state: bool, expected: list[str]
+) -> None:
+    """It continues its ledger or sets it aside, whatever it was started with, and preloads nothing twice."""
+    assert again(arguments, state, 0.5) == [*expected, "--start-after-s", "0.5"]
