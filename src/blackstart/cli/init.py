@@ -1,4 +1,4 @@
-"""`blackstart init`: a few questions, and a commented manifest that `validate` accepts."""
+"""`blackstart init`: a few questions, and a commented manifest that marks what a PASS still needs."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ class Fit(msgspec.Struct, frozen=True):
     """Whether a scenario fits: the trials it makes, or why not.
 
     `not_told` are signs that it expects and the manifest does not describe: its trials cannot be PASS.
+    `standard` ones are what `suite` runs; the others are run by name.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Fit(msgspec.Struct, frozen=True):
     trials: tuple[str, ...]
     why_not: str | None
     not_told: tuple[str, ...] = ()
+    standard: bool = True
 
 
 def fit(manifest: Manifest, scenario: Scenario) -> Fit:
@@ -50,8 +52,9 @@ def fit(manifest: Manifest, scenario: Scenario) -> Fit:
         except BlackstartError as error:
             why_not = error.what
     if why_not is not None:
-        return Fit(scenario.id, scenario.title, (), why_not)
-    return Fit(scenario.id, scenario.title, trials, None, tuple(undeclared(manifest, scenario.expect)))
+        return Fit(scenario.id, scenario.title, (), why_not, standard=scenario.standard)
+    not_told = tuple(undeclared(manifest, scenario.expect))
+    return Fit(scenario.id, scenario.title, trials, None, not_told, standard=scenario.standard)
 
 
 def warnings(manifest: Manifest) -> list[str]:
@@ -93,9 +96,12 @@ def _print(manifest: Manifest, path: str, fits: list[Fit]) -> None:
     for one in fits:
         mark = Text("\u2713", "bold green") if one.why_not is None else Text("\u2013", "bold yellow")
         detail = Text(", ".join(one.trials)) if one.why_not is None else Text(one.why_not, "dim")
+        if not one.standard:
+            detail.append("  by name only, not in the suite", "dim")
         if one.not_told:
             detail.append(f"  UNKNOWN until [signs] describes: {', '.join(one.not_told)}", "yellow")
         table.add_row(mark, Text(one.id), Text(one.title), detail)
     out.print(table)
-    able = sum(one.why_not is None for one in fits)
-    out.print(f"{able} of {len(fits)} scenarios fit", soft_wrap=True)
+    able = [one for one in fits if one.why_not is None]
+    standard = sum(one.standard for one in able)
+    out.print(f"{len(able)} of {len(fits)} scenarios fit, {standard} of them in the suite", soft_wrap=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
-from blackstart.cli.validate import fit, warnings
+from blackstart.cli.validate import fit, validate, warnings
 from blackstart.model.manifest import StateDocument
 from blackstart.scenario import load as scenarios
 from blackstart.target import manifest as manifests
@@ -41,3 +42,15 @@ def test_signs_that_nobody_describes_are_named_before_a_run_finds_out() -> None:
     assert fit(firm, expecting).not_told == ()
     silent = msgspec.structs.replace(firm, signs={"degraded": "it has no parts", "restored": ()})
     assert set(fit(silent, expecting).not_told) == {"trading-halted"}
+
+
+def test_what_the_suite_does_not_run_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    """A scenario that is run by name only says so, in its line and in the sum."""
+    assert validate("paperfirm", as_json=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    packaged = scenarios.packaged()
+    marked = {line.split()[1] for line in lines if "by name only" in line}
+    assert marked == {one.id for one in packaged if not one.standard}
+    assert marked
+    standard = sum(one.standard for one in packaged)
+    assert lines[-1] == f"{len(packaged)} of {len(packaged)} scenarios fit, {standard} of them in the suite"
