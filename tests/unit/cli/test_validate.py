@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
-import pytest
 
 from blackstart.cli.validate import fit, validate, warnings
 from blackstart.model.manifest import StateDocument
 from blackstart.scenario import load as scenarios
 from blackstart.target import manifest as manifests
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_the_shipped_targets_can_pass() -> None:
