@@ -89,6 +89,13 @@ class SupervisorSettings(msgspec.Struct, frozen=True):
     """and for so long is killed."""
 
 
+class RouterSettings(msgspec.Struct, frozen=True):
+    """Whether the session moves to the exchange's backup gateway, and after how long without one."""
+
+    backup_gateway: bool = False
+    backup_after_s: float = 1.0
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """Where a listener of the exchange is."""
 
@@ -124,6 +131,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strategy: StrategySettings = StrategySettings()
     engine: EngineSettings = EngineSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    router: RouterSettings = RouterSettings()
     defects: list[str] = []
 
 
@@ -141,6 +149,7 @@ class Firm(msgspec.Struct, frozen=True):
     strategy: StrategySettings = StrategySettings()
     engine: EngineSettings = EngineSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    router: RouterSettings = RouterSettings()
     defects: list[str] = []
     """Deliberate defects that were asked for by name (`paperfirm.defects`)."""
     configuration: str = ""

@@ -6,7 +6,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = (ROOT / "docs" / "reference" / "fix-conformance.md").read_text(encoding="utf-8")
 SCRIPTS = {path.stem for path in (ROOT / "tests" / "conformance").rglob("*.fixscript")}
-FIX_ROOMS = ("conformance", "real/paperexchange", "unit/fixsession", "unit/paperexchange")
+FIX_ROOMS = (
+    "conformance",
+    "real/paperexchange",
+    "real/paperfirm_services",
+    "unit/fixsession",
+    "unit/paperexchange",
+)
 
 
 def test_every_named_script_and_test_exists() -> None:

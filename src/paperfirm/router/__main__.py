@@ -12,6 +12,7 @@ from paperfirm.http import Response, common_routes, json, problem, serve
 from paperfirm.quarantine import Quarantine
 from paperfirm.router.connection import keep_connected
 from paperfirm.router.fence import Fence
+from paperfirm.router.gateways import BACKUP, PRIMARY, Gateways
 from paperfirm.router.inbound import InboundLog
 from paperfirm.router.sent import RememberingStore
 from paperfirm.router.service import Router
@@ -19,6 +20,7 @@ from paperfirm.supervisor.component import Context, run_component
 
 TICK_S = 0.02
 LOGOUT_LIMIT_S = 1.0
+BACKUP_FILE = "session-backup.log"
 
 
 async def main(context: Context) -> None:
@@ -36,7 +38,8 @@ async def main(context: Context) -> None:
     routes.add("GET", "/state", lambda _: json(state(router)))
     routes.add("POST", "/control/reset", lambda _: reset(router, context))
     web = await serve(ports.http, routes)
-    connecting = asyncio.create_task(keep_connected(router, exchange.fix, context.events.emit))
+    endpoints = {PRIMARY: exchange.fix, BACKUP: exchange.fix_backup or exchange.fix}
+    connecting = asyncio.create_task(keep_connected(router, endpoints, context.events.emit))
     context.events.emit("ready")
     while not context.stop.is_set():
         router.tick()
@@ -62,7 +65,7 @@ def make_router(context: Context) -> Router:
     """Open the router's durable state and put the parts together."""
     firm = context.firm
     folder = context.state_folder("router")
-    files = [folder / "session.log", *sorted((folder / "inbound").glob("*.seg"))[-1:]]
+    files = [folder / "session.log", folder / BACKUP_FILE, *sorted((folder / "inbound").glob("*.seg"))[-1:]]
     rewritten = write_anew(folder, (path for path in files if path.exists()))
     if rewritten:
         context.events.emit("store_rewritten", files=rewritten)
@@ -70,6 +73,8 @@ def make_router(context: Context) -> Router:
     if log.torn_bytes:
         context.events.emit("torn_tail_cut", bytes=log.torn_bytes, log=str(folder / "inbound"))
     loop = asyncio.get_running_loop()
+    fails_over = firm.router.backup_gateway and firm.exchange.fix_backup is not None
+    patience_ns = int(firm.router.backup_after_s * 1e9)
     return Router(
         identity=(firm.exchange.accounts[firm.account].comp_id, firm.exchange.comp_id),
         account=firm.account,
@@ -82,6 +87,8 @@ def make_router(context: Context) -> Router:
         alerts=context.alerts,
         quarantine=Quarantine(folder / "quarantine.jsonl", context.events.emit),
         symbols=frozenset(firm.exchange.symbols),
+        gateways=Gateways(backup=fails_over, patience_ns=patience_ns, now_ns=time.monotonic_ns()),
+        backup_store=RememberingStore(folder / BACKUP_FILE) if fails_over else None,
     )
 
 
@@ -103,7 +110,7 @@ def reset(router: Router, context: Context) -> Response:
     """
     if router.session_up:
         return problem(409, "the session is up", "reset numbers only when the exchange refuses the session")
-    router.reset_asked = True
+    router.ask_reset()
     context.events.emit("session_reset_asked")
     return json({"reset": "at the next logon"})
 
@@ -133,6 +140,7 @@ def state(router: Router) -> dict[str, object]:
         "next_in": session.next_in,
         "gap": session.gap,
         "bound": router.bound,
+        "gateway": router.gateway,
     }
 
 

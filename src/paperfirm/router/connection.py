@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, cast
 
 from paperfirm.supervisor.backoff import Backoff
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 FIRST_S, LONGEST_S, STABLE_S = 0.02, 1.0, 1.0
 CONNECT_LIMIT_S = 1.0
+TRY_LIMIT_S, LOOK_S = 0.5, 0.005
+"""How long another gateway may take to say whether it takes orders, and how often we look."""
 UNACKNOWLEDGED_MS = 1_000
 """The kernel gives the connection up when sent data stays unacknowledged for so long.
 
@@ -27,8 +30,9 @@ It must not deliver orders later.
 class ExchangeConnection(asyncio.Protocol):
     """One connection; hands bytes to the router."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, gateway: str) -> None:
         self._router = router
+        self._gateway = gateway
         self._transport: asyncio.Transport | None = None
         self.closed = asyncio.Event()
 
@@ -37,7 +41,7 @@ class ExchangeConnection(asyncio.Protocol):
         self._transport = cast(
             "asyncio.Transport", transport
         )  # uvloop's transports do not inherit from asyncio's
-        self._router.exchange_connected(self)
+        self._router.exchange_connected(self, self._gateway)
 
     def data_received(self, data: bytes) -> None:
         """Hand on (called by asyncio)."""
@@ -71,20 +75,55 @@ class ExchangeConnection(asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
 
-async def keep_connected(router: Router, endpoint: Endpoint, emit: Callable[..., int]) -> None:
-    """Connect for ever; cancel to stop."""
+async def keep_connected(router: Router, endpoints: dict[str, Endpoint], emit: Callable[..., int]) -> None:
+    """Connect for ever, to the gateway where the session was last; cancel to stop.
+
+    Another gateway is tried in the pauses between, so that the way back to the first is no longer for it.
+    """
     loop = asyncio.get_running_loop()
     backoff = Backoff(first_s=FIRST_S, longest_s=LONGEST_S, stable_s=STABLE_S)
     while True:
         emit("session_connecting", attempt=backoff.failures + 1)
+        favourite = router.gateways.favourite
+        ran_s = await _stay(router, endpoints[favourite], favourite, emit)
+        pause_ends_s = loop.time() + backoff.failed(ran_s)
+        other = router.gateways.other(time.monotonic_ns())
+        if other is not None and await _try(router, endpoints[other], other):
+            backoff.reset()
+            continue
+        await asyncio.sleep(max(0.0, pause_ends_s - loop.time()))
+
+
+async def _stay(router: Router, endpoint: Endpoint, gateway: str, emit: Callable[..., int]) -> float:
+    """Stay connected as long as it lasts; how long that was."""
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    try:
+        connection = await _connect(router, endpoint, gateway)
         started_s = loop.time()
-        try:
-            connection = await _connect(router, endpoint)
-            started_s = loop.time()
-            await connection.closed.wait()
-        except OSError as error:
-            emit("session_refused", reason=str(error))
-        await asyncio.sleep(backoff.failed(loop.time() - started_s))
+        await connection.closed.wait()
+    except OSError as error:
+        emit("session_refused", reason=str(error))
+    return loop.time() - started_s
+
+
+async def _try(router: Router, endpoint: Endpoint, gateway: str) -> bool:
+    """Stay there if orders are taken, else hang up soon; whether orders were taken."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + TRY_LIMIT_S
+    try:
+        async with asyncio.timeout_at(end_s):
+            connection = await _connect(router, endpoint, gateway)
+    except OSError:
+        return False
+    # Either of two things ends the wait, and one of them is no event.
+    while not router.session_up and not connection.closed.is_set() and loop.time() < end_s:  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_S)
+    if not router.session_up:
+        connection.discard()
+    taken = router.session_up
+    await connection.closed.wait()
+    return taken
 
 
 def _refuse_self_connection(sock: socket.socket) -> None:
@@ -93,7 +132,7 @@ def _refuse_self_connection(sock: socket.socket) -> None:
         raise OSError("connected to myself: nobody listens there")
 
 
-async def _connect(router: Router, endpoint: Endpoint) -> ExchangeConnection:
+async def _connect(router: Router, endpoint: Endpoint, gateway: str) -> ExchangeConnection:
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -103,7 +142,7 @@ async def _connect(router: Router, endpoint: Endpoint) -> ExchangeConnection:
         async with asyncio.timeout(CONNECT_LIMIT_S):
             await loop.sock_connect(sock, (endpoint.host, endpoint.port))
         _refuse_self_connection(sock)
-        _, connection = await loop.create_connection(lambda: ExchangeConnection(router), sock=sock)
+        _, connection = await loop.create_connection(lambda: ExchangeConnection(router, gateway), sock=sock)
     except BaseException:
         sock.close()
         raise

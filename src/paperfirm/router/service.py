@@ -30,6 +30,7 @@ from fixsession.errors import FixError
 from fixsession.session import Session
 from paperfirm.alerts import Alerts
 from paperfirm.router import doubt, fix
+from paperfirm.router.gateways import BACKUP, PRIMARY, Gateways
 from paperfirm.wire import (
     Beat,
     Bind,
@@ -68,6 +69,8 @@ LATE_NS = SECOND_NS
 PAUSE_NS = 800_000_000
 """A loop that stood still for longer cannot say how old the frames are that waited meanwhile."""
 BACKLOG_BYTES = 256 << 10
+NOT_AVAILABLE = "4"
+"""BusinessRejectReason (380): application not available."""
 
 
 class Wire(Protocol):
@@ -117,11 +120,14 @@ class Router:
         alerts: Alerts | None = None,
         quarantine: Quarantine | None = None,
         symbols: frozenset[str] = frozenset(),
+        gateways: Gateways | None = None,
+        backup_store: RememberingStore | None = None,
     ) -> None:
         self._config = SessionConfig(
             sender=identity[0], target=identity[1], role=Role.INITIATOR, heartbeat_s=1, logon_timeout_s=2.0
         )
         self._account = account
+        self._stores = {PRIMARY: store, BACKUP: backup_store or store}
         self._store, self._log, self._fence = store, log, fence
         self._emit, self._now, self._soon = emit, now, soon
         self._alerts = alerts or Alerts(emit)
@@ -132,8 +138,10 @@ class Router:
         self.session_up = False
         self.since_ns = now().mono_ns
         """Since when the session is up or down."""
+        self.gateways = gateways or Gateways()
+        self.gateway = PRIMARY
         # The exchange may remember numbers that a store lost: a cold start resets both sides.
-        self.reset_asked = store.next_in == store.next_out == 1
+        self._resets = {name for name, kept in self._stores.items() if kept.next_in == kept.next_out == 1}
         self._wire: Wire | None = None
         self._engine: Link | None = None
         self._out: list[bytes] = []
@@ -142,6 +150,17 @@ class Router:
         self._alive_ns = self.since_ns
         self._stalled_since_ns = 0
         self._leaving = False
+        self._probe = ""
+        self._proved = self._unwelcome = False
+
+    @property
+    def reset_asked(self) -> bool:
+        """Whether the next logon starts both sides at 1 (141=Y)."""
+        return self.gateway in self._resets
+
+    def ask_reset(self) -> None:
+        """Start both sides at 1 at the next logon, whichever gateway that is at."""
+        self._resets = set(self._stores)
 
     @property
     def quarantined(self) -> int:
@@ -150,8 +169,11 @@ class Router:
 
     # ---- the exchange's side
 
-    def exchange_connected(self, wire: Wire) -> None:
+    def exchange_connected(self, wire: Wire, gateway: str = PRIMARY) -> None:
         """Log on over a fresh connection; with 141=Y if an operator asked for it."""
+        self.gateway, self._store = gateway, self._stores[gateway]
+        self._probe = ""
+        self._proved = self._unwelcome = False
         config = msgspec.structs.replace(self._config, reset_on_logon=self.reset_asked)
         self.session = Session(config, self._store, may_resend=self._may_resend)
         self._wire = wire
@@ -234,7 +256,7 @@ class Router:
 
     def _note(self, effect: LoggedOn | LoggedOut | Disconnect | Notice | Gap) -> None:
         if isinstance(effect, LoggedOn):
-            self.reset_asked = False
+            self._resets.discard(self.gateway)
             self.counters.sessions += 1
             self._emit(
                 "session_logged_on",
@@ -260,7 +282,12 @@ class Router:
             self._resending = False
             self._emit("resend_complete", next_in=self.session.next_in)
         if self.session.logged_on and not missing and not self.session_up:
+            if self.gateway != PRIMARY and not self._proved:
+                self._ask_whether_in_force()
+                return
             self.session_up = True
+            if self.gateways.established(self.gateway):
+                self._emit("gateway_changed", gateway=self.gateway)
             self.since_ns = self._emit("session_established", next_in=self.session.next_in)
             self._alerts.clear("exchange_lost")
             self.flush()
@@ -273,12 +300,47 @@ class Router:
             return
         self.session_up = self._resending = False
         self.since_ns = self._emit("session_lost", reason=reason)
+        self.gateways.lost(self._now().mono_ns)
         if not self._leaving:
             text = f"no session with the exchange: {reason}; connected again, reconciled, then traded"
             self._alerts.sound("exchange_lost", text, reason=reason)
         self._tell(SessionDown(self.since_ns, reason))
 
+    def _ask_whether_in_force(self) -> None:
+        """Send a harmless application message: a backup that is not promoted rejects it (35=j)."""
+        if self._probe:
+            return
+        self._probe = f"PROBE-{self._now().wall_ns}"
+        request = StatusRequest(self._probe, min(self._symbols, default="PROBE"), "buy")
+        for effect in self.session.send(fix.status_request(request, self._account), self._now()):
+            assert isinstance(effect, Transmit)
+            self._out.append(effect.data)
+
+    def _answers_probe(self, message: FixMessage) -> bool:
+        """Take the answer to our question; the engine asked none."""
+        if not self._probe or self._probe not in {message.get(11), message.get(379)}:
+            return False
+        if message.msg_type == "j":
+            self._not_in_force(message)
+        else:
+            self._proved = True
+        return True
+
+    def _not_in_force(self, message: FixMessage) -> None:
+        """Leave a gateway that takes no orders now; the other one may."""
+        if self._unwelcome:
+            return
+        self._unwelcome = True
+        self.gateways.not_in_force(self.gateway)
+        self._emit("gateway_not_in_force", gateway=self.gateway, text=message.get(58) or "")
+        self._carry_out(self.session.logout("this gateway is not in force", self._now()))
+
     def _deliver(self, message: FixMessage, fix_seq: int, *, resent: bool) -> None:
+        if self.gateways.has_backup:
+            if self._answers_probe(message):
+                return
+            if message.msg_type == "j" and message.get(380) == NOT_AVAILABLE and not resent:
+                self._not_in_force(message)
         try:
             report = fix.report(message)
         except fix.TranslationError as error:
@@ -331,7 +393,7 @@ class Router:
         elif isinstance(message, Send | Cancel | StatusRequest):
             self._send(message)
         elif isinstance(message, Known):
-            link.send(KnownAnswer(message.request, self._store.known(message.cl_ord_ids)))
+            link.send(KnownAnswer(message.request, self._known(message.cl_ord_ids)))
 
     def engine_closed(self, link: Link, _error: Exception | None) -> None:
         """Forget a lost engine; what arrives meanwhile waits in the log."""
@@ -360,9 +422,14 @@ class Router:
         for entry in self._log.since(since):
             link.send(Inbound(entry.router_seq, True, entry.report))
         self._engine = link
-        known = self._store.known(bind.ask) if bind.ask else []
+        known = self._known(bind.ask) if bind.ask else []
         link.send(BindDone(self._log.last_seq, self._log.log_id, known, self.session_up))
         self._emit("engine_bound", epoch=bind.epoch, engine=bind.engine, since=since, last=self._log.last_seq)
+
+    def _known(self, cl_ord_ids: list[str]) -> list[str]:
+        """Return those of the ids that ever reached the store of any gateway, in the order asked."""
+        found = {known for store in set(self._stores.values()) for known in store.known(cl_ord_ids)}
+        return [asked for asked in cl_ord_ids if asked in found]
 
     def _fence_off(self, link: Link, engine: str, epoch: int, reason: str) -> None:
         self._emit("engine_fenced", epoch=epoch, engine=engine, reason=reason)
@@ -394,6 +461,8 @@ class Router:
     def _obstacle(self) -> str | None:
         if self._wire is None or not self.session_up:
             return "the FIX session is down"
+        if self._unwelcome:
+            return "this gateway is not in force"
         return "the exchange does not read" if self._wire.backlog() > BACKLOG_BYTES else None
 
     def _unsent(self, cl_ord_id: str, reason: str) -> None:

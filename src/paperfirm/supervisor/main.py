@@ -123,6 +123,7 @@ def _firm(options: UpOptions, ports: dict[str, Ports], plans: dict[str, ServerPl
         strategy=settings.strategy,
         engine=settings.engine,
         supervisor=settings.supervisor,
+        router=settings.router,
         defects=settings.defects,
         configuration=str(options.config.absolute()) if options.config else "",
         sha256=sha256,

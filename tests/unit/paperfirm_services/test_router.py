@@ -15,6 +15,7 @@ from fixsession.session import Session
 from fixsession.store import MemoryStore
 from paperfirm.quarantine import Quarantine
 from paperfirm.router.fence import Fence
+from paperfirm.router.gateways import BACKUP, PRIMARY, Gateways
 from paperfirm.router.inbound import InboundLog
 from paperfirm.router.sent import RememberingStore
 from paperfirm.router.service import Router
@@ -63,12 +64,14 @@ class Engine:
 class World:
     """A router, an exchange with its own FIX store, and a wire between them that can be cut."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fails_over: bool = False) -> None:
         self.folder = folder
         self.mono_ns = 10 * SECOND
         self.later: list[Callable[[], None]] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.exchange_store = MemoryStore()
+        self.exchange_stores = {PRIMARY: MemoryStore(), BACKUP: MemoryStore()}
+        self.exchange_store = self.exchange_stores[PRIMARY]
+        self.fails_over = fails_over
         self.exchange: Session | None = None
         self.received: list[Message] = []
         self.delivering = True
@@ -79,6 +82,7 @@ class World:
         """Open the router's files as its process does."""
         self.log = InboundLog(self.folder / "inbound")
         self.store = RememberingStore(self.folder / "session.log")
+        self.backup_store = RememberingStore(self.folder / "backup.log") if self.fails_over else None
         self.router = Router(
             identity=("FIRM", "PAPEREX"),
             account="FIRM",
@@ -89,6 +93,8 @@ class World:
             now=self.now,
             soon=lambda callback: self.later.append(callback),  # noqa: PLW0108 - the list is swapped
             quarantine=Quarantine(self.folder / "quarantine.jsonl", self.emit),
+            gateways=Gateways(backup=self.fails_over, patience_ns=SECOND, now_ns=self.mono_ns),
+            backup_store=self.backup_store,
         )
 
     def crash(self) -> None:
@@ -129,12 +135,13 @@ class World:
 
     # ---- the wire
 
-    def connect(self) -> None:
-        """Connect the router to the exchange and let both settle."""
+    def connect(self, gateway: str = PRIMARY) -> None:
+        """Connect the router to a gateway of the exchange and let both settle."""
+        self.exchange_store = self.exchange_stores[gateway]
         config = SessionConfig(sender="PAPEREX", target="FIRM", role=Role.ACCEPTOR)
         self.exchange = Session(config, self.exchange_store)
         self.exchange.connected(self.now())
-        self.router.exchange_connected(self)
+        self.router.exchange_connected(self, gateway)
         self.settle()
 
     def cut(self) -> None:
@@ -173,6 +180,12 @@ class World:
                 self.exchange.commit(self.now())
             elif isinstance(effect, Disconnect):
                 self.later.append(self.cut)
+
+    def answer(self, msg_type: str, fields: dict[int, str]) -> None:
+        """Send an application message and let both settle."""
+        assert self.exchange is not None
+        self.take(self.exchange.send(Message.of(msg_type, fields), self.now()))
+        self.settle()
 
     def reports(self, *exec_ids: str) -> None:
         """Send an execution report for each id; while nobody is logged on it keeps them."""
@@ -392,7 +405,7 @@ def test_the_operator_resets_numbers_that_no_longer_fit(world: World) -> None:
     world.exchange_store.wipe()
     world.connect()
     assert not world.router.session_up
-    world.router.reset_asked = True
+    world.router.ask_reset()
     world.connect()
     assert world.router.session_up
     assert world.bind(ask=["1-C1"]).of(BindDone)[0].known == ["1-C1"]
@@ -458,3 +471,96 @@ def test_a_fill_with_nonsense_numbers_is_put_aside_and_the_session_goes_on(world
     (held,) = [detail for event, detail in world.events if event == "quarantined"]
     assert held["action"] == "fetched again"
     assert world.router.quarantined == 1
+
+
+@pytest.fixture
+def two_gateways(tmp_path: Path) -> Iterator[World]:
+    """Give a router that may fail over, connected and logged on at the primary."""
+    world = World(tmp_path, fails_over=True)
+    world.connect()
+    yield world
+    world.store.close()
+
+
+def probe(world: World) -> str:
+    """Return the id of the question that the router asked last."""
+    asked = [message.get(11) for message in world.received if message.msg_type == "H"]
+    assert asked, "the router asked nothing"
+    return asked[-1] or ""
+
+
+def test_a_promoted_backup_is_used_after_it_took_a_question(two_gateways: World) -> None:
+    """At the backup the engine hears of the session only after an application message was answered there."""
+    engine = two_gateways.bind()
+    two_gateways.order(engine, "1-C1")
+    two_gateways.cut()
+    two_gateways.connect(BACKUP)
+    assert engine.of(SessionDown)
+    assert not two_gateways.router.session_up
+    two_gateways.answer(
+        "8", {11: probe(two_gateways), 17: "0", 150: "I", 39: "8", 37: "NONE", 55: "ALFA", 54: "1"}
+    )
+    assert two_gateways.router.session_up
+    assert engine.of(SessionUp)
+    assert ("gateway_changed", {"gateway": BACKUP}) in two_gateways.events
+    assert not engine.of(Inbound), "the answer is the router's, not the engine's"
+    two_gateways.order(engine, "1-C2")
+    assert two_gateways.orders_at_exchange() == ["1-C1", "1-C2"]
+    assert two_gateways.bind(ask=["1-C2", "1-C1", "1-C3"]).of(BindDone)[0].known == ["1-C2", "1-C1"]
+
+
+def test_a_backup_that_is_not_promoted_is_left(two_gateways: World) -> None:
+    """Where the question is rejected (35=j) the router logs out; the engine never heard of the session."""
+    engine = two_gateways.bind()
+    two_gateways.cut()
+    two_gateways.connect(BACKUP)
+    two_gateways.answer("j", {45: "2", 372: "H", 379: probe(two_gateways), 380: "4", 58: "not promoted"})
+    two_gateways.settle()
+    assert two_gateways.exchange is None
+    assert not engine.of(SessionUp)
+    assert "gateway_not_in_force" in two_gateways.names()
+    assert two_gateways.router.gateways.favourite == PRIMARY
+
+
+def test_a_primary_that_takes_no_orders_any_more_is_left(two_gateways: World) -> None:
+    """When the backup is in force the primary rejects orders: they are unsent then, and it is left."""
+    engine = two_gateways.bind()
+    two_gateways.order(engine, "1-C1")
+    two_gateways.answer("j", {45: "2", 372: "D", 379: "1-C1", 380: "4"})
+    (rejected,) = engine.of(Inbound)
+    assert (rejected.report.kind, rejected.report.cl_ord_id) == ("reject", "1-C1")
+    two_gateways.order(engine, "1-C2")
+    assert [frame.cl_ord_id for frame in engine.of(Unsent)] == ["1-C2"]
+    assert two_gateways.router.gateways.other(two_gateways.mono_ns) == BACKUP
+
+
+def test_without_the_switch_a_rejected_order_changes_nothing(tmp_path: Path) -> None:
+    """A firm that does not fail over stays on its session whatever the exchange rejects."""
+    world = World(tmp_path)
+    world.connect()
+    engine = world.bind()
+    world.order(engine, "1-C1")
+    world.answer("j", {45: "2", 372: "D", 379: "1-C1", 380: "4"})
+    world.order(engine, "1-C2")
+    assert world.router.session_up
+    assert world.orders_at_exchange() == ["1-C1", "1-C2"]
+    world.store.close()
+
+
+def test_each_gateway_has_numbers_of_its_own(two_gateways: World) -> None:
+    """Back at the primary the session goes on with its own numbers, and a report that waited there comes."""
+    two_gateways.bind()
+    two_gateways.reports("E1")
+    two_gateways.cut()
+    two_gateways.connect(BACKUP)
+    two_gateways.answer(
+        "8", {11: probe(two_gateways), 17: "0", 150: "I", 39: "8", 37: "NONE", 55: "ALFA", 54: "1"}
+    )
+    two_gateways.cut()
+    two_gateways.exchange_store = two_gateways.exchange_stores[PRIMARY]
+    two_gateways.reports("E2")
+    two_gateways.connect(PRIMARY)
+    assert two_gateways.router.session_up
+    assert two_gateways.router.gateways.favourite == PRIMARY
+    log = [entry.report.exec_id for entry in two_gateways.log.since(0)]
+    assert log == ["E1", "E2"]
