@@ -47,11 +47,9 @@ class FileStore:
         self._fsync = Fsync(fsync)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked(self._fd, self._path):
             os.close(self._fd)
-            raise FixError(f"{path}: in use by another process; stop it or give another file") from error
+            raise FixError(f"{path}: in use by another process; stop it or give another file")
         self._clear()
         self._end = 0
         self._durable = -1  # how much of the file is known to be on the disk
@@ -120,8 +118,7 @@ class FileStore:
     def _append(self, kind: bytes, value: int, wall_ns: int = 0, raw: bytes = b"") -> int:
         at = self._end
         durable = at if self._fsync is Fsync.NEVER else self._durable
-        body = _BODY.pack(kind, value, wall_ns, durable) + raw
-        record = _HEAD.pack(len(body), zlib.crc32(body)) + body
+        record = _packed(kind, value, wall_ns, durable, raw)
         written = 0
         try:
             while written < len(record):  # a disk that fills up takes a part first, and then says why
@@ -218,6 +215,50 @@ class FileStore:
         self.sync()
         os.close(self._fd)
 
+    # ---- compaction
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the file is: a reason to compact it."""
+        return self._end
+
+    def compact(self, *, keep_since_wall_ns: int = 0) -> None:
+        """Write the file anew with what is still needed: the numbers, and messages since then (Unix time).
+
+        Resends gap-fill what is dropped. The new file takes the old one's place whole, or not at all.
+        """
+        fresh = self._path.with_name(self._path.name + ".compact")
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        kept, places, end = self._path, array("Q", [0]), 0
+        try:
+            places, end = self._rewrite(fd, keep_since_wall_ns)
+            if self._fsync is not Fsync.NEVER:
+                os.fdatasync(fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fresh.replace(kept)
+        except (OSError, FixError) as error:
+            os.close(fd)
+            fresh.unlink(missing_ok=True)
+            raise FixError(f"{kept}: cannot be compacted ({error}); it is as it was") from error
+        os.close(self._fd)
+        self._fd, self._places, self._end, self._durable = fd, places, end, end
+        if self._fsync is not Fsync.NEVER:
+            self._sync_directory()
+
+    def _rewrite(self, fd: int, since_ns: int) -> tuple[array[int], int]:
+        """Write what is needed; gives the places of the messages, and the end."""
+        places, end = array("Q", [0] * len(self._places)), 0
+        numbers = ((_NEXT_OUT, self._next_out), (_NEXT_IN, self._next_in), (_UNSENT, self._unsent_from))
+        with os.fdopen(os.dup(fd), "wb") as stream:
+            end += stream.write(_packed(_CREATED, 0, self._created_wall_ns, end))
+            for stored in self.load_out(1, self._next_out - 1):
+                if stored.wall_ns >= since_ns or 0 < self._unsent_from <= stored.seq_num:
+                    places[stored.seq_num] = end + 1
+                    end += stream.write(_packed(_OUT, stored.seq_num, stored.wall_ns, end, stored.raw))
+            for kind, value in numbers:
+                end += stream.write(_packed(kind, value, 0, end))
+        return places, end
+
     # ---- controls
 
     def wipe(self) -> None:
@@ -240,6 +281,20 @@ class FileStore:
         check_count(n)
         self.next_out = self._next_out + n
         self.sync()
+
+
+def _packed(kind: bytes, value: int, wall_ns: int, durable: int, raw: bytes = b"") -> bytes:
+    body = _BODY.pack(kind, value, wall_ns, durable) + raw
+    return _HEAD.pack(len(body), zlib.crc32(body)) + body
+
+
+def _locked(fd: int, path: Path) -> bool:
+    """Lock the file, if nobody else has it, and it was not replaced by a compaction just now."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(fd).st_ino == path.stat().st_ino
+    except OSError:
+        return False
 
 
 def _record(data: bytes, at: int) -> bytes | None:

@@ -49,6 +49,11 @@ class RememberingStore(FileStore):
             self._keep(_ids_in(self._file.read_bytes()))
         super().reset(wall_ns)
 
+    def compact(self, *, keep_since_wall_ns: int = 0) -> None:
+        """Archive the ids durably, then drop old messages."""
+        self._keep(_ids_in(self._file.read_bytes()))
+        super().compact(keep_since_wall_ns=keep_since_wall_ns)
+
     def known(self, cl_ord_ids: Iterable[str]) -> list[str]:
         """Return those of the ids that ever reached the store, in the order asked."""
         if self._ids is None:

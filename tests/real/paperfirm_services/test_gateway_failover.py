@@ -143,7 +143,7 @@ def test_the_session_moves_to_the_promoted_backup_and_back(exchange: Running, tm
 
 
 def test_without_promotion_the_session_waits_for_the_primary(exchange: Running, tmp_path: Path) -> None:
-    """A backup that is not promoted is asked and left; the next session is at the primary, when it is back."""
+    """A backup that is not promoted is asked and left; the next session is at the primary."""
 
     async def run() -> None:
         desk = Desk(tmp_path, exchange)

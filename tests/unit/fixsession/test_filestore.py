@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fixsession import FileStore, FixError, MemoryStore, SessionStore, StoreControls, Stored
+from fixsession import FileStore, FixError, MemoryStore, SessionConfig, SessionStore, StoreControls, Stored
+from fixsession.testing.memory import MemoryPeer
+from fixsession.testing.player import Player
+from fixsession.testing.script import parse_script
 
 
 def filled(path: Path, fsync: str = "batch") -> FileStore:
@@ -254,3 +257,91 @@ def test_a_disk_that_fills_up_says_so_and_is_written_again(
     again = FileStore(tmp_path / "s")
     assert again.next_in == 6
     again.close()
+
+
+def test_compaction_keeps_what_is_needed_and_shrinks_the_file(tmp_path: Path) -> None:
+    """Numbers, young messages and those nobody was offered yet stay, here and for the next process."""
+    store = filled(tmp_path / "s")
+    for number in range(5, 500):
+        store.save_in(number, 3000)
+    before, size = state(store), store.size_bytes
+    store.compact(keep_since_wall_ns=1004)
+    kept = [Stored(4, b"message 4", 1004), Stored(5, b"message 5", 1005)]
+    assert state(store) == (*before[:4], kept)
+    assert store.size_bytes == (tmp_path / "s").stat().st_size < size / 10
+    store.compact(keep_since_wall_ns=9999)
+    assert list(store.load_out(1, 9)) == kept[1:], "message 5 was never offered"
+    store.save_out(9, b"message 9", 1009)
+    after = state(store)
+    store.close()
+    again = FileStore(tmp_path / "s")
+    assert state(again) == after
+    again.close()
+
+
+def test_compacted_file_belongs_to_its_process_alone(tmp_path: Path) -> None:
+    """The lock moves with the file: nobody else can open it after a compaction."""
+    store = filled(tmp_path / "s")
+    store.compact()
+    with pytest.raises(FixError, match="in use"):
+        FileStore(tmp_path / "s")
+    store.close()
+    FileStore(tmp_path / "s").close()
+
+
+def test_compaction_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the new file cannot be put in place, the old one is as it was, and goes on being written."""
+    store = filled(tmp_path / "s")
+    before = state(store)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    with pytest.raises(FixError, match="as it was"):
+        store.compact(keep_since_wall_ns=9999)
+    monkeypatch.undo()
+    assert state(store) == before
+    store.save_out(9, b"message 9", 1009)
+    store.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
+    again = FileStore(tmp_path / "s")
+    assert again.next_out == 10
+    again.close()
+
+
+def test_left_over_of_a_compaction_is_no_store(tmp_path: Path) -> None:
+    """A process that dies in a compaction leaves the old file in force; the next compaction starts afresh."""
+    store = filled(tmp_path / "s")
+    before = state(store)
+    store.close()
+    (tmp_path / "s.compact").write_bytes(b"half a file")
+    again = FileStore(tmp_path / "s")
+    assert state(again) == before
+    again.compact()
+    assert state(again) == before
+    again.close()
+
+
+def test_damage_to_a_compacted_file_is_found(tmp_path: Path) -> None:
+    """All of a compacted file had reached the disk, so a bad byte in it is damage and no torn tail."""
+    store = filled(tmp_path / "s")
+    store.compact()
+    store.close()
+    data = bytearray((tmp_path / "s").read_bytes())
+    data[60] ^= 1
+    (tmp_path / "s").write_bytes(data)
+    with pytest.raises(FixError, match="damaged at byte"):
+        FileStore(tmp_path / "s")
+
+
+def test_resend_after_a_compaction_fills_what_was_dropped(tmp_path: Path) -> None:
+    """A counterparty that asks for old messages gets a gap fill over them, and the younger ones."""
+    store = FileStore(tmp_path / "s")
+    peer = MemoryPeer(SessionConfig(sender="PAPEREX", target="FIRM"), store=store)
+    orders = "send order\nexpect D 34=2\nwait 5\nsend order\nexpect D 34=3"
+    Player(peer).play(parse_script("before", f"connect\nsend A 98=0 108=30 141=Y\nexpect A\n{orders}"))
+    store.compact(keep_since_wall_ns=peer.wall_ns() - 2_000_000_000)
+    ask = "send 2 34=5 7=1 16=3\nexpect 4 34=1 36=3\nexpect D 34=3 43=Y"
+    Player(peer).play(parse_script("after", f"connect\nsend A 34=4 98=0 108=30\nexpect A\n{ask}"))
+    store.close()

@@ -107,3 +107,15 @@ def test_ids_survive_a_reset_of_the_session(tmp_path: Path) -> None:
     assert again.next_out == 1
     assert again.known(["1-C2", "1-C3", "1-C1"]) == ["1-C2", "1-C1"]
     again.close()
+
+
+def test_ids_survive_a_compaction_of_the_store(tmp_path: Path) -> None:
+    """An order whose message was dropped as too old is still known, in the next process too."""
+    store = RememberingStore(tmp_path / "session.log")
+    store.save_out(1, b"8=FIX.4.4\x0135=D\x0111=1-C1\x0155=ALFA\x01", 1)
+    store.compact(keep_since_wall_ns=5)
+    assert list(store.load_out(1, 9)) == []
+    store.close()
+    again = RememberingStore(tmp_path / "session.log")
+    assert again.known(["1-C1", "1-C2"]) == ["1-C1"]
+    again.close()
