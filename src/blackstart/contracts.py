@@ -512,6 +512,13 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class Exclusive(Protocol):
+    """A fault that a component can have once at a time: the end of one would be the end of both."""
+
+    exclusive: bool
+
+
+@runtime_checkable
 class HasMechanisms(Protocol):
     """A fault that can be done in several ways; `parameters.mechanism` forces one of them."""
 

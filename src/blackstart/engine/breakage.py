@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from blackstart.contracts import Aimed, Fault, Operated, Prepared, Prepares
-from blackstart.engine.trial import Stop
+from blackstart.contracts import Aimed, Exclusive, Fault, Operated, Prepared, Prepares
+from blackstart.engine.trial import DISK_FULL, Stop
 from blackstart.engine.triggers import Trip
 from blackstart.errors import BlackstartError, FaultError
 from blackstart.faults import registry
@@ -17,7 +17,7 @@ from blackstart.model.fault import Witness
 from blackstart.model.record import Injected, Witnessed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from blackstart.engine.trial import RunningTrial
     from blackstart.model.fault import Receipt
@@ -34,7 +34,7 @@ class Breakage:
     def __init__(self, trial: RunningTrial, fault: Fault, step: FaultStep, number: int) -> None:
         self._trial = trial
         self._fault = fault
-        self._step = step
+        self.step = step
         self._number = number
         self.receipt: Receipt | None = None
         self._taking_back: asyncio.Task[None] | None = None
@@ -44,24 +44,24 @@ class Breakage:
 
     async def prepare(self) -> None:
         """See that it can be done here, and put in place what must be there before the target starts."""
-        why_not = registry.unavailable(self._fault, self._trial.manifest, self._step)
+        why_not = registry.unavailable(self._fault, self._trial.manifest, self.step)
         if why_not is not None:
-            raise Stop("fault-unavailable", f"{self._step.kind}: {why_not}")
+            raise Stop("fault-unavailable", f"{self.step.kind}: {why_not}")
         if not isinstance(self._fault, Prepares):
             return
-        change = await _or_stop("fault-failed", self._fault.prepare(self._trial, self._step))
+        change = await _or_stop("fault-failed", self._fault.prepare(self._trial, self.step))
         if isinstance(self._trial.target, Prepared):
             self._trial.target.change_launch(change)
 
     async def aim(self) -> None:
         """Look the victims up while there is time."""
         if isinstance(self._fault, Aimed):
-            await _or_stop("fault-failed", self._fault.aim(self._trial, self._step))
+            await _or_stop("fault-failed", self._fault.aim(self._trial, self.step))
 
     async def inject(self) -> None:
         """Break it; the witness and the operator set to work at once, side by side."""
         trial = self._trial
-        receipt = await _or_stop("fault-failed", self._fault.inject(trial, self._step))
+        receipt = await _or_stop("fault-failed", self._fault.inject(trial, self.step))
         self.receipt = receipt
         trial.record(Injected(receipt=receipt, step=self._number))
         if receipt.undo:
@@ -80,7 +80,7 @@ class Breakage:
     @property
     def done(self) -> bool:
         """Whether operator and witness are done, and a fault with an end of its own was taken back."""
-        lasts = self._step.duration_s is not None and self._limit is not None
+        lasts = self.step.duration_s is not None and self._limit is not None
         over = not lasts or (self._taking_back is not None and self._taking_back.done())
         return over and _done(self._operator) and _done(self._witness)
 
@@ -88,6 +88,24 @@ class Breakage:
     def witnessed(self) -> bool:
         """Whether the witness has spoken."""
         return _done(self._witness)
+
+    def refuse_overlap(self, others: Iterable[Breakage]) -> None:
+        """Raise Stop when one of `others` is in place where this is to come, and would end with it."""
+        if not isinstance(self._fault, Exclusive):
+            return
+        kind = self.step.kind
+        for other in others:
+            shared = {*self.step.components} & {*other.step.components}
+            if other.in_place and other.step.kind == kind and shared:
+                what = f"{kind} of {', '.join(sorted(shared))} is still in place"
+                hint = "let it end before (`duration_s`, or a later trigger)"
+                raise Stop("fault-overlaps", f"{what}: the end of one would be the end of both; {hint}")
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it was injected, stays until it is taken back, and was not yet."""
+        lasts = self.receipt is not None and bool(self.receipt.undo)
+        return lasts and (self._taking_back is None or not self._taking_back.done())
 
     async def revert(self) -> None:
         """Take everything back, and have the guardian prove it; idempotent."""
@@ -103,7 +121,7 @@ class Breakage:
     async def _at_limit(self, receipt: Receipt) -> None:
         """Take it back when its time is over; none lasts longer than the manifest allows."""
         limit_s = self._trial.manifest.limits.fault_limit_s
-        lasts_s = limit_s if self._step.duration_s is None else min(limit_s, self._step.duration_s)
+        lasts_s = limit_s if self.step.duration_s is None else min(limit_s, self.step.duration_s)
         await self._trial.clock.sleep_until(receipt.t0_mono_ns + round(lasts_s * 1e9))
         if self._operator is not None:
             self._operator.cancel()
@@ -147,8 +165,8 @@ class Breakages:
 
     def __init__(self, trial: RunningTrial, make: Callable[[str], Fault]) -> None:
         self._trial = trial
-        self._steps = trial.plan.faults
-        self._all = [Breakage(trial, make(step.kind), step, k) for k, step in enumerate(self._steps)]
+        self.steps = trial.plan.faults
+        self._all = [Breakage(trial, make(step.kind), step, k) for k, step in enumerate(self.steps)]
         self._following: asyncio.Task[None] | None = None
 
     @property
@@ -197,16 +215,19 @@ class Breakages:
                 with contextlib.closing(trip):
                     await trip.wait(self._since_ns(number - 1))
                 following = self._trip(number + 1)
+                self._all[number].refuse_overlap(self._all[:number])
                 await self._all[number].inject()
                 trip = following or trip
         except Stop as stop:
             self._trial.problem(stop.code, stop.text, verdict=stop.verdict)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: nobody would hear of it otherwise
+            self._trial.problem("engine-error", f"{type(error).__name__}: {error} (a bug in Blackstart)")
         finally:
             trip.close()
 
     def _trip(self, number: int) -> Trip | None:
         """Listen for the trigger of that fault; None when there is no such fault."""
-        return Trip(self._trial, self._steps[number].trigger) if number < len(self._steps) else None
+        return Trip(self._trial, self.steps[number].trigger) if number < len(self.steps) else None
 
     def _since_ns(self, number: int) -> int:
         receipt = self._all[number].receipt
@@ -226,3 +247,7 @@ async def _or_stop(code: str, doing: Coroutine[Any, Any, T]) -> T:
         return await doing
     except BlackstartError as error:
         raise Stop(code, error.render()) from error
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise Stop("disk-full", str(error)) from error

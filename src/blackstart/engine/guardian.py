@@ -43,7 +43,8 @@ class Guardian:
     def __init__(self, run: str, link: socket.socket) -> None:
         self._run = run
         self._link = link
-        self._owed: dict[str, journal.Entry] = {}
+        self._owed: dict[int | str, journal.Entry] = {}
+        self._serial = len(journal.read(run, journal.OWED))
         self._halt = False
         self._orphaned = False
         self._owner = _parent(link)
@@ -128,12 +129,22 @@ class Guardian:
         return "close" not in request
 
     def _protect(self, entries: list[journal.Entry]) -> dict[str, Any]:
-        """Hold undos; what cannot be written down is refused, so that its fault never comes to be."""
+        """Hold undos; what cannot be written down is refused, so that its fault never comes to be.
+
+        What is held already, word for word, is held once.
+        """
+        held = {_same(entry): entry for entry in self._owed.values()}
+        new = {_same(entry): entry for entry in entries if _same(entry) not in held}
+        numbered = [{**entry, "serial": self._serial + k} for k, entry in enumerate(new.values())]
         try:
-            journal.append(self._run, journal.OWED, entries)
+            journal.append(self._run, journal.OWED, numbered)
         except OSError as error:
             return {"refused": error.strerror, "errno": error.errno}
-        self._owed.update({entry["id"]: entry for entry in entries})
+        self._serial += len(numbered)
+        self._owed.update({journal.key(entry): entry for entry in numbered})
+        for entry in entries:
+            if (before := held.get(_same(entry))) is not None:
+                before["expires_mono_ns"] = entry.get("expires_mono_ns")
         return {"protected": len(entries)}
 
     def _pay(self, ids: list[str] | None, by: str) -> list[journal.Entry]:
@@ -141,7 +152,7 @@ class Guardian:
         outcomes = journal.pay(self._run, chosen, by=by)
         for outcome in outcomes:
             if outcome["verified"] is not False:
-                self._owed.pop(outcome["id"], None)
+                self._owed.pop(journal.key(outcome), None)
         return outcomes
 
     def _expire(self) -> None:
@@ -158,6 +169,11 @@ class Guardian:
             self._link.sendall(json.dumps(answer).encode() + b"\n")
         except OSError:
             self._rest = b""  # the owner is gone; the next turn reads the end of file
+
+
+def _same(entry: journal.Entry) -> str:
+    """Return what two undos that do the same have in common."""
+    return json.dumps([entry["id"], entry["action"], entry["arguments"]], sort_keys=True)
 
 
 def _parent(link: socket.socket) -> int | None:

@@ -3,8 +3,9 @@
 Standard library only.
 
 `undo.jsonl` holds one undo a line, `undone.jsonl` one outcome a line. What is in the first and not in the
-second is owed. `owner.lock` and `guardian.lock` are held (flock) by the two processes for as long as they
-live.
+second is owed. The same undo may be owed again after it was paid (a process is stopped a second time), so
+each line has a `serial` of its own, which its outcome repeats. `owner.lock` and `guardian.lock` are held
+(flock) by the two processes for as long as they live.
 """
 
 from __future__ import annotations
@@ -75,8 +76,14 @@ def _parse(line: bytes) -> Entry | None:
 
 def owed(run: str) -> list[Entry]:
     """Undos that nobody has carried out yet, oldest first. Of several outcomes the last one counts."""
-    last = {entry["id"]: entry.get("verified") for entry in read(run, PAID)}
-    return [entry for entry in read(run, OWED) if last.get(entry["id"], False) is False]
+    last = {key(entry): entry.get("verified") for entry in read(run, PAID)}
+    return [entry for entry in read(run, OWED) if last.get(key(entry), False) is False]
+
+
+def key(entry: Entry) -> int | str:
+    """Return what tells an entry from all others of its journal."""
+    serial: int | None = entry.get("serial")
+    return str(entry["id"]) if serial is None else serial
 
 
 def pay(run: str, entries: Iterable[Entry], *, by: str) -> list[Entry]:
@@ -84,23 +91,22 @@ def pay(run: str, entries: Iterable[Entry], *, by: str) -> list[Entry]:
 
     Each is verified on its own while the others are begun: none waits for one that is slow.
     """
-    outcomes: dict[str, Entry] = {}
     waiting = []
     for entry in reversed(list(entries)):
         verify = verbs.begin(entry["action"], entry["arguments"], run)
-        outcomes[entry["id"]] = {}  # keeps its place in the order
-        thread = threading.Thread(target=_conclude, args=(outcomes, entry, verify, by, run))
+        outcome: Entry = {}
+        thread = threading.Thread(target=_conclude, args=(outcome, entry, verify, by, run))
         thread.start()
-        waiting.append(thread)
-    for thread in waiting:
+        waiting.append((thread, outcome))
+    for thread, _ in waiting:
         thread.join()
-    found = list(outcomes.values())
-    _note(run, found)
-    return found
+    outcomes = [outcome for _, outcome in waiting]
+    _note(run, outcomes)
+    return outcomes
 
 
-def _conclude(outcomes: dict[str, Entry], entry: Entry, verify: Verify, by: str, run: str) -> None:
-    outcomes[entry["id"]] = _outcome(entry, verify, by, run)
+def _conclude(outcome: Entry, entry: Entry, verify: Verify, by: str, run: str) -> None:
+    outcome.update(_outcome(entry, verify, by, run))
 
 
 def _note(run: str, outcomes: list[Entry]) -> None:
@@ -114,8 +120,9 @@ def _outcome(entry: Entry, verify: Verify, by: str, run: str) -> Entry:
     verified, evidence = verify()
     if verified is False:
         evidence = {**evidence, "by_hand": verbs.by_hand(entry["action"], entry["arguments"], run)}
+    named: Entry = {name: entry[name] for name in ("id", "serial", "action") if name in entry}
     done = {"mono_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC), "by": by}
-    return {"id": entry["id"], "action": entry["action"], "verified": verified, "evidence": evidence, **done}
+    return {**named, "verified": verified, "evidence": evidence, **done}
 
 
 def hold(run: str, name: str) -> int | None:

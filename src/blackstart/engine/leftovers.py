@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blackstart.engine import journal, openruns
+from blackstart.errors import FaultError
 from blackstart.host import procs
 
 if TYPE_CHECKING:
@@ -25,9 +27,8 @@ _WOKEN_LIMIT_S = 3.0
 def clear(runs: Path) -> list[tuple[Path, list[journal.Entry]]]:
     """Carry out everything owed by dead runs below `runs`, and by any other run of this user.
 
-    Returns each folder with the outcomes.
-
-    Live runs are left alone.
+    Returns each folder with the outcomes. Live runs are left alone. Raises FaultError when something could
+    not be taken back: nothing more may be broken beside it.
     """
     cleared = []
     for folder in journals(runs):
@@ -35,7 +36,22 @@ def clear(runs: Path) -> list[tuple[Path, list[journal.Entry]]]:
         if outcomes:
             cleared.append((folder, outcomes))
     _strike_settled()
+    stuck = [(folder, one) for folder, outcomes in cleared for one in outcomes if one["verified"] is False]
+    if stuck:
+        raise _left_in_place(stuck)
     return cleared
+
+
+def _left_in_place(stuck: list[tuple[Path, journal.Entry]]) -> FaultError:
+    names = ", ".join(one["id"] for _, one in stuck)
+    commands = "; ".join(dict.fromkeys(str(one["evidence"]["by_hand"]) for _, one in stuck))
+    forget = " ".join(dict.fromkeys(shlex.quote(str(folder / journal.OWED)) for folder, _ in stuck))
+    return FaultError(
+        f"LEFT IN PLACE by an earlier run, cannot be taken back: {names}; nothing more is broken beside it",
+        where=", ".join(dict.fromkeys(str(folder) for folder, _ in stuck)),
+        hint=f"take it back by hand:  {commands}\n  → then start again; what is gone for good is forgotten by"
+        f" `rm {forget}`",
+    )
 
 
 def journals(runs: Path) -> Iterator[Path]:

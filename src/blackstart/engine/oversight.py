@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import traceback
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blackstart.engine.recorder import BATCH_NS
-from blackstart.engine.trial import Stop
+from blackstart.engine.trial import DISK_FULL, Stop
 from blackstart.errors import BlackstartError
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INTERRUPTED = "interrupted"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSE_LIMIT_S = 60.0
 _WATCH_LIMIT_S = 3.0
 _WORDS = {
@@ -70,7 +68,7 @@ class Oversight:
         except BlackstartError as error:
             return self.stop or Stop("target-failed", error.render())
         except OSError as error:
-            return Stop("disk-full", str(error)) if error.errno in _FULL else self._bug(error)
+            return Stop("disk-full", str(error)) if error.errno in DISK_FULL else self._bug(error)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not keep the target broken
             return self._bug(error)
         return None
@@ -154,7 +152,7 @@ class Oversight:
     def _job_done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             error = Stop("disk-full", str(error))
         elif not isinstance(error, Stop):
             error = Stop("lost-sight", _said(error))

@@ -58,11 +58,14 @@ async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptio
     """Run `plans` against the target and return everything that was found.
 
     Ctrl-C ends the running trial ("interrupted") and the run; a second one hurries the closing up. Raises
-    PermitError before anything is started, BlackstartError when the runs folder cannot be written.
+    PermitError, or ScenarioError for a fault that there is not, before anything is started, FaultError when
+    an earlier run left something in place, BlackstartError when the runs folder cannot be written.
     """
     permit.check(manifest)
     for plan in plans:
         permit.check_plan(manifest, plan)
+        for step in plan.faults:
+            options.kit.fault(step.kind)
     await _clear_leftovers(options)
     began = options.kit.clock.now()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 GRACE_NS = 1_000_000_000
 """How much longer than the trial the guardian waits before it takes a fault back at its limit."""
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LOOK_NS = 5_000_000
 """How often conditions are looked at: none of the stamps depend on it, they are taken where things happen."""
 

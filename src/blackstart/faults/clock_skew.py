@@ -32,6 +32,7 @@ class ClockSkew:
     """
 
     name = "clock_skew"
+    exclusive = True
 
     def __init__(self) -> None:
         self._prepared: dict[str, tuple[ProcessRef, vdso.Skew]] = {}

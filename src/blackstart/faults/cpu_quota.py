@@ -30,6 +30,7 @@ class CpuQuota:
     """
 
     name = "cpu_quota"
+    exclusive = True
 
     def __init__(self) -> None:
         self._strike = death.Strike()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from blackstart.scenario import seeds
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from blackstart.contracts import FaultContext
     from blackstart.model.data import Region
@@ -109,9 +110,16 @@ def restore(ctx: FaultContext, patch: Patch, number: int, step: FaultStep) -> Un
     folder = ctx.folder / "fault"
     folder.mkdir(exist_ok=True)
     name = f"{step.kind}-{Path(patch.region.path).name}-{patch.region.offset}-{number}"
-    saved = folder / f"{name}.bytes"
+    saved = next(one for one in _names_for(folder, name) if not one.exists())
     saved.write_bytes(patch.before)
-    return Undo(id=f"restore:{name}", action="restore", arguments={"saved": str(saved), **_look(patch)})
+    return Undo(id=f"restore:{saved.stem}", action="restore", arguments={"saved": str(saved), **_look(patch)})
+
+
+def _names_for(folder: Path, name: str) -> Iterator[Path]:
+    """Yield names; the same place may be damaged again, and what was saved before is kept."""
+    yield folder / f"{name}.bytes"
+    for again in itertools.count(2):
+        yield folder / f"{name}-{again}.bytes"
 
 
 def _look(patch: Patch) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Pause:
     """
 
     name = "pause"
+    exclusive = True
 
     def __init__(self) -> None:
         self._strike = death.Strike(remote=True)

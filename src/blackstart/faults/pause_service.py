@@ -25,6 +25,7 @@ class PauseService:
     """SIGSTOP to each process of the components and to all their descendants, the first ones first."""
 
     name = "pause_service"
+    exclusive = True
 
     def __init__(self) -> None:
         self._stopped: dict[int, procs.Stat] = {}

@@ -26,6 +26,7 @@ class RefuseService:
     """
 
     name = "refuse_service"
+    exclusive = True
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""

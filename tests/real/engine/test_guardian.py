@@ -611,3 +611,40 @@ def test_of_several_outcomes_the_last_one_counts(tmp_path: Path) -> None:
     for verified, owed in ((False, ["x"]), (True, []), (False, ["x"]), (None, [])):
         journal.append(run, journal.PAID, [{"id": "x", "verified": verified}])
         assert [one["id"] for one in journal.owed(run)] == owed
+
+
+def test_an_undo_that_was_carried_out_is_owed_again_when_its_fault_comes_again(tmp_path: Path) -> None:
+    """The same process stopped a second time: killed then, the next start knows of it."""
+    one = Undo(id="x", action="unlink", arguments={"path": str(tmp_path / "x")})
+
+    async def main() -> list[str]:
+        guardian = await guard.start(tmp_path)
+        owed = []
+        for _ in range(2):
+            await guardian.protect([one])
+            owed += [entry["id"] for entry in journal.owed(str(tmp_path))]
+            await guardian.undo(["x"])
+        await guardian.close()
+        return owed
+
+    assert asyncio.run(main()) == ["x", "x"]
+    assert journal.owed(str(tmp_path)) == []
+
+
+def test_what_is_held_already_is_held_once_and_what_differs_beside_it(tmp_path: Path) -> None:
+    """The same undo twice is one; another of the same name is carried out as well, the newest first."""
+
+    def named(path: str) -> Undo:
+        return Undo(id="x", action="unlink", arguments={"path": str(tmp_path / path)})
+
+    async def main() -> list[str]:
+        guardian = await guard.start(tmp_path)
+        for path in ("a", "a", "b", "a"):
+            await guardian.protect([named(path)])
+        outcomes = await guardian.undo(["x"])
+        await guardian.close()
+        return [str(outcome.evidence["path"]) for outcome in outcomes]
+
+    assert asyncio.run(main()) == [str(tmp_path / "b"), str(tmp_path / "a")]
+    assert len(journal.read(str(tmp_path), journal.OWED)) == 2
+    assert journal.owed(str(tmp_path)) == []
