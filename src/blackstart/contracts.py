@@ -170,11 +170,26 @@ class Restartable(Protocol):
     """A target whose components can be started again by us, their operator."""
 
     async def start(self, process: str) -> None:
-        """Start a process of the manifest and wait until it is ready. Records `ProcessSeen`."""
+        """Start a process of the manifest and wait until it is ready. Records `ProcessSeen`.
+
+        Or a component that a service manager runs, by its name.
+        """
         ...
 
     def state_paths(self, process: str) -> Sequence[Path]:
         """Return what a cold restart wipes."""
+        ...
+
+
+@runtime_checkable
+class AsksManagers(Protocol):
+    """A target with components that a service manager runs: systemd units, containers."""
+
+    async def ask_stop(self, component: str) -> str:
+        """Have its manager begin an orderly stop; returns the command that does the same.
+
+        Raises TargetError.
+        """
         ...
 
 

@@ -52,7 +52,7 @@ DEEDS: dict[Phase, tuple[str, ...]] = {
 def operated(manifest: Manifest, component: str) -> bool:
     """Say whether Blackstart is the operator that restarts this component (or process)."""
     spec = manifest.components.get(component)
-    if spec is not None and spec.host is not None:
+    if spec is not None and (spec.host is not None or spec.managed):
         return spec.operated
     process = manifest.processes.get((spec.process if spec else None) or component)
     return process is not None and process.restart == "blackstart"

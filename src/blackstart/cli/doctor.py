@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import os
 import resource
@@ -27,6 +28,7 @@ from blackstart.contracts import HasMechanisms
 from blackstart.engine.clocks import SystemClock
 from blackstart.errors import BlackstartError
 from blackstart.faults import registry
+from blackstart.host import containers, systemd
 from blackstart.report.terminal import console
 from blackstart.scenario import load as scenarios
 from blackstart.scenario.plan import carry
@@ -74,7 +76,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def doctor(target: str, *, as_json: bool) -> int:
     """Try everything and print it; status 2 when something is missing that every trial needs."""
-    found = [*_kernel(), *_room(), *_packages(), *_programs(), *_targets(), *_hosts(target), *_faults(target)]
+    attached = [*_managers(), *_targets(), *_hosts(target)]
+    found = [*_kernel(), *_room(), *_packages(), *_programs(), *attached, *_faults(target)]
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     else:
@@ -192,6 +195,24 @@ def _programs() -> Iterator[Finding]:
         path = shutil.which(name, path=beside)
         hint = "" if path else install
         yield Finding(what=use, state="works" if path else "optional", how=path or name, hint=hint)
+
+
+def _managers() -> Iterator[Finding]:
+    """Reach everybody who may run components: the managers of units, and of containers."""
+    for which in ("system", "user"):
+        yield _reached(f"units, {which} manager", functools.partial(_systemd, which))
+    yield _reached("containers", lambda: f"{containers.version(containers.engine())}, {containers.engine()}")
+
+
+def _systemd(which: str) -> str:
+    return f"systemctl, systemd {systemd.version(systemd.manager(which))}"
+
+
+def _reached(what: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what=what, state="works", how=attempt())
+    except BlackstartError as error:
+        return Finding(what=what, state="optional", how=f"{error.where}: {error.what}", hint=error.hint)
 
 
 def _targets() -> Iterator[Finding]:

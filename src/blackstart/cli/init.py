@@ -47,7 +47,9 @@ ready.{kind} = {health_text}
 restart = "blackstart" # after a kill Blackstart, the operator, starts it again; "self": something else does
 # state = ["{{run}}/data"]        # what a cold restart (R3) wipes
 
-[components] # what can be broken; a component may also be found by pid_file, or by url and select
+# A component may also be found by pid_file, or by url and select, or somebody runs it already:
+# engine = {{ unit = "engine.service" }}, engine = {{ container = "engine" }} (without a process above).
+[components] # what can be broken
 main = {{ process = "main" }}
 
 [groups] # what the standard scenarios break: R25 @each one by one, R2 @warm, R3 @cold, R1 @hot

@@ -16,6 +16,7 @@ from blackstart.faults import registry
 from blackstart.report.terminal import console
 from blackstart.scenario import load as scenarios
 from blackstart.scenario import plan
+from blackstart.target import managed
 from blackstart.target import manifest as manifests
 from blackstart.target.problems import never_passes
 
@@ -64,7 +65,12 @@ def warnings(manifest: Manifest) -> list[str]:
         refused = []
     except PermitError as error:
         refused = [f"every run will be refused (status {error.exit_status}): {error.what}; {error.hint}"]
-    return refused + [f"this manifest can never PASS, because {reason}" for reason in never_passes(manifest)]
+    absent = [f"every run will be UNKNOWN as long as {problem}" for problem in managed.problems(manifest)]
+    return (
+        refused
+        + absent
+        + [f"this manifest can never PASS, because {reason}" for reason in never_passes(manifest)]
+    )
 
 
 def validate(target: str, *, as_json: bool) -> int:

@@ -9,11 +9,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from blackstart.contracts import Clock, FaultContext, HasHosts, HasProcesses, Hold, KnowsItsOwn, Restartable
+from blackstart.contracts import (
+    AsksManagers,
+    Clock,
+    FaultContext,
+    HasHosts,
+    HasProcesses,
+    Hold,
+    KnowsItsOwn,
+    Restartable,
+)
 from blackstart.errors import BlackstartError, FaultError
 from blackstart.host import refs
 from blackstart.host.death import DeathNotice
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from blackstart.model.manifest import Manifest
+    from blackstart.model.manifest import Component, Manifest
     from blackstart.model.scenario import FaultStep
 
 
@@ -63,13 +72,14 @@ class Deathbed:
             self.close()
             raise
 
-    async def strike(self, *numbers: signal.Signals) -> tuple[int, int]:
+    async def strike(self, *numbers: signal.Signals, spared: Container[str] = ()) -> tuple[int, int]:
         """Signal all of them, as close together as can be: one signal for all, or one for each in order.
 
-        Returns the instants just before and just after. Those of other hosts follow those of this one.
+        Returns the instants just before and just after. Those of other hosts follow those of this one;
+        `spared` are those of this host that are not signalled.
         """
         chosen = dict(zip(self.names, itertools.cycle(numbers), strict=False))
-        aimed = [(notice, chosen[name]) for name, notice in self._notices.items()]
+        aimed = [(notice, chosen[name]) for name, notice in self._notices.items() if name not in spared]
         before = self._clock.now().mono_ns
         for notice, number in aimed:
             notice.signal(number)  # one that ended by itself meanwhile is the witness's to tell
@@ -147,12 +157,14 @@ class Strike:
             left = ", ".join(name for name in self.bed.names if name not in self.bed.noticed)
             raise FaultError(f"still running {limit_s:g} s after {after}", where=left)
 
-    async def start_again(self, ctx: FaultContext, components: Iterable[str]) -> None:
-        """Start what only Blackstart starts again."""
+    async def start_again(
+        self, ctx: FaultContext, components: Iterable[str], *, stopped: bool = False
+    ) -> None:
+        """Start what only Blackstart starts again; see `ours` for `stopped`."""
         chosen = set(components)
         here = {name: one for name, one in self.bed.processes.items() if name in chosen}
         there = [name for name in self.bed.holds if name in chosen]
-        await start_again(ctx, restarts(ctx, here, there))
+        await start_again(ctx, restarts(ctx, here, there, stopped=stopped))
 
     def close(self) -> None:
         """Let the handles go; idempotent."""
@@ -240,17 +252,22 @@ def _noticed_after_ms(bed: Deathbed, name: str, t0_mono_ns: int) -> float | None
     return None if noticed is None else (noticed - t0_mono_ns) / 1e6
 
 
-def ours(manifest: Manifest, components: Iterable[str]) -> list[str]:
+def ours(manifest: Manifest, components: Iterable[str], *, stopped: bool = False) -> list[str]:
     """Name the processes among them that Blackstart, as the operator, starts again.
 
-    In the order of the manifest; components of other hosts by their own names, after those.
+    In the order of the manifest; units, containers and components of other hosts by their own names, after
+    those. `stopped`: by their managers, which then start none of them again.
     """
     found = [one for one in components if one in manifest.components]
     wanted = {manifest.components[one].process for one in found}
     return [
         *_operated(manifest, wanted),
-        *(one for one in found if manifest.host_of(one) and manifest.components[one].operated),
+        *(one for one in found if _asked_to_start(manifest.components[one], stopped=stopped)),
     ]
+
+
+def _asked_to_start(spec: Component, *, stopped: bool) -> bool:
+    return spec.operated or (stopped and spec.managed)
 
 
 def _operated(manifest: Manifest, wanted: Container[str | None]) -> list[str]:
@@ -261,13 +278,50 @@ def _operated(manifest: Manifest, wanted: Container[str | None]) -> list[str]:
     ]
 
 
-def restarts(ctx: FaultContext, processes: Mapping[str, ProcessRef], remote: Iterable[str] = ()) -> list[str]:
+def restarts(
+    ctx: FaultContext,
+    processes: Mapping[str, ProcessRef],
+    remote: Iterable[str] = (),
+    *,
+    stopped: bool = False,
+) -> list[str]:
     """Name the processes that Blackstart starts again: `ours`, and those that are ours behind a role."""
     manifest, target = ctx.target.manifest, ctx.target
-    names = set(ours(manifest, processes))
+    names = set(ours(manifest, processes, stopped=stopped))
     if isinstance(target, KnowsItsOwn):
         names |= {name for one in processes.values() if (name := target.started_as(one)) is not None}
-    return [*_operated(manifest, names), *ours(manifest, remote)]
+    managed = [one for one in processes if one in manifest.components and manifest.components[one].managed]
+    return [*_operated(manifest, names), *ours(manifest, [*managed, *remote], stopped=stopped)]
+
+
+class Asked(NamedTuple):
+    """When and how processes were asked to end."""
+
+    t0_mono_ns: int
+    uncertainty_ns: int
+    mechanism: str
+
+
+async def ask_to_end(ctx: FaultContext, bed: Deathbed, numbers: Sequence[signal.Signals]) -> Asked:
+    """Ask for an orderly end: a unit or container by its manager, any other process by its signal."""
+    components, target = ctx.target.manifest.components, ctx.target
+    managed = [name for name in bed.names if name in components and components[name].managed]
+    if not managed:
+        before, after = await bed.strike(*numbers)
+        return Asked(after, after - before, _by_signals(numbers))
+    assert isinstance(target, AsksManagers)
+    before = ctx.clock.now().mono_ns
+    said = list(await asyncio.gather(*(target.ask_stop(name) for name in managed)))
+    others = [number for name, number in zip(bed.names, numbers, strict=True) if name not in managed]
+    if others:
+        await bed.strike(*numbers, spared=managed)
+        said.append(_by_signals(others))
+    # The manager acts while we still wait for its answer: nothing that follows may come before T0.
+    return Asked(before, ctx.clock.now().mono_ns - before, ", ".join(said))
+
+
+def _by_signals(numbers: Iterable[signal.Signals]) -> str:
+    return f"{' and '.join(sorted({number.name for number in numbers}))} by pidfd_send_signal"
 
 
 async def start_again(ctx: FaultContext, processes: Iterable[str]) -> None:
@@ -280,7 +334,7 @@ async def start_again(ctx: FaultContext, processes: Iterable[str]) -> None:
     for name in processes:
         assert isinstance(target, Restartable)
         manifest = target.manifest
-        described = manifest.components[name] if manifest.host_of(name) else manifest.processes.get(name)
+        described = manifest.processes.get(name) or manifest.components.get(name)
         if described is not None and described.restart_after_s:
             await ctx.clock.sleep_until(began + round(described.restart_after_s * 1e9))
         await target.start(name)

@@ -96,7 +96,13 @@ def impossible(manifest: Manifest, step: FaultStep) -> str | None:
         if spec is None:
             continue
         process = manifest.processes.get(spec.process) if spec.process else None
-        if spec.supervisor is None and (process is None or process.restart != "blackstart"):
+        if spec.managed and spec.restart != "blackstart":
+            return f"`{name}` is started again by its manager, whom nobody can stop: damage it while it runs"
+        if (
+            not spec.managed
+            and spec.supervisor is None
+            and (process is None or process.restart != "blackstart")
+        ):
             return f"nobody says who starts `{name}` again: give `supervisor` in [components.{name}]"
     return None
 

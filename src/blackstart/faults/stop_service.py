@@ -58,20 +58,16 @@ class StopService:
         """Ask them to end, or kill them, and begin to hold them down."""
         self._bed = bed = await death.aimed(self._bed, ctx, step)
         kill = step.parameters.get("how") == "kill"
-        numbers = [
-            signal.SIGKILL if kill else stop_signal(ctx.target.manifest, name) for name in bed.processes
-        ]
-        before, after = await bed.strike(*numbers)
-        restart = death.ours(ctx.target.manifest, step.components)
+        asked = await _struck(bed) if kill else await _asked(ctx, bed)
+        restart = death.ours(ctx.target.manifest, step.components, stopped=not kill)
         held = {name: one for name, one in bed.processes.items() if not _is_ours(ctx, name, restart)}
         self._holding = asyncio.ensure_future(self._hold_down(ctx, held))
-        names = " and ".join(sorted({number.name for number in numbers}))
         return Receipt(
             fault=self.name,
-            mechanism=f"{names}, then SIGSTOP to what starts again",
-            t0_mono_ns=after,
+            mechanism=f"{asked.mechanism}{', then SIGSTOP to what starts again' if held else ''}",
+            t0_mono_ns=asked.t0_mono_ns,
             t0_source="the kill call" if kill else "the call that asked for the stop",
-            uncertainty_ns=after - before,
+            uncertainty_ns=asked.uncertainty_ns,
             processes=bed.processes,
             data={"restart": restart, "duration_s": step.duration_s or _DEFAULT_S},
         )
@@ -139,4 +135,14 @@ async def _present(ctx: FaultContext, component: str) -> ProcessRef | None:
 
 def _is_ours(ctx: FaultContext, component: str, restart: list[str]) -> bool:
     spec = ctx.target.manifest.components.get(component)
-    return spec is not None and spec.process in restart
+    return spec is not None and (spec.process in restart or (spec.managed and component in restart))
+
+
+async def _struck(bed: death.Deathbed) -> death.Asked:
+    before, after = await bed.strike(signal.SIGKILL)
+    return death.Asked(after, after - before, "SIGKILL by pidfd_send_signal")
+
+
+async def _asked(ctx: FaultContext, bed: death.Deathbed) -> death.Asked:
+    numbers = [stop_signal(ctx.target.manifest, name) for name in bed.names]
+    return await death.ask_to_end(ctx, bed, numbers)

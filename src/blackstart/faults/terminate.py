@@ -19,7 +19,8 @@ _END_LIMIT_S = 60.0
 class Terminate:
     """Each process's own stop signal (SIGTERM, unless its manifest names another) through pidfds.
 
-    T0 is the call, because from there on the system goes down.
+    Units and containers are stopped by their managers, as by `systemctl stop` and `docker stop`. T0 is the
+    call, because from there on the system goes down.
     """
 
     name = "terminate"
@@ -44,10 +45,9 @@ class Terminate:
         """Ask the step's components to end."""
         bed = await self._strike.aim(ctx, step)
         numbers = [stop_signal(ctx.target.manifest, name) for name in bed.names]
-        when = await bed.strike(*numbers)
-        names = " and ".join(sorted({number.name for number in numbers}))
-        mechanism = f"{names} by pidfd_send_signal"
-        return self._strike.receipt(self.name, mechanism, "the call that asked for the stop", when)
+        asked = await death.ask_to_end(ctx, bed, numbers)
+        when = (asked.t0_mono_ns - asked.uncertainty_ns, asked.t0_mono_ns)
+        return self._strike.receipt(self.name, asked.mechanism, "the call that asked for the stop", when)
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """Prove the ends: a system that ignores the signal was not shut down."""
@@ -57,7 +57,7 @@ class Terminate:
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again as soon as everything has ended."""
         await self._strike.gone(_END_LIMIT_S, "the stop signal")
-        await self._strike.start_again(ctx, receipt.hit)
+        await self._strike.start_again(ctx, receipt.hit, stopped=True)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Nothing stays in place; only the handles are let go."""

@@ -74,8 +74,9 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Something that can be broken.
 
     Its process is found by exactly one of: a started process, a pid file, a regular expression that matches
-    exactly one command line, JSON at an URL, or a function of the glue, which returns a pid or the name of a
-    started process.
+    exactly one command line, JSON at an URL, a function of the glue, which returns a pid or the name of a
+    started process, a systemd `unit` (of the system's `manager` or of our user's), or a `container` of docker
+    or podman.
 
     With `host` it runs there: found by `pid_file`, `match`, or `url`. `start` is the command that starts it
     there; by it Blackstart is its operator (unless `restart = "self"`): it starts it when it does not run
@@ -84,7 +85,8 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `select` is a JMESPath expression that yields the pid. `service` overrides the scenario's service stream
     for this component. `supervisor` is the component that starts it again when it dies. `stop_signal` asks
     for an orderly stop (default: that of its process). `dsn` is how a database is reached, to be told to
-    refuse connections.
+    refuse connections. `restart` says who starts a unit or container again after its death: itself, or
+    Blackstart as its operator; None: as its `Restart=` or restart policy says when the manifest is loaded.
     """
 
     process: str | None = None
@@ -93,6 +95,10 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     url: str | None = None
     select: str | None = None
     glue: str | None = None
+    unit: str | None = None
+    manager: Literal["system", "user"] | None = None
+    container: str | None = None
+    restart: Literal["blackstart", "self"] | None = None
     service: str | None = None
     supervisor: str | None = None
     stop_signal: Literal["TERM", "INT", "QUIT"] | None = None
@@ -100,13 +106,19 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     host: str | None = None
     start: tuple[str, ...] = ()
     ready: Ready = Ready()
-    restart: Literal["blackstart", "self"] = "blackstart"
     restart_after_s: float = 0.0
 
     @property
     def operated(self) -> bool:
-        """Whether Blackstart starts it again on its host."""
-        return bool(self.start) and self.restart == "blackstart"
+        """Whether Blackstart starts it again on its host, or by its manager."""
+        if self.managed:
+            return self.restart == "blackstart"
+        return bool(self.start) and self.restart != "self"
+
+    @property
+    def managed(self) -> bool:
+        """Whether a service manager runs it: it is started and stopped by asking that."""
+        return self.unit is not None or self.container is not None
 
 
 class EventSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -125,7 +125,8 @@ def _missing_operator(manifest: Manifest, scenario: Scenario) -> str | None:
         return None
     for name in {one for choice in _choices(scenario, manifest) for one in choice}:
         component = manifest.components[name]
-        if component.host is not None and scenario.fault.kind == "terminate" and component.start:
+        by_others = component.managed or (component.host is not None and component.start)
+        if by_others and scenario.fault.kind == "terminate":
             continue
         process = component.process
         if process is None:
@@ -142,7 +143,11 @@ def _group(manifest: Manifest, name: str) -> tuple[str, ...]:
     if name == "each":
         return tuple(manifest.components)
     if name == "clean":
-        owned = tuple(one for one, spec in manifest.components.items() if spec.process or spec.start)
+        owned = tuple(
+            one
+            for one, spec in manifest.components.items()
+            if spec.process is not None or spec.start or spec.managed
+        )
         return groups.get("cold") or groups.get("warm") or owned
     return ()
 

@@ -16,6 +16,7 @@ WAYS = ("pid_file", "match", "url")
 """How a component's process can be found on another host."""
 
 _ONLY_THERE = ("start", "ready", "restart", "restart_after_s")
+_MANAGED_TOO = ("restart", "restart_after_s")
 
 
 def problems(manifest: Manifest) -> Iterator[str]:
@@ -42,7 +43,8 @@ def _component(manifest: Manifest, name: str, component: Component) -> Iterator[
         given = [one for one in _ONLY_THERE if _given(component, one)]
         if given:
             hint = "what Blackstart starts on this host is under [processes.NAME]"
-            yield f"{key}.{given[0]}: for components with `host` only; {hint}"
+            others = ", units and containers" if given[0] in _MANAGED_TOO else ""
+            yield f"{key}.{given[0]}: for components with `host`{others} only; {hint}"
         return
     yield from _known(manifest, component.host, f"{key}.host")
     yield from _there(manifest, name, component)
@@ -50,7 +52,7 @@ def _component(manifest: Manifest, name: str, component: Component) -> Iterator[
 
 def _there(manifest: Manifest, name: str, component: Component) -> Iterator[str]:
     key = f"components.{name}"
-    for way in ("process", "glue"):
+    for way in ("process", "glue", "unit", "container"):
         if getattr(component, way) is not None:
             yield f"{key}.{way}: a component with `host` is found by {', '.join(WAYS)}"
     if component.ready.file is not None or component.ready.log is not None:
@@ -62,7 +64,9 @@ def _there(manifest: Manifest, name: str, component: Component) -> Iterator[str]
 
 
 def _given(component: Component, key: str) -> bool:
-    default = {"start": (), "ready": type(component.ready)(), "restart": "blackstart", "restart_after_s": 0.0}
+    default = {"start": (), "ready": type(component.ready)(), "restart": None, "restart_after_s": 0.0}
+    if key in _MANAGED_TOO and component.managed:
+        return False
     return bool(getattr(component, key) != default[key])
 
 

@@ -16,6 +16,7 @@ from blackstart.host.death import DeathNotice
 from blackstart.model.record import ProcessSeen
 from blackstart.target import data, glue, http, links, needs, ports, reshape, sql, streams
 from blackstart.target.hosts import Hosts
+from blackstart.target.managed import Managed
 from blackstart.target.operator import Operator
 from blackstart.target.proxies import Proxies
 from blackstart.target.variables import expand, expand_all
@@ -56,6 +57,7 @@ class LocalTarget:
         self.operator = Operator(
             manifest, run_dir=self.run_dir, values=self.values, clock=clock, sink=sink, protect=protect
         )
+        self.managed = Managed(manifest, clock=clock, sink=sink, protect=protect)
         self.proxies = Proxies(manifest, self.values, protect)
         self.hosts = Hosts(
             manifest,
@@ -78,6 +80,7 @@ class LocalTarget:
         of [needs] is not installed.
         """
         needs.refuse_missing(self.manifest)
+        await self.managed.attach()
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.values["port"] = ports.allocate(self.manifest.ports, random.SystemRandom())
         try:
@@ -122,6 +125,8 @@ class LocalTarget:
         spec = self._component(component)
         if spec.host is not None:
             raise TargetError(f"runs on host `{spec.host}`, not here", where=f"components.{component}")
+        if component in self.managed:
+            return await self.managed.process(component)
         if spec.process is not None:
             return self.operator.child(spec.process).ref
         if spec.glue is not None:
@@ -197,17 +202,23 @@ class LocalTarget:
         return await self.hosts.measure(component)
 
     async def start(self, process: str) -> None:
-        """Start a process of the manifest, or a component on its host, and wait until it is ready.
+        """Start a process of the manifest, a unit or container, or a component on its host; wait for it.
 
         Raises TargetError.
         """
-        if self.manifest.host_of(process) is not None:
+        if process in self.managed:
+            await self.managed.start(process)
+        elif self.manifest.host_of(process) is not None:
             await self.hosts.start(process)
         else:
             await self.operator.start(process)
         await self.proxies.lead()
         for changed in self.on_restart:
             changed()
+
+    async def ask_stop(self, component: str) -> str:
+        """See `contracts.AsksManagers`."""
+        return await self.managed.ask_stop(component)
 
     def change_launch(self, change: LaunchChange) -> None:
         """See `contracts.Prepared`."""

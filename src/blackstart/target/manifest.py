@@ -18,6 +18,7 @@ from blackstart.model import manifest as model
 from blackstart.model.data import Data
 from blackstart.model.manifest import Manifest
 from blackstart.scenario.fields import allowed
+from blackstart.target import managed
 from blackstart.target.problems import DOCUMENTS, problems
 from blackstart.target.suggest import did_you_mean
 
@@ -76,12 +77,13 @@ def find(target: str | Path) -> Path:
 def load(target: str | Path = DEFAULT_TARGET) -> Manifest:
     """Load the manifest that `target` names and check it.
 
-    Raises ManifestError listing every problem (R20: no environment, no run).
+    Who restarts units and containers is asked of their managers. Raises ManifestError listing every problem
+    (R20: no environment, no run).
     """
     path = find(target)
     manifest = read(path)
     _refuse(path, problems(manifest))
-    return manifest
+    return managed.resolve(manifest)
 
 
 def read(path: Path) -> Manifest:

@@ -34,7 +34,9 @@ DOCUMENTS = (
     "infrastructure",
 )
 JUDGED_BY_ORACLE = ("positions", "orders", "risk", "pnl")
-WAYS = ("process", "pid_file", "match", "url", "glue")
+WAYS = ("process", "pid_file", "match", "url", "glue", "unit", "container")
+UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
+CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 ACKNOWLEDGED = ("oracle:orders", "oracle:executions", "workload")
 
 
@@ -47,6 +49,7 @@ def problems(manifest: Manifest) -> list[str]:
         _head,
         _processes,
         _components,
+        _managed,
         host_problems.problems,
         _phases,
         _probes,
@@ -129,6 +132,25 @@ def _components(manifest: Manifest) -> Iterator[str]:
             yield from _known(member, manifest.components, f"groups.{name}", "component")
     for member in manifest.limits.components or ():
         yield from _known(member, manifest.components, "limits.components", "component")
+
+
+def _managed(manifest: Manifest) -> Iterator[str]:
+    for name, component in manifest.components.items():
+        key = f"components.{name}"
+        if component.unit is not None and not UNIT.fullmatch(component.unit):
+            yield f"{key}.unit: `{component.unit}` names no single service; write it out: `engine.service`"
+        if component.container is not None and not CONTAINER.fullmatch(component.container):
+            yield f"{key}.container: `{component.container}` is neither a container's name nor its whole id"
+        if component.manager is not None and component.unit is None:
+            yield f"{key}.manager: only units have one"
+        if not component.managed:
+            continue
+        if component.stop_signal is not None:
+            yield f"{key}.stop_signal: its manager is asked to stop it, and knows the signal"
+        if name in manifest.processes:
+            yield f"{key}: a process has this name, too; which is to be started again? Choose another"
+        if manifest.isolation:
+            yield f"{key}: runs outside of the trial, so there is no isolation: remove that line"
 
 
 def _phases(manifest: Manifest) -> Iterator[str]:

@@ -112,6 +112,18 @@ def test_a_strangers_manifest_and_glue_stay_short(name: str) -> None:
         ('process = "server"', 'pid_file = "x", process = "server"', "give exactly one of process, pid_file"),
         ('process = "server"', 'url = "http://x"', "url and select"),
         ('process = "server"', 'url = "http://x", select = "a[?"', "components.server.select: not JMESPath"),
+        ('process = "server"', 'unit = "eng*"', "`eng*` names no single service"),
+        ('process = "server"', 'unit = "engine"', "write it out: `engine.service`"),
+        ('process = "server"', 'unit = "a.service", stop_signal = "INT"', "its manager is asked to stop it"),
+        ('process = "server"', 'unit = "a.service"', "a process has this name, too"),
+        ('process = "server"', 'unit = "a.service", container = "a"', "exactly one of process"),
+        ('process = "server"', 'container = "a/b"', "neither a container's name nor its whole id"),
+        ('process = "server"', 'container = "a", manager = "user"', "only units have one"),
+        (
+            'process = "server"',
+            'process = "server", restart = "self"',
+            "with `host`, units and containers only",
+        ),
         ('each = ["server"]', 'each = ["servant"]', "groups.each: no component `servant`"),
         ('source = "workload"', 'source = "workloed"', "did you mean `workload`?"),
         ('source = "workload"', 'source = "oracle"', "there is no [oracle]"),
@@ -224,6 +236,14 @@ def test_a_manifest_survives_the_history() -> None:
     """A history keeps the manifest as JSON: nothing may be lost on the way."""
     manifest = load("paperfirm")
     assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest
+
+
+def test_what_runs_outside_of_the_trial_is_not_isolated(folder: Path) -> None:
+    """A trial's own network or mounts would not reach a unit or a container."""
+    path = change(folder, "[components]", '[components.x]\nunit = "x.service"\n[components]')
+    change(folder, "schema = 1", 'schema = 1\nisolation = ["files"]')
+    with pytest.raises(ManifestError, match=r"components\.x: runs outside of the trial"):
+        load(path)
 
 
 def test_the_reference_page_names_every_key() -> None:

@@ -16,6 +16,7 @@ from blackstart.engine.verbs import (
     damage,
     files,
     http,
+    managed,
     mounts,
     network,
     process,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from blackstart.engine.verbs.verb import ByHand, Outcome, Verb, Verify
 
-_FAMILIES = (process, http, files, damage, sql, network, seccomp, cgroup, mounts, clocks, remote)
+_FAMILIES = (process, http, files, damage, sql, network, seccomp, cgroup, mounts, clocks, remote, managed)
 VERBS: dict[str, Verb] = {name: verb for family in _FAMILIES for name, verb in family.VERBS.items()}
 _BY_HAND: dict[str, ByHand] = {
     name: command for family in _FAMILIES for name, command in getattr(family, "BY_HAND", {}).items()

@@ -1,0 +1,215 @@
+"""Containers of a real docker engine: found, broken, stopped and started by the engine, left as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socketserver
+import time
+from typing import TYPE_CHECKING
+
+import docker_kit
+import pytest
+from managed_kit import Context, Owner, described
+from target_kit import until
+
+from blackstart.cli import doctor
+from blackstart.engine import verbs
+from blackstart.errors import TargetError
+from blackstart.host import managed, procs
+from blackstart.target.managed import problems
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from docker_kit import Docker
+
+SLEEP = ("/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Docker]:
+    """Have a docker engine of our own."""
+    if (why := docker_kit.missing()) is not None:
+        pytest.skip(why)
+    with docker_kit.running() as made:
+        yield made
+
+
+@pytest.fixture
+def docker(engine: Docker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Docker]:
+    """Have Blackstart find it, and remove its containers afterwards."""
+    for key, text in engine.environment.items():
+        monkeypatch.setenv(key, text)
+    yield engine
+    for name in engine.docker("ps", "--all", "--quiet").stdout.split():
+        engine.docker("rm", "--force", name)
+
+
+def restart(policy: str) -> tuple[str, ...]:
+    """Return the option for a restart policy."""
+    return ("--restart", policy)
+
+
+def test_a_container_that_the_engine_restarts_is_found_again(docker: Docker, tmp_path: Path) -> None:
+    """A kill from outside is a death: the engine brings it back, and the new process is recorded."""
+    docker.run("engine", *SLEEP, options=restart("always"))
+
+    async def run() -> None:
+        ctx = Context(described(main={"container": "engine"}), tmp_path)
+        await ctx.target.open()
+        assert ctx.target.manifest.components["main"].restart == "self"
+        first = await ctx.target.watch("main")
+        assert first.pid == docker.main_pid("engine")
+        receipt, witness = await ctx.carry_out("kill")
+        assert witness.bit
+        await until(lambda: ctx.notes.seen("exited"))
+        await until(lambda: docker.main_pid("engine") not in (0, first.pid))
+        second = await ctx.target.process("main")
+        assert second.pid == docker.main_pid("engine")
+        (started,) = ctx.notes.seen("started")
+        assert started.pid == second.pid
+        assert receipt.t0_mono_ns - started.uncertainty_ns < started.mono_ns < time.monotonic_ns()
+        assert docker.value("engine", ".RestartCount") == "1"
+        await ctx.target.close()
+
+    asyncio.run(run())
+
+
+def test_a_container_that_nobody_restarts_is_started_by_its_operator(docker: Docker, tmp_path: Path) -> None:
+    """Without a restart policy Blackstart is the operator; its neighbours are left alone."""
+    docker.run("engine", *SLEEP)
+    docker.run("neighbour", *SLEEP)
+    neighbour = docker.main_pid("neighbour")
+
+    async def run() -> None:
+        ctx = Context(described(main={"container": "engine"}), tmp_path)
+        await ctx.target.open()
+        assert ctx.target.manifest.components["main"].restart == "blackstart"
+        first = await ctx.target.process("main")
+        _, witness = await ctx.carry_out("kill")
+        assert witness.bit
+        assert await ctx.target.process("main") != first
+        assert [one.what for one in ctx.notes.seen_all()] == ["starting", "started"]
+
+    asyncio.run(run())
+    assert docker.main_pid("neighbour") == neighbour
+
+
+def test_a_clean_stop_is_asked_of_the_engine(docker: Docker, tmp_path: Path) -> None:
+    """As by `docker stop`: the restart policy does not undo it, and the program ends by itself."""
+    docker.run("engine", *SLEEP, options=restart("always"))
+    first = docker.main_pid("engine")
+
+    async def run() -> None:
+        ctx = Context(described(main={"container": "engine"}), tmp_path)
+        await ctx.target.open()
+        receipt, witness = await ctx.carry_out("terminate")
+        assert witness.bit
+        assert receipt.mechanism == "docker stop engine"
+        assert (await ctx.target.process("main")).pid not in (0, first)
+
+    asyncio.run(run())
+    assert docker.value("engine", ".RestartCount") == "0"
+    assert docker.value("engine", ".State.OOMKilled") == "false"
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_stopped_container_stays_down_for_its_time(docker: Docker, tmp_path: Path, how: str) -> None:
+    """Whatever its restart policy says, and it runs afterwards."""
+    docker.run("engine", *SLEEP, options=restart("always"))
+
+    async def run() -> None:
+        ctx = Context(described(main={"container": "engine"}), tmp_path)
+        await ctx.target.open()
+        receipt, witness = await asyncio.wait_for(ctx.carry_out("stop_service", duration_s=1.5, how=how), 60)
+        assert witness.bit
+        after = await ctx.target.process("main")
+        assert after not in receipt.processes.values()
+        await until(lambda: (found := procs.stat(after.pid)) is not None and not found.stopped)
+
+    asyncio.run(run())
+
+
+WAYS = [("terminate", "always"), ("kill", "no"), ("pause_service", "always")]
+
+
+@pytest.mark.parametrize(("kind", "policy"), WAYS)
+def test_a_container_runs_again_when_blackstart_is_killed(
+    docker: Docker, tmp_path: Path, kind: str, policy: str
+) -> None:
+    """The guardian starts what was stopped, and wakes what was paused."""
+    docker.run("held", *SLEEP, options=restart(policy))
+    before = docker.main_pid("held")
+    owner = Owner(tmp_path / "run", "container", "held", kind)
+    try:
+        assert owner.broken()
+        found = procs.stat(before)
+        assert found is None or found.dead or found.state == "T"
+    finally:
+        owner.kill()
+
+    def runs() -> bool:
+        now = procs.stat(docker.main_pid("held"))
+        return docker.value("held", ".State.Running") == "true" and now is not None and now.state == "S"
+
+    docker.until(runs)
+    assert (docker.main_pid("held") == before) == (kind == "pause_service")
+
+
+def test_what_cannot_be_attached_is_said_clearly(docker: Docker, tmp_path: Path) -> None:
+    """Removed, stopped, paused, found by the beginning of its id only: each is one error that says so."""
+    docker.run("off", *SLEEP)
+    docker.docker("stop", "off")
+    docker.run("still", *SLEEP)
+    docker.docker("pause", "still")
+    docker.run("other", *SLEEP)
+    identifier = docker.value("other", ".Id")
+
+    def said(name: str) -> str:
+        ctx = Context(described(main={"container": name}), tmp_path)
+        with pytest.raises(TargetError) as caught:
+            asyncio.run(ctx.target.open())
+        assert not ctx.notes.undos, "what does not run is not protected"
+        (same,) = problems(ctx.target.manifest)
+        assert caught.value.what in same
+        return caught.value.render()
+
+    assert "there is no such container" in said("nowhere")
+    assert "there is no such container" in said(identifier[:12])
+    assert "off does not run: exited (exit code 0)" in said("off")
+    assert f"DOCKER_HOST=unix://{docker.socket} docker start off" in said("off")
+    assert "still does not run: paused" in said("still")
+    docker.docker("unpause", "still")
+    assert managed.look(managed.Place("container", identifier, str(docker.socket))).running
+
+
+def test_doctor_reaches_the_engine(docker: Docker) -> None:
+    """It is asked, and tells its version and its socket."""
+    found = {one.what: one for one in doctor._managers()}
+    assert found["containers"].state == "works"
+    assert re.search(rf"Engine \d+\..*, {docker.socket}", found["containers"].how)
+
+
+def test_an_engine_that_is_not_running_is_said(
+    docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No socket, a socket that nobody serves, an engine of another host: the error names the way out."""
+    del docker
+
+    def said(where: str) -> str:
+        monkeypatch.setenv("DOCKER_HOST", where)
+        ctx = Context(described(main={"container": "any"}), tmp_path)
+        assert ctx.target.manifest.components["main"].restart is None
+        with pytest.raises(TargetError) as caught:
+            asyncio.run(ctx.target.open())
+        return caught.value.render()
+
+    assert "cannot be reached: No such file or directory" in said(f"unix://{tmp_path}/none")
+    assert "is docker running" in said(f"unix://{tmp_path}/none")
+    dead = socketserver.UnixStreamServer(str(tmp_path / "dead"), socketserver.BaseRequestHandler)
+    dead.server_close()
+    assert "Connection refused" in said(f"unix://{tmp_path}/dead")
+    assert "only an engine of this host" in said("tcp://10.0.0.1:2375")
+    assert verbs.begin("start_managed", {"kind": "container", "name": "x", "at": "/none"}, "-")()[0] is False
