@@ -90,6 +90,7 @@ async def _keep_looking(exchange):
 
 
 POSITION = struct.Struct(">16sqqqI")  # symbol, quantity, cash, cost, CRC
+LEVEL = struct.Struct(">16s8sqqI")  # symbol, side, price, quantity, CRC
 ORDER = struct.Struct(">64s16s8s20sqqqI")  # ClOrdID, symbol, side, status, price, quantity, filled, CRC
 CHECKPOINT_HEAD = struct.Struct(">8sQQQ")  # magic, sequence number, wall clock, length of the payload
 RECORD_HEAD = struct.Struct(">II")  # length, CRC
@@ -105,6 +106,12 @@ async def position_quantities(settings):
 async def open_order_rows(settings):
     path = await _shared(settings, "orders")
     return [_place(path, offset, ORDER.size, _text(row[:64])) for offset, row in _rows(path, ORDER.size)]
+
+
+async def market_book_rows(settings):
+    path = _state(settings) / "feed" / "shm" / "book"
+    rows = _rows(path, LEVEL.size)
+    return [_place(path, at, LEVEL.size, " ".join(map(_text, (row[:16], row[16:24])))) for at, row in rows]
 
 
 async def journal_records(settings):

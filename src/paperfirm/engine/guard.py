@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from paperfirm import wire
 from paperfirm.engine.errors import EngineError
 from paperfirm.engine.recovery import compare_orders
-from paperfirm.engine.sharedmem import FREE
 from paperfirm.engine.state import rebuild
+from paperfirm.sharedtable import FREE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from paperfirm.engine.desk import Desk
     from paperfirm.engine.links import RouterPeer
     from paperfirm.engine.member import Member
-    from paperfirm.engine.sharedmem import Damage, SharedMemory, Where
+    from paperfirm.engine.sharedmem import SharedMemory
+    from paperfirm.sharedtable import Damage, Where
 
 AGREE_LIMIT_S = 3.0
 POLL_S = 0.02

@@ -52,6 +52,10 @@ class Book:
             levels.pop(price, None)
         self.touched = True
 
+    def quantity(self, side: str, price: int) -> int:
+        """Return a level's total quantity; 0: there is no such level."""
+        return (self.bids if side == "buy" else self.asks).get(price, 0)
+
     def best(self) -> Best:
         """Return the best prices now."""
         bid = max(self.bids, default=0)
@@ -73,6 +77,10 @@ class FeedState:
         self.heard_ns = 0
         """Newest stamp of the exchange itself: a delayed feed is an old one, however lively it looks."""
         self.gaps = self.duplicates = self.snapshots = 0
+        self.changed: set[tuple[str, str, int]] = set()
+        """Levels (symbol, side, price) that changed since somebody last took them from here."""
+        self.reloaded = True
+        """A snapshot replaced everything since somebody last looked."""
         self._held: dict[int, Update] = {}
         self._announced = 0
 
@@ -122,13 +130,15 @@ class FeedState:
             book.bids.update(levels.bids)
             book.asks.update(levels.asks)
             book.mono_ns = snapshot.mono_ns or now_ns
+        self.changed.clear()
+        self.reloaded = True
         self.next_seq = snapshot.seq + 1
         self.snapshots += 1
         self._settle(now_ns)
         return self.synchronised
 
     def distrust(self, now_ns: int) -> None:
-        """Declare the books untrue (they are crossed): only a snapshot heals that."""
+        """Declare the books untrue (they are crossed, or damaged): only a snapshot heals that."""
         self.next_seq = 0
         self._settle(now_ns)
 
@@ -145,6 +155,7 @@ class FeedState:
         if book is None:
             book = self.books[update.symbol] = Book()
         book.set_level(update.side, update.price, update.quantity)
+        self.changed.add((update.symbol, update.side, update.price))
         book.mono_ns = update.mono_ns
 
     def _skip(self, last_seq: int) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from paperfirm.config import Exchange
+    from paperfirm.feed.guard import BookGuard
     from paperfirm.feed.messages import Update
     from paperfirm.frames import Link
     from paperfirm.quarantine import Quarantine
@@ -35,6 +36,8 @@ CROSSED_NS = 200 * MILLISECOND_NS
 SUBSCRIBE_NS = 1_000 * MILLISECOND_NS
 SUBSCRIBE_DOWN_NS = 200 * MILLISECOND_NS
 STATUS_NS = 100 * MILLISECOND_NS
+LOOK_NS = 90 * MILLISECOND_NS
+"""Every second tick, whatever it is late by."""
 RECEIVE_BUFFER = 4 << 20
 SUBSCRIPTION = b'{"subscribe": "*"}'
 
@@ -54,11 +57,13 @@ class FeedService(asyncio.DatagramProtocol):
         self._symbols = frozenset(exchange.symbols)
         self._quarantine = quarantine
         self.state = FeedState()
+        self.guard: BookGuard | None = None
+        """Looked after by whoever made us; without one, books are in this process's own memory only."""
         self.engines: set[Link] = set()
         self.datagrams = self.undecodable = 0
         self._transport: asyncio.DatagramTransport | None = None
         self._healing: asyncio.Task[None] | None = None
-        self._subscribed_ns = self._status_ns = self._crossed_since_ns = 0
+        self._subscribed_ns = self._status_ns = self._crossed_since_ns = self._looked_ns = 0
         self._up: bool | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -126,6 +131,9 @@ class FeedService(asyncio.DatagramProtocol):
     def tick(self) -> None:
         """Subscribe again, heal, report changes, and send what changed since the last tick."""
         now_ns = self._clock()
+        if self.guard is not None and now_ns - self._looked_ns >= LOOK_NS:
+            self._looked_ns = now_ns
+            self.guard.look(now_ns)
         trouble = self.trouble(now_ns)
         period = SUBSCRIBE_NS if trouble != "silent" else SUBSCRIBE_DOWN_NS
         if now_ns - self._subscribed_ns >= period:
@@ -143,6 +151,8 @@ class FeedService(asyncio.DatagramProtocol):
             await asyncio.gather(self._healing, return_exceptions=True)
         if self._transport is not None:
             self._transport.close()
+        if self.guard is not None:
+            self.guard.close()
 
     def _subscribe(self, now_ns: int) -> None:
         self._subscribed_ns = now_ns
@@ -199,6 +209,8 @@ class FeedService(asyncio.DatagramProtocol):
             self.state.distrust(now_ns)
             return
         for symbol in changed:
+            if self.guard is not None and not self.guard.right(symbol):
+                continue  # the next look tells of it
             self.state.books[symbol].touched = False
             top = self._top(symbol)
             for link in self.engines:

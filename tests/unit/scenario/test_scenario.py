@@ -63,7 +63,14 @@ def manifest(**changes: Any) -> Manifest:
         "operations": {name: Operation(urls=("u",)) for name in ("checkpoint", "reconcile")},
         "data": {
             name: Data(files="*")
-            for name in ("checkpoint", "journal", "positions", "order_book", "checkpoint_quantity")
+            for name in (
+                "checkpoint",
+                "journal",
+                "positions",
+                "order_book",
+                "market_book",
+                "checkpoint_quantity",
+            )
         },
         "services": {"orders": Service(source="oracle"), "quotes": Service(source="oracle")},
         "events": {"log": EventSource(files="*")},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from blackstart.target import glue
+from paperfirm.feed.guard import LEVEL_ROW
 
 FILE = Path(__file__).parents[3] / "targets" / "paperfirm_glue.py"
 
@@ -37,3 +38,14 @@ def test_the_load_cancels_its_own_old_orders_and_never_a_scenarios() -> None:
 
     asyncio.run(trade())
     assert client.cancelled == [f"W-{n}" for n in range(5)]
+
+
+def test_the_places_of_the_market_data_book_are_its_used_rows(tmp_path: Path) -> None:
+    """Each price level of the feed's table is a place that can be damaged, free rows are none."""
+    module: Any = glue.load(FILE)
+    path = tmp_path / "firm" / "state" / "feed" / "shm" / "book"
+    path.parent.mkdir(parents=True)
+    row = module.LEVEL.pack(b"ALFA", b"buy", 100, 5, 0)
+    path.write_bytes(bytes(module.LEVEL.size) + row + bytes(module.LEVEL.size))
+    (place,) = asyncio.run(module.market_book_rows({"run": str(tmp_path)}))
+    assert (place["offset"], place["length"], place["name"]) == (len(row), LEVEL_ROW.size, "ALFA buy")
