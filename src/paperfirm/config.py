@@ -61,7 +61,8 @@ class StrategySettings(msgspec.Struct, frozen=True):
 class EngineSettings(msgspec.Struct, frozen=True):
     """Durability of the engine.
 
-    When to checkpoint (whichever comes first), how many to keep, segment size in bytes.
+    When to checkpoint (whichever comes first), how many to keep, segment size in bytes. `disk_low_mb`: each
+    component calls an operator when the disk of its state has less room than that.
     """
 
     checkpoint_s: float = 30.0
@@ -70,6 +71,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     segment_bytes: int = 16 << 20
     standby_timeout_ms: int = 500
     reconcile_s: float = 1.0
+    disk_low_mb: float = 16.0
 
 
 class SupervisorSettings(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 PROBE_BYTES = 1 << 20
 LOOK_S = 0.1
+WATCH_S = 0.2
 SUSPECT = "suspect"
 """A file of this name in a folder: a sync failed, what can be read there may not be on the disk."""
 
@@ -122,3 +124,44 @@ async def wait_for_room(folder: Path, alerts: Alerts, stop: asyncio.Event) -> No
         except TimeoutError:
             continue
     alerts.clear("disk_full")
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how much room an ordinary user has on the disk of a folder, which need not be there yet."""
+    disk = os.statvfs(folder if folder.exists() else folder.parent)
+    return disk.f_bavail * disk.f_frsize
+
+
+class RoomWatch:
+    """Calls an operator while there is little room on a disk, whether or not anybody needs it at the moment.
+
+    A journal whose room was made in advance goes on for a while on a full disk, and would be noticed only
+    when that is used up. The alert `disk_low` ends when there is half as much again.
+    """
+
+    def __init__(
+        self, folder: Path, alerts: Alerts, low_bytes: int, *, look: Callable[[Path], int] = free_bytes
+    ) -> None:
+        self._folder = folder
+        self._alerts = alerts
+        self._low = low_bytes
+        self._look = look
+
+    def look(self) -> None:
+        """Look once; a disk that cannot be asked is for others to tell."""
+        try:
+            free = self._look(self._folder)
+        except OSError:
+            return
+        if free < self._low:
+            text = f"{self._folder}: {free / 2**20:,.1f} MiB of room are left: make room before writing stops"
+            self._alerts.sound("disk_low", text, path=str(self._folder), free_bytes=free)
+        elif free >= self._low * 3 // 2:
+            self._alerts.clear("disk_low", free_bytes=free)
+
+
+async def keep_watching(watch: RoomWatch) -> None:
+    """Look at the room five times a second, for ever."""
+    while True:
+        watch.look()
+        await asyncio.sleep(WATCH_S)

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from paperfirm.alerts import Alerts
-from paperfirm.disk import wait_for_room
+from paperfirm.disk import WATCH_S, RoomWatch, wait_for_room
 from paperfirm.engine.arbiter import Arbiter
 from paperfirm.engine.errors import DiskFullError, EngineError, FsyncFailedError
 from paperfirm.engine.lead import Lead
@@ -96,6 +96,8 @@ class Engine:
         self._last_checkpoint_s = loop.time()
         self.timers.every("heartbeat", 0.1, self._beat)
         self.timers.every("durability", 0.05, self._keep_durable)
+        low_bytes = round(self.firm.engine.disk_low_mb * 2**20)
+        self.timers.every("room watch", WATCH_S, RoomWatch(self.store.folder, self.alerts, low_bytes).look)
         self.timers.every("beat to feed", BEAT_S, self.feed.beat)
         self.timers.every("scrub", 0.1, self._scrub)
         calm_memory()

@@ -18,7 +18,7 @@ import uvloop
 
 from paperfirm.alerts import Alerts
 from paperfirm.config import ConfigError, Firm, load_firm
-from paperfirm.disk import SyncFailedError, cause_of, sound
+from paperfirm.disk import RoomWatch, SyncFailedError, cause_of, keep_watching, sound
 from paperfirm.eventlog import EventLog, open_event_log
 
 if TYPE_CHECKING:
@@ -89,11 +89,14 @@ async def _run(name: str, firm: Firm, events: EventLog, main: Callable[[Context]
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     writing = asyncio.create_task(keep_writing(events))
+    room = RoomWatch(firm.path / "state" / name, alerts, round(firm.engine.disk_low_mb * 2**20))
+    watching = asyncio.create_task(keep_watching(room))
     try:
         await main(Context(firm, events, stop, alerts))
     except Exception as error:  # noqa: BLE001 - told like any other, with the disk's name if it is to blame
         _crash(events, alerts, firm.path / "state" / name, {"exception": error})
     writing.cancel()
+    watching.cancel()
 
 
 async def keep_writing(events: EventLog) -> None:

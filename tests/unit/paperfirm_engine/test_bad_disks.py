@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from paperfirm.alerts import Alerts
 from paperfirm.config import EngineSettings
-from paperfirm.disk import SUSPECT, cause_of, is_full
+from paperfirm.disk import SUSPECT, RoomWatch, cause_of, free_bytes, is_full
 from paperfirm.engine import events as ev
 from paperfirm.engine import journal
 from paperfirm.engine.commit import Committer
@@ -308,3 +310,28 @@ def test_a_damaged_header_costs_no_journal(tmp_path: Path) -> None:
     again = opened(tmp_path, Log(), segment_bytes=64)
     assert (again.loaded.checkpoint_seq, again.state.seq) == (20, 30)
     again.close()
+
+
+def test_little_room_is_told_before_anything_fails(tmp_path: Path) -> None:
+    """Below the limit an operator is called, once; it ends well above the limit, and may begin again."""
+    log, free = Log(), [100]
+    alerts = Alerts(log)
+    watch = RoomWatch(tmp_path / "not-yet", alerts, 50, look=lambda _: free[0])
+    for free[0] in (100, 50, 49, 0, 60, 74):
+        watch.look()
+    assert [one["free_bytes"] for one in log.of("alert", "disk_low")] == [49]
+    assert not log.of("alert_cleared")
+    for free[0] in (75, 0):
+        watch.look()
+    assert [one["free_bytes"] for one in log.of("alert_cleared", "disk_low")] == [75]
+    assert [one["free_bytes"] for one in log.of("alert", "disk_low")] == [49, 0]
+
+
+def test_the_room_of_a_folder_is_that_of_its_disk(tmp_path: Path) -> None:
+    """What is asked is the file system, also for a folder that is not there yet; no answer is no alert."""
+    log = Log()
+    assert 0 < free_bytes(tmp_path / "not-yet") <= shutil.disk_usage(tmp_path).total
+    RoomWatch(tmp_path / "gone" / "too", Alerts(log), 2**60).look()
+    assert not log.events
+    RoomWatch(tmp_path, Alerts(log), 2**60).look()
+    assert log.of("alert", "disk_low")
