@@ -12,12 +12,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import nats
 import pytest
 
+from blackstart.target.manifest import packaged, read
+from paperfirm.recorder import tables
+from paperfirm.recorder.database import Database
+from paperfirm.recorder.tables import Batch, execution_values
 from paperfirm.servers import (
     Identity,
     Kind,
@@ -30,6 +34,7 @@ from paperfirm.servers import (
     plan_postgres,
     prepare_nats,
 )
+from paperfirm.wire import ExecutionRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,6 +140,36 @@ def test_committed_rows_survive_sigkill(folder: Path, identity: Identity) -> Non
     finally:
         first.kill()
         first.wait()
+
+
+def test_rows_carry_the_order_of_their_booking(folder: Path) -> None:
+    """Tables, earlier ones too, take epoch and number of a booking, and the manifest reads them."""
+    plan = prepare_postgres(folder / "postgres", free_port())
+    server = start(plan)
+    stream = read(packaged()["paperfirm"]).streams["database"]
+    assert stream.sql is not None
+    assert stream.ordered is not None
+
+    async def store() -> list[Any]:
+        database = Database(plan.url, lambda *_, **__: 0)
+        rows = [
+            ExecutionRow(f"E{n}", "1-C1", "ALFA", "buy", 5, 100, n, late=False, epoch=2, seq=n)
+            for n in (2, 1)
+        ]
+        await database.store(Batch([execution_values(row) for row in rows], [], []))
+        found = await (await database.connection()).fetch(stream.sql)
+        await database.close()
+        return [(row["exec_id"], row[stream.ordered], row["late"]) for row in found]
+
+    try:
+        wait_until(lambda: is_ready(plan, server.pid))
+        former = tables.SCHEMA.replace(",\n    epoch bigint, seq bigint", "").partition("alter table")[0]
+        assert "epoch" not in former
+        query(plan.url, *filter(str.strip, former.split(";")))
+        assert sorted(asyncio.run(store())) == [("E1", 2_000_000_001, False), ("E2", 2_000_000_002, False)]
+    finally:
+        server.send_signal(plan.stop_signal)
+        server.wait(timeout=20)
 
 
 def test_postgres_refuses_a_stranger_without_the_password(folder: Path) -> None:
