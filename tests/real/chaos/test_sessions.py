@@ -23,12 +23,12 @@ from blackstart.engine import journal
 from blackstart.history.view import load
 from blackstart.host import procs
 from blackstart.model.record import Witnessed
+from blackstart.testing.examples import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 HERE = Path(__file__).parent
-SMALL = HERE.parent / "engine" / "small" / "small.toml"
 QUICK = HERE / "quick.toml"
 
 

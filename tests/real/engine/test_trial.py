@@ -82,7 +82,7 @@ def strays(folder: Path) -> list[int]:
 def is_server(pid: int) -> bool:
     """Tell the target's server from the spare that waits to become it."""
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return command[1].endswith(b"server.py")
+    return any(part.endswith(b"/server.py") for part in command[:3])
 
 
 def poll(test: Callable[[], bool], limit_s: float = 20.0) -> bool:

@@ -15,6 +15,7 @@ from blackstart.scenario.load import load as scenarios
 from blackstart.scenario.load import select
 from blackstart.scenario.plan import plan
 from blackstart.target.manifest import load
+from blackstart.testing.examples import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,9 +29,8 @@ def progress(event: str, figures: Mapping[str, Any]) -> None:
         print("verdict", figures["trial"].verdict, *figures["trial"].reasons, sep="\t", flush=True)
 
 
-here = Path(__file__).parent
-manifest = load(here / "small.toml")
-known = scenarios(here / "scenarios")
+manifest = load(SMALL)
+known = scenarios(Path(__file__).with_name("scenarios"))
 plans = [one for scenario, _ in select(known, sys.argv[2:]) for one in plan(scenario, manifest, seed=7)]
 jobs = int(os.environ.get("JOBS", "1"))
 options = RunOptions(
