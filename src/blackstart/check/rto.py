@@ -31,7 +31,7 @@ from blackstart.check.service import ResumeWatch
 from blackstart.check.stamps import candidates, last_notice, not_credible
 from blackstart.model.instant import Stamp, StampName
 from blackstart.model.outcome import PHASES, Rto
-from blackstart.model.record import ServiceWatched
+from blackstart.model.record import ServiceBatch, ServiceWatched
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from blackstart.check.facts import Facts
     from blackstart.check.service import Event
     from blackstart.model.fault import Receipt
+    from blackstart.model.record import Record
 
 NS_PER_MS = 1_000_000
 RARE = 0.01
@@ -60,9 +61,6 @@ def check(facts: Facts) -> tuple[Rto, CheckResult]:
 
 def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
     """Take the stamps out of the history; the findings say what kept some of them from being used."""
-    watch = ResumeWatch.of(facts.plan, facts.manifest)
-    for record in facts.records:
-        watch.feed(record)
     t0 = Stamp(
         name=StampName.FAILURE,
         mono_ns=receipt.t0_mono_ns,
@@ -70,6 +68,9 @@ def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
         uncertainty_ns=receipt.uncertainty_ns,
     )
     until, unwatched = _sight(facts, t0.mono_ns)
+    watch = ResumeWatch.of(facts.plan, facts.manifest)
+    for record in facts.records:
+        watch.feed(_up_to(record, until))
     t5 = _resumption(watch, facts, t0, until)
     at_most = None
     if t5 is not None and doubtful(watch, facts, t0, t5):
@@ -134,6 +135,13 @@ def _recovery(facts: Facts, t0: Stamp) -> tuple[int, int] | None:
     sure = end.mono_ns - end.uncertainty_ns
     begun = max(begin.mono_ns, last_notice(facts, earliest, end.mono_ns))
     return (begun, sure) if begun < sure else None
+
+
+def _up_to(record: Record, until_ns: int) -> Record:
+    """Leave out what the service did after the observation: a hiccup then is no outage of this fault."""
+    if not isinstance(record, ServiceBatch):
+        return record
+    return msgspec.structs.replace(record, events=[one for one in record.events if one[0] <= until_ns])
 
 
 def _sight(facts: Facts, t0_ns: int) -> tuple[int, list[Finding]]:

@@ -366,3 +366,14 @@ def test_hiccups_before_the_fault_raise_the_bar_only_so_far() -> None:
     assert frozen is not None
     assert small.interruption_ns == 10 * MS
     assert frozen.interruption_ns == 10 * PERIOD
+
+
+def test_a_hiccup_after_the_observation_is_no_outage(world: Any) -> None:
+    """The service never stopped while it was watched; a silence afterwards says nothing of the fault."""
+    world.service = [(mono, "1-C1", 0) for mono in range(T0 - 4000 * MS, T0 + 1400 * MS, PERIOD)]
+    world.service += [(mono, "1-C1", 0) for mono in range(T0 + 1600 * MS, T0 + 3000 * MS, PERIOD)]
+    found, result = rto.check(Facts(world.history()))
+    assert found.interrupted is False
+    assert found.censored_ns is None
+    assert "no-interruption" in [one.code for one in result.findings]
+    assert "not-recovered" not in [one.code for one in result.findings]
