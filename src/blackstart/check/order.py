@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blackstart.check.rto import first_return
 from blackstart.check.service import FACTOR, epoch_of
 from blackstart.check.stamps import candidates, last_notice
 from blackstart.check.validators.documents import optional
@@ -34,19 +35,22 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
     """Find orders that reached the oracle after the response and before the first validation after it.
 
     Exempt is only what was in flight (`_drained`), never because of what it looks like: a session layer
-    that sends old orders again trades before validation as well.
+    that sends old orders again trades before validation as well. Where the service was to go on (`goes_on`),
+    what came before its first interruption was resumed by nobody.
     """
     spec = facts.manifest.services.get(facts.plan.service)
     since = rto.stamps.get(StampName.RESPONDED.value) or rto.stamps.get(StampName.RESUMED.value)
     if since is None or spec is None or spec.source != "oracle":
         return
-    if facts.plan.scenario.goes_on and rto.interrupted is False:
+    went_on_ns = _went_on_ns(facts)
+    if went_on_ns is None:
         return  # it was to go on, and did: nothing was resumed
     validated = candidates(facts, "validated", not_before_ns=since.mono_ns)
     if not validated:
         return
     until, drained = validated[0].mono_ns, _drained(facts, rto, since.mono_ns)
-    early = sorted(e for e in facts.service_events() if since.mono_ns <= e[0] - e[2] and e[0] < until)
+    begin = max(since.mono_ns, went_on_ns)
+    early = sorted(e for e in facts.service_events() if begin <= e[0] - e[2] and e[0] < until)
     new = [e for e in early if e[0] >= drained or _later_epoch(e[1], facts, rto)]
     if new:
         text = f"{len(new)} order(s) up to {(until - new[0][0]) / 1e6:,.1f} ms before the state was validated"
@@ -55,6 +59,14 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
         flown = [e for e in early if e not in set(new)]
         text = f"{len(flown)} order(s) in flight arrived after the response, before the old path was drained"
         yield _named(Verdict.PASS, "in-flight", text, flown)
+
+
+def _went_on_ns(facts: Facts) -> int | None:
+    """Return until when orders were no resumption; None where that is all of them."""
+    if not facts.plan.scenario.goes_on:
+        return 0
+    back = first_return(facts)
+    return back[0] if back else None
 
 
 def _drained(facts: Facts, rto: Rto, since_ns: int) -> int:

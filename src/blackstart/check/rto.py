@@ -68,9 +68,7 @@ def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
         uncertainty_ns=receipt.uncertainty_ns,
     )
     until, unwatched = _sight(facts, t0.mono_ns)
-    watch = ResumeWatch.of(facts.plan, facts.manifest)
-    for record in facts.records:
-        watch.feed(_up_to(record, until))
+    watch = _watch(facts, until)
     t5 = _resumption(watch, facts, t0, until)
     at_most = None
     if t5 is not None and doubtful(watch, facts, t0, t5):
@@ -135,6 +133,18 @@ def _recovery(facts: Facts, t0: Stamp) -> tuple[int, int] | None:
     sure = end.mono_ns - end.uncertainty_ns
     begun = max(begin.mono_ns, last_notice(facts, earliest, end.mono_ns))
     return (begun, sure) if begun < sure else None
+
+
+def first_return(facts: Facts) -> Event | None:
+    """Return the first event of the service after its first interruption; None while it went on."""
+    return None if facts.t0_ns is None else _watch(facts, _sight(facts, facts.t0_ns)[0]).first_return
+
+
+def _watch(facts: Facts, until_ns: int) -> ResumeWatch:
+    watch = ResumeWatch.of(facts.plan, facts.manifest)
+    for record in facts.records:
+        watch.feed(_up_to(record, until_ns))
+    return watch
 
 
 def _up_to(record: Record, until_ns: int) -> Record:

@@ -101,6 +101,25 @@ def test_who_was_to_go_on_and_stopped_is_judged_as_ever(world: Any) -> None:
     assert "traded-before-validated" in found(world)
 
 
+@pytest.mark.parametrize(
+    ("silence_ms", "early"), [((1000, 1300), False), ((100, 300), True)], ids=["after", "before"]
+)
+def test_who_was_to_go_on_is_judged_from_its_first_interruption_on(
+    world: Any, silence_ms: tuple[int, int], early: bool
+) -> None:
+    """A silence long after the validation makes no early trade of what had never stopped until then."""
+    stage(world)
+    world.signals = [one for one in world.signals if one.event != "state_validated"]
+    world.signals.append(signal("state_validated", 600))
+    before = [event for event in world.service if event[0] <= T0]
+    begin, end = (T0 + ms * MS for ms in silence_ms)
+    after = [(mono, "1-C1", 0) for mono in range(T0 + PERIOD, T0 + 1400 * MS, PERIOD)]
+    world.service = [*before, *(event for event in after if not begin < event[0] < end)]
+    scenario = msgspec.structs.replace(world.plan.scenario, goes_on=True)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    assert ("traded-before-validated" in found(world)) is early
+
+
 def test_a_later_epoch_was_never_in_flight(world: Any) -> None:
     """Whoever took over sends new orders, however early they come."""
     stage(world, (4.0, "2-C9"))
