@@ -190,6 +190,22 @@ def test_a_log_may_be_silent_where_nothing_ended(world: Any) -> None:
     assert "log-silent" in codes
 
 
+@pytest.mark.parametrize(("after_ms", "jumped"), [(3_600_000, False), (2_000, True)], ids=["hour", "seconds"])
+def test_an_indicator_may_take_as_many_samples_as_the_time_allows(
+    world: Any, after_ms: int, jumped: bool
+) -> None:
+    """A million samples are a turned bit after seconds, and an hour's work after an hour."""
+    item("target/strategy", "indicators", 0, samples=1_000_000)(world)
+    records = [
+        msgspec.structs.replace(one, mono_ns=READ + (after_ms - 2_000) * MS)
+        if isinstance(one, StateRead) and (one.name, one.moment) == ("strategy", "after")
+        else one
+        for one in world.records()
+    ]
+    found = VALIDATORS["strategy"](Facts(History.of(records, world.folder)))
+    assert ("indicator-jumped" in [one.code for one in found.findings]) is jumped
+
+
 UNKNOWN: list[tuple[str, Spoil, str]] = [
     ("positions", lambda world: world.documents.update({"oracle/positions": {}}), "nothing-to-compare"),
     ("positions", lambda w: w.ledgers["acknowledged"].pop(), "oracle-inconsistent"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 JUMP_FACTOR = 100
+"""No strategy takes in a second more than so many times the samples that it had taken in all before."""
 Indicators = dict[tuple[str, str], Indicator]
 
 
@@ -40,6 +41,7 @@ def check(facts: Facts) -> Iterable[Finding]:
     for key in sorted(old.keys() - now.keys()):
         yield fail("indicator-missing", f"{' '.join(key)}: was there before the fault")
     yield from _as_a_whole(old, now, cold=facts.plan.scenario.recovery == "cold")
+    yield from _jumped(old, now, _apart_s(facts))
     for key, indicator in now.items():
         yield from _indicator(indicator, old.get(key), cold=facts.plan.scenario.recovery == "cold")
 
@@ -52,10 +54,21 @@ def _as_a_whole(old: Indicators, now: Indicators, *, cold: bool) -> Iterable[Fin
     counted = [key for key in common if old[key].samples or now[key].samples]
     if not cold and counted and all(now[key].samples == old[key].samples for key in counted):
         yield unknown("indicators-frozen", "no indicator took a sample since before the fault")
-    for key in sorted(counted):
-        if now[key].samples > JUMP_FACTOR * (old[key].samples + JUMP_FACTOR):
+
+
+def _apart_s(facts: Facts) -> float:
+    """Return how long after the document from before the fault the present one was read."""
+    first, last = (facts.state("target", "strategy", moment=moment) for moment in ("before", "after"))
+    return (last.mono_ns - first.mono_ns) / 1e9 if first and last else 0.0
+
+
+def _jumped(old: Indicators, now: Indicators, apart_s: float) -> Iterable[Finding]:
+    """Doubt counts that no stream of prices can have brought about in the time between: a turned bit can."""
+    for key in sorted(old.keys() & now.keys()):
+        most = JUMP_FACTOR * (old[key].samples + JUMP_FACTOR) * max(1.0, apart_s)
+        if now[key].samples > most:
             text = f"{' '.join(key)}: {now[key].samples:,} samples, {old[key].samples:,} before the fault"
-            yield unknown("indicator-jumped", text)
+            yield unknown("indicator-jumped", f"{text}, {apart_s:,.0f} s earlier")
 
 
 def _indicator(now: Indicator, old: Indicator | None, *, cold: bool) -> Iterable[Finding]:
