@@ -127,9 +127,15 @@ class EventSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `files` is a glob; new files are followed too. `lines` is for logs that are not JSON: a regular expression
     whose group `event` is the event's name, and whose other named groups are its fields. Such an event is
     stamped when its line reaches us. With `host` the files lie there, and stamps are turned into our clock's.
+
+    Instead of `files` it may be what a systemd `unit` (of `manager`) says in the journal, or the log of a
+    `container`: these stamp every line themselves.
     """
 
-    files: str
+    files: str | None = None
+    unit: str | None = None
+    manager: Literal["system", "user"] | None = None
+    container: str | None = None
     host: str | None = None
     lines: str | None = None
     event: str = "event"

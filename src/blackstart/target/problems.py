@@ -18,7 +18,7 @@ from blackstart.target.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from blackstart.model.manifest import Manifest, Service, Stream
+    from blackstart.model.manifest import Component, EventSource, Manifest, Service, Stream
 
 SCHEMA = 1
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -137,12 +137,7 @@ def _components(manifest: Manifest) -> Iterator[str]:
 def _managed(manifest: Manifest) -> Iterator[str]:
     for name, component in manifest.components.items():
         key = f"components.{name}"
-        if component.unit is not None and not UNIT.fullmatch(component.unit):
-            yield f"{key}.unit: `{component.unit}` names no single service; write it out: `engine.service`"
-        if component.container is not None and not CONTAINER.fullmatch(component.container):
-            yield f"{key}.container: `{component.container}` is neither a container's name nor its whole id"
-        if component.manager is not None and component.unit is None:
-            yield f"{key}.manager: only units have one"
+        yield from _names(component, key)
         if not component.managed:
             continue
         if component.stop_signal is not None:
@@ -153,10 +148,26 @@ def _managed(manifest: Manifest) -> Iterator[str]:
             yield f"{key}: runs outside of the trial, so there is no isolation: remove that line"
 
 
+def _names(entry: Component | EventSource, key: str) -> Iterator[str]:
+    if entry.unit is not None and not UNIT.fullmatch(entry.unit):
+        yield f"{key}.unit: `{entry.unit}` names no single service; write it out: `engine.service`"
+    if entry.container is not None and not CONTAINER.fullmatch(entry.container):
+        yield f"{key}.container: `{entry.container}` is neither a container's name nor its whole id"
+    if entry.manager is not None and entry.unit is None:
+        yield f"{key}.manager: only units have one"
+
+
 def _phases(manifest: Manifest) -> Iterator[str]:
     if manifest.phases and not manifest.events:
         yield "phases: nothing to look in; name the target's event files under [events.NAME]"
     for name, source in manifest.events.items():
+        key = f"events.{name}"
+        ways = [way for way in ("files", "unit", "container") if getattr(source, way) is not None]
+        if len(ways) != 1:
+            yield f"{key}: give exactly one of files, unit, container ({', '.join(ways) or 'none'} given)"
+        if source.host is not None and source.files is None:
+            yield f"{key}.host: only files are followed on another host"
+        yield from _names(source, key)
         if source.lines is not None:
             yield from _regex(source.lines, f"events.{name}.lines")
             if "(?P<event>" not in source.lines:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import BlackstartError, ManifestError, TargetError
 from blackstart.model.record import Problem
-from blackstart.target import probes, signals, streams
+from blackstart.target import managed_events, probes, signals, streams
 from blackstart.target import services as sources
 from blackstart.target.exchange_oracle import ExchangeOracle
 from blackstart.target.local import LocalTarget
@@ -124,6 +124,9 @@ class LocalRig:
 
     def _source(self, name: str, spec: EventSource) -> Signal:
         target = self.target
+        if spec.files is None:
+            logs, spawn = target.run_dir / "logs", target.operator.spawn
+            return managed_events.source(name, spec, logs=logs, spawn=spawn, clock=target.clock)
         files = target.expand(spec.files, where=f"events.{name}")
         if spec.host is not None:
             return signals.RemoteLines(name, spec, files, target.hosts, target.clock)

@@ -39,18 +39,24 @@ class JsonLines:
                 if found is not None:
                     yield found
 
-    def observation(self, line: bytes) -> Observation | None:
-        """Return what a line says; None when it is no event."""
+    def observation(self, line: bytes, moment: int | None = None, late_ns: int = 0) -> Observation | None:
+        """Return what a line says; None when it is no event.
+
+        One without a stamp of its own happened at `moment`, if that is known, or up to `late_ns` before.
+        """
         try:
             fields = msgspec.json.decode(line)
         except msgspec.DecodeError:
             return None
         if not isinstance(fields, dict):
             return None
-        event, moment = reach(fields, self._spec.event), reach(fields, self._spec.mono_ns)
-        if not isinstance(event, str) or not isinstance(moment, int):
+        event, own = reach(fields, self._spec.event), reach(fields, self._spec.mono_ns)
+        if isinstance(own, int):
+            moment, late_ns = own, 0
+        if not isinstance(event, str) or moment is None:
             return None
-        return Observation(source=self.name, event=event, mono_ns=moment, fields=self._rest(fields))
+        rest = self._rest(fields)
+        return Observation(source=self.name, event=event, mono_ns=moment, uncertainty_ns=late_ns, fields=rest)
 
     def _rest(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {

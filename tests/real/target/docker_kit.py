@@ -110,6 +110,10 @@ class Docker:
         """Return the main process of a container, 0 for none."""
         return int(self.value(name, ".State.Pid"))
 
+    def kill(self, name: str) -> None:
+        """Kill the main process of a container."""
+        os.kill(self.main_pid(name), signal.SIGKILL)
+
     def until(self, condition: Callable[[], bool], limit_s: float = 30.0) -> None:
         """Wait for a condition."""
         end = time.monotonic() + limit_s

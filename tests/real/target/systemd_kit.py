@@ -121,6 +121,10 @@ class Systemd:
         """Return the main process of a unit, 0 for none."""
         return int(self.value(name, "MainPID"))
 
+    def kill(self, name: str) -> None:
+        """Kill the main process of a unit."""
+        os.kill(self.main_pid(name), signal.SIGKILL)
+
     def until(self, condition: Callable[[], bool], limit_s: float = 20.0) -> None:
         """Wait for a condition."""
         end = time.monotonic() + limit_s

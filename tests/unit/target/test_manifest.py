@@ -124,6 +124,13 @@ def test_a_strangers_manifest_and_glue_stay_short(name: str) -> None:
             'process = "server", restart = "self"',
             "with `host`, units and containers only",
         ),
+        ("schema = 1", "schema = 1\nevents = { log = {} }", "exactly one of files, unit, container (none"),
+        (
+            "schema = 1",
+            'schema = 1\nevents = { log = { unit = "a" } }',
+            "events.log.unit: `a` names no single",
+        ),
+        ("schema = 1", 'schema = 1\nevents = { log = { unit = "a.service", host = "h" } }', "only files are"),
         ('each = ["server"]', 'each = ["servant"]', "groups.each: no component `servant`"),
         ('source = "workload"', 'source = "workloed"', "did you mean `workload`?"),
         ('source = "workload"', 'source = "oracle"', "there is no [oracle]"),
