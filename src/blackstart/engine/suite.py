@@ -136,7 +136,8 @@ class _Suite:
         return self._folder / chosen
 
     async def _in_turn(self, seats: Seats, plan: Plan, place: dict[str, int]) -> Trial | None:
-        async with seats.taken(alone=plan.scenario.alone):
+        # What runs on another host is there once, for all trials.
+        async with seats.taken(alone=plan.scenario.alone or bool(self._manifest.hosts)):
             if self.interrupted:
                 return None
             folder = self._free(folder_name(plan.trial_id))

@@ -137,7 +137,7 @@ class Helper:
         self.tails: dict[int, Tail] = {}
         self.stopped: dict[int, int] = {}
         self.struck: list[Values] = []
-        self.ours: list[Values] = []
+        self.ours: dict[str, Values] = {}
         self.kept: list[Values] = []
         self.children: dict[int, int] = {}
         self.silence_s = SILENCE_S
@@ -197,7 +197,7 @@ class Helper:
             with contextlib.suppress(No, OSError):
                 if not self._coming(one):
                     keep(one)
-        for one in self.ours:
+        for one in self.ours.values():
             end(one)
 
     def _coming(self, kept: Values) -> bool:
@@ -310,17 +310,17 @@ class Helper:
         return {}
 
     def _start(self, values: Values) -> Values:
-        marker = values.get("marker")
+        marker, name = values.get("marker"), values["name"]
         if marker is not None:
-            self.ours.append({"marker": marker})  # first the way back
+            self.ours[name] = {"marker": marker}  # first the way back
         pid = start(values["command"], marker)
         self.children[pid] = values["id"]
         found = procs.stat(pid)
         ticks = found.start_ticks if found is not None else 0
         if marker is not None:
-            self.ours[-1].update({"pid": pid, "start_ticks": ticks})
+            self.ours[name].update({"pid": pid, "start_ticks": ticks})
         for one in self.kept:
-            if one["name"] == values["name"]:
+            if one["name"] == name:
                 one["pid"] = pid
         return {"pid": pid, "start_ticks": ticks}
 
@@ -433,9 +433,12 @@ def end(values: Values) -> Values:
 
 
 def _members(values: Values) -> list[procs.Stat]:
+    """Find the process with all that belongs to it, and whoever an earlier start left behind."""
+    found = {one.pid: one for one in procs.carriers(values["marker"]) if one.pid != os.getpid()}
     if "pid" in values:
-        return procs.family(values["pid"], values["start_ticks"], values["marker"])
-    return [one for one in procs.carriers(values["marker"]) if one.pid != os.getpid()]
+        family = procs.family(values["pid"], values["start_ticks"], values["marker"])
+        found.update({one.pid: one for one in family})
+    return list(found.values())
 
 
 def keep(values: Values) -> Values:

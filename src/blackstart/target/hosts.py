@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,14 +50,17 @@ class Hosts:
         self._run, self._clock, self._sink, self._protect = run, clock, sink, protect
         self.links: dict[str, Link] = {}
         self._seen_last: dict[str, RemoteRef] = {}
-        self._ours: set[str] = set()
-        self._starts = itertools.count(1)
+        self._ours: dict[str, str] = {}
+        """Components that did not run before, each with the marker of what is started for the trial."""
 
     async def connect(self) -> None:
         """Connect to every host. Raises TargetError naming the first that cannot be used, and why."""
         for name, host in self._manifest.hosts.items():
             self.links[name] = Link(name, command(name, host, self._expand), self._clock)
-        await asyncio.gather(*(link.open(self._protect) for link in self.links.values()))
+        opening = (link.open(self._protect) for link in self.links.values())
+        for outcome in await asyncio.gather(*opening, return_exceptions=True):
+            if outcome is not None:  # all are waited for: none may go on opening while it is closed
+                raise outcome
 
     async def bring_up(self) -> None:
         """See that every component there runs. What ran before will be left running, what did not will not.
@@ -71,7 +73,7 @@ class Hosts:
             except TargetError:
                 if not spec.start or self.link(name).lost.is_set():
                     raise
-                self._ours.add(name)
+                await self._own(name)
                 await self.start(name)
             else:
                 await self._keep(name, spec)
@@ -174,6 +176,15 @@ class Hosts:
             self.link(component).unwatch(identifier)
         self._seen_last[component] = ref
 
+    async def _own(self, component: str) -> None:
+        """Have it ended with the trial, however often it will have been started."""
+        link = self.link(component)
+        marker = f"{self._run}:{component}@{link.name}"
+        await self._protect(
+            [link.undo(f"end:{component}", {"what": "end", "marker": marker}, _ending(marker))]
+        )
+        self._ours[component] = marker
+
     async def _stop(self, component: str) -> None:
         """Ask it to end, and wait for that; who does not is killed by the helper, which ends after this."""
         number = self._manifest.components[component].stop_signal or "TERM"
@@ -184,14 +195,9 @@ class Hosts:
                 await hold.death()
 
     async def _launch(self, component: str, identifier: int) -> None:
-        link = self.link(component)
-        marker = None
-        if component in self._ours:
-            marker = f"{self._run}:{component}@{link.name}#{next(self._starts)}"
-            values = {"what": "end", "marker": marker}
-            await self._protect([link.undo(f"end:{component}", values, _kill_by_marker(marker))])
-        command = self._command(component)
-        answer = await link.ask("start", id=identifier, name=component, command=command, marker=marker)
+        link, marker = self.link(component), self._ours.get(component)
+        words = self._command(component)
+        answer = await link.ask("start", id=identifier, name=component, command=words, marker=marker)
         self._seen(component, "started", answer["pid"])
 
     async def _until(self, component: str, ready: Ready, ended: list[int]) -> RemoteRef:
@@ -290,7 +296,7 @@ def reach(manifest: Manifest, name: str, clock: Clock) -> Link:
     )
 
 
-def _kill_by_marker(marker: str) -> tuple[str, ...]:
+def _ending(marker: str) -> tuple[str, ...]:
     """Return the words with which an operator ends whatever carries a marker."""
     found = f"grep -lsF {procs.MARKER}={marker} /proc/[0-9]*/environ"
     return ("sh", "-c", f"for one in $({found}); do kill -KILL $(echo $one | cut -d/ -f3); done")

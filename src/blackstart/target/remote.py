@@ -124,7 +124,7 @@ class Link:
             await process.wait()
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._process = None
 
     async def _spawn(self) -> Process:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blackstart.engine import leftovers
+from blackstart.engine import journal, leftovers
 from blackstart.history.view import History, load
-from blackstart.host import procs
+from blackstart.host import procs, ssh
 from blackstart.model.record import Injected, Problem, ProcessSeen, Reverted, SignalSeen, Witnessed
 
 if TYPE_CHECKING:
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 PAUSE = "duration_s = 1.5"
 LONG_PAUSE = "duration_s = 60"
-DEGRADES = 'service = "orders"\ndegrades = true\n'
+BESIDE = """
+[processes.beside]
+command = ["sleep", "300"]
+[components.beside]
+process = "beside"
+"""
 
 
 class Running:
@@ -245,6 +250,36 @@ def test_a_connection_that_is_cut_is_unknown_and_all_is_taken_back(
     finally:
         running.process.wait()
         there.run(f"kill -KILL {pid}")
+
+
+def test_what_cannot_be_taken_back_there_says_what_to_do(there: OtherHost, tmp_path: Path) -> None:
+    """A host that nobody can reach: the loudest outcome, with the command that an operator needs."""
+    command = ssh.command(address="127.0.0.1", port=1)
+    values = {"what": "continue", "pid": 1, "start_ticks": 1}
+    arguments = {"command": command, "values": values, "by_hand": ["kill", "-CONT", "1"]}
+    entry = {"id": "x", "action": "remote", "arguments": arguments}
+    (outcome,) = journal.pay(str(tmp_path), [entry], by="test")
+    assert outcome["verified"] is False
+    assert "refused" in outcome["evidence"]["error"]
+    assert outcome["evidence"]["by_hand"].startswith("ssh -T")
+    assert outcome["evidence"]["by_hand"].endswith("-- 127.0.0.1 'kill -CONT 1'")
+
+
+def test_one_here_and_one_there_are_hit_together(there: OtherHost, tmp_path: Path) -> None:
+    """A fault of several components reaches each where it is, and Blackstart starts both again."""
+    manifest = there.manifest(tmp_path / "there")
+    text = manifest.read_text().replace("[components.lines]", f"{BESIDE}\n[components.lines]")
+    manifest.write_text(text)
+    scenario = there.scenario(tmp_path, "kill")
+    scenario.write_text(scenario.read_text().replace('["lines"]', '["beside", "lines"]'))
+    running = Running(tmp_path, scenario, manifest)
+    assert running.end() == 0, running.out
+    receipt = running.history().all(Injected)[0].receipt
+    assert (list(receipt.processes), list(receipt.remote)) == (["beside"], ["lines"])
+    evidence = running.history().all(Witnessed)[0].witness.evidence
+    assert all(evidence[name]["gone_from_proc"] for name in ("beside", "lines"))
+    again = {one.component for one in running.history().all(ProcessSeen) if one.what == "ready"}
+    assert again == {"beside", "lines"}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,14 @@ def test_every_command_is_one_line_that_a_shell_can_read(action: str) -> None:
         assert any(str(value) in word for word in words)
 
 
+def test_an_operator_is_told_how_to_do_it_on_the_other_host() -> None:
+    """The same way as we went, and what has to be said there."""
+    command = ["ssh", "-p", "22", "--", "vm1", "exec python3 -c x"]
+    arguments = {"command": command, "by_hand": ["kill", "-CONT", "7"]}
+    said = verbs.by_hand("remote", arguments, "/runs/x")
+    assert said == "ssh -p 22 -- vm1 'kill -CONT 7'"
+
+
 @pytest.mark.parametrize("action", sorted(verbs.VERBS))
 def test_every_verb_has_an_answer(action: str) -> None:
     """A verb without a command of its own, or with arguments of another version, still names a way."""
