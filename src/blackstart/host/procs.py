@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MARKER = "BLACKSTART_PROCESS"
 """Environment variable of every started process and its descendants: `RUN_FOLDER:NAME`."""
 
+LAUNCHER = "/blackstart/target/launcher.py "
+"""What stands on the command line of every process of ours that is not yet the real one."""
+
 
 class Stat(NamedTuple):
     """The fields of `/proc/PID/stat` that matter here."""
@@ -129,10 +132,13 @@ def carriers(marker: str) -> list[Stat]:
 
 
 def matching(pattern: str) -> list[tuple[Stat, str]]:
-    """Find the live processes on whose command line a regular expression is found, but never ourselves."""
+    """Find the live processes on whose command line a regular expression is found.
+
+    Never ourselves, nor a launcher that still waits to become the program that its command line names.
+    """
     compiled = re.compile(pattern)
     lines = ((one, command_line(one.pid)) for one in everybody() if not one.dead and one.pid != os.getpid())
-    return [(one, line) for one, line in lines if line and compiled.search(line)]
+    return [(one, line) for one, line in lines if line and compiled.search(line) and LAUNCHER not in line]
 
 
 def command_line(pid: int) -> str:

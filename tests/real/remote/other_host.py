@@ -145,7 +145,7 @@ class OtherHost:
 
     def state(self, pid: int) -> str:
         """Return the kernel's letter for a process there; empty when it is gone."""
-        return self.run(f"ps -o state= -p {pid}").strip()
+        return self.run(f"ps -o state= -p {pid}").strip().replace("Z", "")
 
     def sessions(self) -> list[int]:
         """Return the pids, on this host, of the servers of single connections."""
@@ -217,7 +217,8 @@ class OtherHost:
                 f"AuthorizedKeysFile {self.folder}/authorized_keys",
                 f"PidFile {self.folder}/sshd.pid",
                 "StrictModes no",
-                "UsePAM no",
+                # Only root reads /etc/shadow; who cannot has PAM say that the account is good.
+                f"UsePAM {'no' if self.apart else 'yes'}",
                 "PasswordAuthentication no",
                 "KbdInteractiveAuthentication no",
                 "PermitRootLogin prohibit-password",

@@ -223,6 +223,26 @@ def test_one_that_was_killed_is_started_again_when_blackstart_is_killed(
         there.run(f"pkill -KILL -f '{tmp_path}/there'")
 
 
+def test_the_kill_switch_reaches_the_other_host(there: OtherHost, tmp_path: Path) -> None:
+    """`halt` from elsewhere lets what stands still there run on, and proves it."""
+    port = 24_000 + os.getpid() % 2_000
+    pid = attached(there, tmp_path / "there", port)
+    manifest = fixed_port(there.manifest(tmp_path / "there"), port)
+    running = Running(tmp_path, there.scenario(tmp_path, "pause", LONG_PAUSE), manifest)
+    try:
+        running.until_injected()
+        assert there.state(pid) == "T"
+        command = (sys.executable, "-m", "blackstart.cli", "halt", "--out", str(running.runs))
+        halted = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert halted.returncode == 0, halted.stdout
+        assert runs(there.state(pid))
+        assert running.end() == 2
+        assert not journal.owed(str(running.folder))
+    finally:
+        running.process.wait()
+        there.run(f"kill -KILL {pid}")
+
+
 @pytest.mark.parametrize("what", ["the session", "the helper"])
 def test_a_connection_that_is_cut_is_unknown_and_all_is_taken_back(
     there: OtherHost, tmp_path: Path, what: str

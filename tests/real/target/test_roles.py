@@ -43,6 +43,25 @@ def described(folder: Path) -> Manifest:
     )
 
 
+def test_a_command_line_finds_exactly_one(tmp_path: Path) -> None:
+    """The process itself, not the spare that waits to become the next; none, where none matches, is told."""
+    marked = f"{SERVE}  # {tmp_path}"
+    base = manifest(["{python}", "-c", marked], ready=Ready(file="{run}/pid"))
+    ways = {
+        "one": Component(match=f"# {tmp_path}$"),
+        "none": Component(match=f"# {tmp_path}/nobody$"),
+    }
+    found = msgspec.structs.replace(base, components={**base.components, **ways})
+
+    async def run() -> None:
+        async with rig(found, tmp_path / "run") as (made, _):
+            assert await made.target.process("one") == await made.target.process("main")
+            with pytest.raises(TargetError, match="matches 0 processes, not one"):
+                await made.target.process("none")
+
+    asyncio.run(run())
+
+
 def test_the_glue_finds_who_has_a_role(tmp_path: Path) -> None:
     """By name or by pid, it is the process that was started here; what is no answer is told."""
 
