@@ -110,7 +110,8 @@ def test_mistakes_about_roles_and_logs_are_named(tmp_path: Path) -> None:
     )
     found = "\n".join(problems(spoiled))
     assert "glue: glue.py has no `async def absent(…)`" in found
-    assert "components.b: give exactly one of process, pid_file, match, url, glue (process, glue given)" in found
+    ways = "process, pid_file, match, url, glue"
+    assert f"components.b: give exactly one of {ways} (process, glue given)" in found
     assert "events.log.lines: needs a group called event" in found
 
 
