@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fixsession.clock import Now
+from fixsession.codec import decode, split_header
 from fixsession.message import Message
 from fixsession.session import Session
 from paperexchange import facts as f
@@ -21,14 +22,13 @@ from paperexchange.ledger.writer import Ledger, Written
 from paperexchange.marketdata import Deed, Feed
 from paperexchange.misbehave import Engine, Misbehaviour
 from paperexchange.model import CancelOrder, NewOrder, Order, Phase, ReplaceOrder
-from paperexchange.recovery import Recovered
+from paperexchange.recovery import REPUBLISH, Presence, Recovered
 from paperexchange.state import State
 from paperexchange.venue import Venue
 
 if TYPE_CHECKING:
     from paperexchange.gateway.acceptor import Acceptor
 
-_REPUBLISH = 1000
 _TIME_TO_ANSWER_MS = 100  # for the HTTP answer to whoever asked for the exchange's end
 _FILLS_AN_ORDER = 10
 _PRELOAD_AT_ONCE = 1000
@@ -83,7 +83,6 @@ class Exchange:
         self._timers: list[asyncio.TimerHandle] = []
         self._scripts_armed = 0
         self._conn_no = 0
-        self.promoted = False
         self.acceptors: dict[str, Acceptor] = {}
         """By gateway; the server opens them."""
         self.die: Callable[[Misbehaviour], None] = lambda _: None
@@ -103,6 +102,7 @@ class Exchange:
         for name, entries in recovered.session_facts.items():
             if name in self.hosts:
                 self.hosts[name].restore(entries)
+        self._resume_presence(recovered.presence, now)
         for fact in recovered.unreported:
             report = report_for(fact, self.state) if fact.account in self.routes else None
             if report is not None:
@@ -112,6 +112,20 @@ class Exchange:
         for fact in self.state.scripts.values():
             if self.venue.scripts.pending(fact.order_id) and fact.when != "on_cancel":
                 self._loop.call_later(fact.interval_ms / 1000, self._run_script, fact.order_id)
+
+    def _resume_presence(self, presence: Presence, now: Now) -> None:
+        """Take up who was there and is not any more, and what nobody was there to take."""
+        for route in self.routes.values():
+            route.promoted = self.state.promoted
+            for host in (route.primary, route.backup):
+                missed = [_as_sent(fact) for fact in presence.missed.get(host.name, ())]
+                route.missed += [(host, message) for message in missed]
+                host.last_conn = presence.conns.get(host.name, 0)
+                if host.last_conn:
+                    self._gone(host, "the exchange was killed", now)
+        for name, number in presence.unsent_from.items():
+            if name in self.hosts:
+                self.hosts[name].store.unsent_from = number
 
     # Sessions -------------------------------------------------------------------------------------------
 
@@ -157,10 +171,10 @@ class Exchange:
 
     def promote(self, promoted: bool) -> None:  # noqa: FBT001 - the state itself
         """Put the backup gateway in force, or the primary again."""
-        self.promoted = promoted
+        now = self.clock()
+        self.record(f.GatewayPromoted(mono_ns=now.mono_ns, wall_ns=now.wall_ns, promoted=promoted))
         for route in self.routes.values():
             route.promoted = promoted
-        self.note("gateway", f"backup promoted: {promoted}")
 
     def _logged_on(self, host: SessionHost, now: Now) -> None:
         route = self.routes[host.account]
@@ -223,7 +237,7 @@ class Exchange:
             host = route.active
             if not host.logged_on:
                 route.missed.append((host, message))
-                del route.missed[:-_REPUBLISH]
+                del route.missed[:-REPUBLISH]
             host.send(message, now)
             route.copy.send(message, now, is_fill=isinstance(fact, FILL_KINDS))
 
@@ -402,6 +416,13 @@ class Exchange:
                 on_seq=armed.on_seq,
             )
         )
+
+
+def _as_sent(fact: f.ReportSent) -> Message:
+    """Give a report as it was handed to its session, from its bytes."""
+    message = decode(fact.data)
+    _, body = split_header(message.pairs)
+    return Message([(35, message.msg_type), *body])
 
 
 def _disconnect(host: SessionHost, armed: Misbehaviour) -> int:

@@ -355,6 +355,12 @@ class MisbehaviourFired(Fact, tag="misbehaviour"):
     on_seq: int = 0
 
 
+class GatewayPromoted(Fact, tag="gateway_promoted"):
+    """The backup gateway came into force, or the primary again."""
+
+    promoted: bool
+
+
 class ControlDone(Fact, tag="control"):
     """A request on the control interface that has no entry of its own."""
 
@@ -395,6 +401,7 @@ AnyFact = (
     | Delivery
     | MisbehaviourArmed
     | MisbehaviourFired
+    | GatewayPromoted
     | ControlDone
 )
 

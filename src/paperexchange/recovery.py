@@ -1,6 +1,7 @@
 """Build the exchange's state from its ledger alone, and mend what a crash left at the end of the file."""
 
 import os
+from collections import deque
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,8 @@ from paperexchange.state import State
 
 _SESSION_KINDS = (f.ReportSent, f.NextOutgoing, f.NextIncoming, f.SessionReset)
 _INDEX_EVERY = 256
+REPUBLISH = 1000
+"""So many reports that nobody was there to take are kept for the gateway that comes into force."""
 
 
 class Recovered(msgspec.Struct):
@@ -21,7 +24,38 @@ class Recovered(msgspec.Struct):
     index: list[tuple[int, int]]
     session_facts: dict[str, list[f.Fact]]
     unreported: list[f.Fact]
+    presence: "Presence"
     cut_bytes: int
+
+
+class Presence:
+    """Who was there at the end (`conns`, by session), and what was numbered while nobody was."""
+
+    def __init__(self) -> None:
+        """Start with nobody there."""
+        self.conns: dict[str, int] = {}
+        self.unsent_from: dict[str, int] = {}
+        self.missed: dict[str, deque[f.ReportSent]] = {}
+
+    def take(self, fact: f.Fact) -> None:
+        """Follow an entry."""
+        if isinstance(fact, f.ReportSent):
+            if fact.session not in self.conns:
+                self.unsent_from.setdefault(fact.session, fact.seq_num)
+                self.missed.setdefault(fact.session, deque(maxlen=REPUBLISH)).append(fact)
+        elif isinstance(fact, f.LoggedOn):
+            self.conns[fact.session] = fact.conn
+            self._forget(fact.session)
+        elif isinstance(fact, f.SessionDisconnected):
+            self.conns.pop(fact.session, None)
+        elif isinstance(fact, f.SessionReset):
+            self._forget(fact.session)
+        elif isinstance(fact, f.Started):
+            self.conns.clear()
+
+    def _forget(self, session: str) -> None:
+        self.unsent_from.pop(session, None)
+        self.missed.pop(session, None)
 
 
 class _Replay:
@@ -31,6 +65,7 @@ class _Replay:
         self.state = State()
         self.index: list[tuple[int, int]] = []
         self.session_facts: dict[str, list[f.Fact]] = {}
+        self.presence = Presence()
         self.half: tuple[f.Fill, int] | None = None
         self._reportable: dict[str, f.Fact] = {}
 
@@ -47,6 +82,7 @@ class _Replay:
 
     def _apply(self, fact: f.Fact) -> None:
         self.state.apply(fact)
+        self.presence.take(fact)
         if isinstance(fact, _SESSION_KINDS):
             self.session_facts.setdefault(fact.session, []).append(fact)
         if isinstance(fact, f.ReportSent):
@@ -90,4 +126,5 @@ def recover(path: Path) -> Recovered:
     if cut_bytes:
         os.truncate(path, end)
     replay.index = [entry for entry in replay.index if entry[1] < end]
-    return Recovered(replay.state, replay.index, replay.session_facts, replay.unreported(), cut_bytes)
+    unreported = replay.unreported()
+    return Recovered(replay.state, replay.index, replay.session_facts, unreported, replay.presence, cut_bytes)

@@ -95,6 +95,7 @@ class State:
         self.orders: dict[str, Order] = {}
         self.last_price: dict[str, int] = {}
         self.last_order_mono_ns: dict[str, int] = {}
+        self.promoted = False  # whether the backup gateway is in force
         self.busted: set[str] = set()
         # A corrected fill stands under the ExecID of its last correction: (first ExecID, price) by that.
         self._stands: dict[str, tuple[str, int]] = {}
@@ -118,6 +119,7 @@ class State:
             f.PhaseChanged: self._phase,
             f.Scripted: self._scripted,
             f.SessionConnected: self._connected,
+            f.GatewayPromoted: self._gateway_promoted,
         }
 
     def account(self, name: str) -> Account:
@@ -149,6 +151,16 @@ class State:
 
     def _connected(self, fact: f.SessionConnected) -> None:
         self.conn_no = max(self.conn_no, fact.conn)
+
+    def _gateway_promoted(self, fact: f.GatewayPromoted) -> None:
+        self.promoted = fact.promoted
+
+    def order(self, account: str, order_id: str) -> Order | None:
+        """Give an order of this day or, of a member, of an earlier one."""
+        found = self.orders.get(order_id)
+        if found is None:
+            found = next((o for o in self.account(account).earlier if o.order_id == order_id), None)
+        return found
 
     def _accepted(self, fact: f.OrderAccepted) -> None:
         self.order_no += 1
@@ -260,7 +272,7 @@ class State:
         self.exec_no += 1
         self.busted.add(self._stands.get(fact.ref_exec_id, (fact.ref_exec_id, 0))[0])
         self._take_back(fact.account, fact.order_id, fact.quantity, fact.price)
-        order = self.orders.get(fact.order_id)
+        order = self.order(fact.account, fact.order_id)
         if order is not None:
             order.cum_quantity -= fact.quantity
             order.average_price = average(order.notional, order.cum_quantity)
@@ -293,14 +305,14 @@ class State:
         self._stands[fact.exec_id] = (first, fact.price)
         self._latest[first] = fact.exec_id
         self._take_back(fact.account, fact.order_id, fact.quantity, fact.was_price - fact.price)
-        order = self.orders.get(fact.order_id)
+        order = self.order(fact.account, fact.order_id)
         if order is not None:
             order.average_price = average(order.notional, order.cum_quantity)
         position = self.account(fact.account).position(fact.symbol)
         position.cash -= sign(fact.side) * fact.quantity * (fact.price - fact.was_price)
 
     def _take_back(self, account: str, order_id: str, quantity: int, price: int) -> None:
-        order = self.orders.get(order_id)
+        order = self.order(account, order_id)
         if order is not None and order.account == account:
             order.notional -= quantity * price
 

@@ -9,6 +9,7 @@ SCRIPTS = {path.stem for path in (ROOT / "tests" / "conformance").rglob("*.fixsc
 FIX_ROOMS = (
     "conformance",
     "real/paperexchange",
+    "real/paperfirm",
     "real/paperfirm_services",
     "unit/fixsession",
     "unit/paperexchange",

@@ -263,7 +263,7 @@ async def gateway(request: web.Request) -> web.Response:
         exchange.switch_gateway(body.gateway, up=body.up)
     if body.promoted is not None:
         exchange.promote(body.promoted)
-    return answer({"gateway": body.gateway, "promoted": exchange.promoted, "up": body.up})
+    return answer({"gateway": body.gateway, "promoted": exchange.state.promoted, "up": body.up})
 
 
 async def market_data(request: web.Request) -> web.Response:

@@ -174,7 +174,7 @@ def report_for(fact: f.Fact, state: State) -> Message | None:
     """Give the message that tells a member of this entry; None when it is told nothing."""
     builder = _BUILDERS.get(type(fact))
     if builder is not None:
-        order = state.orders.get(fact.order_id)  # type: ignore[attr-defined]  # each has it
+        order = state.order(fact.account, fact.order_id)  # type: ignore[attr-defined]  # each has it
         return builder(fact, order) if order is not None else None
     if isinstance(fact, f.OrderRejected):
         return _rejected(fact)

@@ -49,11 +49,13 @@ class World:
         self.exchange = json.loads((folder / "exchange" / "endpoints.json").read_text())
         self.supervisor: subprocess.Popen[bytes] | None = None
 
-    def up(self) -> None:
-        """Start the firm and wait until it trades."""
+    def up(self, *arguments: str | Path) -> None:
+        """Start the firm and wait until it trades; `arguments` are those of `paperfirm up`."""
         assert self.supervisor is None
         exchange = self.folder / "exchange" / "endpoints.json"
-        command = _python("paperfirm.cli", "up", "--dir", self.firm_folder, "--exchange", exchange)
+        command = _python(
+            "paperfirm.cli", "up", "--dir", self.firm_folder, "--exchange", exchange, *arguments
+        )
         self.supervisor = subprocess.Popen(command)
         pid = self.supervisor.pid
         self.wait(lambda: (self.firm_folder / "endpoints.json").exists() and self.endpoints["pid"] == pid)
@@ -169,15 +171,12 @@ class World:
 
     def misbehave(self, action: str, **more: Any) -> None:
         """Have the exchange misbehave towards the firm now."""
-        body = {
-            "action": action,
-            "on": None,
-            "session": "FIRM",
-            "parameters": more,
-            "count": 1,
-            "expires_s": 30,
-        }
-        url = f"{self.exchange['http']}/control/misbehave"
+        always = {"on": None, "session": "FIRM", "count": 1, "expires_s": 30}
+        self.control("misbehave", action=action, parameters=more, **always)
+
+    def control(self, what: str, **body: Any) -> None:
+        """Ask the exchange's control interface."""
+        url = f"{self.exchange['http']}/control/{what}"
         request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status < 300

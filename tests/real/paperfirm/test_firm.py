@@ -184,6 +184,31 @@ def test_a_disconnect_by_the_exchange_is_healed(world: Any) -> None:
     assert world.down() == 0
 
 
+def test_the_firm_moves_to_the_backup_gateway_and_back(make_world: Callable[[], Any]) -> None:
+    """Primary gateway gone, backup promoted: the firm trades there; and back; no fill is missing or twice."""
+    world = make_world()
+    config = world.folder / "firm.toml"
+    config.write_text("[router]\nbackup_gateway = true\n")
+    world.up("--config", config)
+    world.trade(20, tag="t")
+    world.control("gateway", gateway="primary", up=False)
+    world.wait(lambda: world.events("router", "session_lost"))
+    world.control("gateway", gateway="backup", promoted=True)
+    world.wait(lambda: world.events("router", "gateway_changed"))
+    world.wait(world.trades)
+    world.trade(20, tag="u")
+    world.wait(world.books_agree)
+    world.control("gateway", gateway="primary", up=True)
+    world.control("gateway", gateway="backup", promoted=False, up=False)
+    world.wait(lambda: len(world.events("router", "gateway_changed")) == 2)
+    world.wait(world.trades)
+    world.trade(20, tag="v")
+    world.wait(world.books_agree)
+    moves = [event["detail"]["gateway"] for event in world.events("router", "gateway_changed")]
+    assert moves == ["backup", "primary"]
+    assert world.down() == 0
+
+
 def test_a_paused_router_sends_nothing_stale(world: Any) -> None:
     """Orders that waited in a stopped router are not sent when it goes on; the engine binds anew."""
     world.wait(lambda: world.components()["router"]["state"] == "running")
