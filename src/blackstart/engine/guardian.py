@@ -27,7 +27,7 @@ import threading
 import time
 from typing import Any
 
-from blackstart.engine import journal, openruns
+from blackstart.engine import journal, openruns, verbs
 from blackstart.host import lifeline
 
 _LOOK_MS = 100
@@ -124,6 +124,7 @@ class Guardian:
         number = {"number": request.get("number")}
         if "protect" in request:
             self._say(self._protect(request["protect"]) | number)
+            verbs.make_ready({entry["action"] for entry in request["protect"]})
         elif "undo" in request:
             self._say({"undone": self._pay(request["undo"], "owner")} | number)
         return "close" not in request

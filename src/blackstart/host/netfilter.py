@@ -6,7 +6,6 @@ sender. Each fault has a table of its own. Standard library only: the guardian r
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 import time
@@ -22,7 +21,7 @@ MARK = 0xB5
 _TABLES = 10 << 8
 _BEGIN, _END = 0x10, 0x11
 _NEW_TABLE, _GET_TABLE, _DEL_TABLE, _NEW_CHAIN, _NEW_RULE, _GET_RULE = 0, 1, 2, 3, 6, 7
-_OWNER = 2
+_FLAGS, _OWNER = 2, 2
 _INPUT, _CHAIN = 1, "input"
 _META_MARK, _META_CARD, _META_PROTOCOL = 3, 6, 16
 _EQUAL, _LESS = 0, 2
@@ -80,7 +79,7 @@ def install(link: socket.socket, table: str, rules: list[Rule], *, owned: bool =
 
 
 def _table(table: str, rules: list[Rule], *, owned: bool, compatible: bool) -> list[bytes]:
-    flags = [be32(2, _OWNER)] if owned else []
+    flags = [be32(_FLAGS, _OWNER)] if owned else []
     chain = text(1, table) + text(3, _CHAIN) + nested(4, be32(1, _INPUT), be32(2, 0)) + text(7, "filter")
     return [
         _message(_NEW_TABLE, text(1, table) + b"".join(flags)),
@@ -99,18 +98,16 @@ def remove(link: socket.socket, table: str) -> bool:
     return True
 
 
-def exists(link: socket.socket, table: str) -> bool:
-    """Ask the kernel. Raises OSError."""
-    request = netlink.message(
-        _TABLES | _GET_TABLE, netlink.REQUEST | netlink.ACK, 1, _head(FAMILY_INET) + text(1, table)
-    )
+def owned(link: socket.socket, table: str) -> bool | None:
+    """Ask the kernel whether a table belongs to a socket, with which it goes; None: none. Raises OSError."""
+    flags = netlink.REQUEST | netlink.ACK
+    request = netlink.message(_TABLES | _GET_TABLE, flags, 1, _head(FAMILY_INET) + text(1, table))
     try:
-        netlink.ask(link, [request], acknowledgements=1)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return False
-        raise
-    return True
+        found = netlink.dump(link, request)
+    except FileNotFoundError:
+        return None
+    values = [value for payload in found for kind, value in netlink.attributes(payload[4:]) if kind == _FLAGS]
+    return any(struct.unpack(">I", value)[0] & _OWNER for value in values)
 
 
 def counts(link: socket.socket, table: str) -> list[Count]:

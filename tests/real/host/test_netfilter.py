@@ -65,13 +65,16 @@ PROGRAM = textwrap.dedent(
     owner = netlink.netfilter()
     netfilter.install(owner, "owned", [netfilter.Rule("udp", 5007, "to_server", "drop")], owned=True)
     found["owned"] = told()
+    found["whose"] = [netfilter.owned(link, name) for name in ("owned", "quotes")]
+    netfilter.install(link, "free", [])
+    found["whose"] += [netfilter.owned(link, "free")]
     try:
         netfilter.remove(link, "owned")
     except PermissionError:
         found["others"] = "refused"
     owner.close()
     end = time.monotonic() + 10
-    while netfilter.exists(link, "owned") and time.monotonic() < end:
+    while netfilter.owned(link, "owned") is not None and time.monotonic() < end:
         time.sleep(0.001)
     found["gone"] = told()
 
@@ -93,7 +96,7 @@ PROGRAM = textwrap.dedent(
     many = [netfilter.Rule("tcp", 5000, "to_client", "drop", peer=peer) for peer in range(500)]
     netfilter.install(link, "many", many)
     found["many"] = len(netfilter.counts(link, "many"))
-    found["usable"] = netfilter.exists(link, "nothing")
+    found["usable"] = netfilter.owned(link, "nothing") is not None
     print(json.dumps(found))
     """
 )
@@ -130,6 +133,7 @@ def test_rules_do_what_they_say_and_go_when_they_should(uid: int) -> None:
     assert found["counts"] == [[1, 1]]
     assert found["removed"] == [True, False]
     assert found["owned"] == [0, 0]
+    assert found["whose"] == [True, None, False]
     assert found["others"] == "refused"
     assert found["held"] == [0, 0]
     assert found["released"] == [5, 4, 2]

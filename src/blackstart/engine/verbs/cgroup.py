@@ -28,4 +28,5 @@ def _dissolve(arguments: Mapping[str, Any], _run: str) -> Verify:
     return verify
 
 
+NEEDS = ("pathlib", "blackstart.host.cgroups")
 VERBS: dict[str, Verb] = {"cgroup": _dissolve}

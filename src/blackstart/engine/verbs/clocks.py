@@ -29,4 +29,5 @@ def _clock(arguments: Mapping[str, Any], _run: str) -> Verify:
     return verify
 
 
+NEEDS = ("blackstart.host.vdso",)
 VERBS: dict[str, Verb] = {"clock": _clock}

@@ -76,4 +76,5 @@ BY_HAND: dict[str, ByHand] = {
         f" bs=1 seek={arguments['offset']} conv=notrunc"
     )
 }
+NEEDS = ("hashlib", "blackstart.host.memory")
 VERBS: dict[str, Verb] = {"restore": _restore, "restore_memory": _restore_memory}

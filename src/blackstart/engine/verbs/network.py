@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,6 @@ def _filter(arguments: Mapping[str, Any], _run: str) -> Verify:
     """
     table, number = str(arguments["table"]), int(arguments["namespace"])
     here = namespaces.identity(namespaces.NETWORK) == number
-    if here:
-        _removed(table)
 
     def gone() -> bool:
         return _removed(table) if here else namespaces.member(namespaces.NETWORK, number) is None
@@ -58,12 +57,14 @@ def _proxy(arguments: Mapping[str, Any], _run: str) -> Verify:
 
 
 def _removed(table: str) -> bool:
-    try:
-        with netlink.netfilter() as link:
-            netfilter.remove(link, table)
-    except PermissionError:
-        return False
-    return True
+    """Remove it, unless it is somebody's: to try in vain takes the kernel ten milliseconds."""
+    with netlink.netfilter() as link:
+        owned = netfilter.owned(link, table)
+        if owned is False:
+            with contextlib.suppress(PermissionError):
+                netfilter.remove(link, table)
+                return True
+    return owned is None
 
 
 VERBS: dict[str, Verb] = {"filter": _filter, "proxy": _proxy}

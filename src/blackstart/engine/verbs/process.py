@@ -43,14 +43,19 @@ _CENSUSES = _Censuses()
 def _kill(arguments: Mapping[str, Any], _run: str) -> Verify:
     """End a process and all that belongs to it: `pid`, `start_ticks`.
 
-    `marker` finds those who lost their parents.
+    `marker` finds those who lost their parents. Without one it is a program of ours, which is hit at once:
+    what it starts stays in its session.
     """
     pid, ticks, marker = int(arguments["pid"]), int(arguments["start_ticks"]), arguments.get("marker")
 
     def find(age_s: float = 0.0) -> list[procs.Stat]:
+        if marker is None:
+            return procs.family(pid, ticks, young=True)
         return procs.family(pid, ticks, marker, census=_CENSUSES.taken(age_s))
 
-    first = _kill_all(find(_SHARED_S))
+    own = procs.stat(pid)
+    first = _kill_all([own] if marker is None and own is not None and own.start_ticks == ticks else [])
+    first += _kill_all(find(_SHARED_S))
 
     def verify() -> Outcome:
         killed = list(first)
