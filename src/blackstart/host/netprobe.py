@@ -69,16 +69,16 @@ def try_it(verdict: str) -> None:
         netfilter.install(link, "blackstart_try", [rule], owned=True)
         if verdict == "reset":
             return
+        began = time.monotonic()  # before it is sent: somebody else may have the processor then
         client.sendto(b"x", ("127.0.0.1", port))
-        came_ms = _arrival_ms(server, queue)
+        came_ms = _arrival_ms(server, queue, began)
         if came_ms is None and queue is None:
             return
         if queue is None or came_ms is None or came_ms < _DELAY_MS:
             raise OSError(0, f"a rule ({verdict}) did nothing")
 
 
-def _arrival_ms(server: socket.socket, queue: Queue | None) -> float | None:
-    began = time.monotonic()
+def _arrival_ms(server: socket.socket, queue: Queue | None, began: float) -> float | None:
     while (passed := time.monotonic() - began) < (1.0 if queue else 0.05):
         if queue is not None:
             queue.take()

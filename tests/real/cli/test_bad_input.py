@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blackstart.engine import journal
+from blackstart.testing import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SMALL = Path(__file__).parents[1] / "engine" / "small"
 SCENARIO = """\
 id = "X"
 title = "two faults"
@@ -49,9 +49,10 @@ DAMAGE = 'kind = "flip_file_bits"\nparameters = { data = "table" }'
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder with the small target, and a table of its that can be damaged."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for name in ("server.py", "small_glue.py"):
-        shutil.copy(SMALL / name, tmp_path)
-    text = (SMALL / "small.toml").read_text(encoding="utf-8")
+    manifest = Path(examples.SMALL)
+    for path in manifest.parent.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    text = manifest.read_text(encoding="utf-8")
     data = '[data.table]\nfiles = "{here}/table"\n\n[groups]'
     (tmp_path / "small.toml").write_text(text.replace("[groups]", data), encoding="utf-8")
     (tmp_path / "table").write_bytes(bytes(range(256)) * 16)
@@ -124,7 +125,7 @@ def test_a_wrong_name_is_refused_before_anything_starts(small: Path, fault: str,
 def test_a_fault_on_a_component_that_is_down_is_told(small: Path, fault: str) -> None:
     """It ended by the first fault and does not come up again: the second finds nobody, and that is said."""
     server = small / "server.py"
-    once = "import os, sys\nif os.path.exists(sys.argv[2]): sys.exit('once is enough')\n"
+    once = "import os, sys\nif os.path.exists(sys.argv[2] + '/state/lines'): sys.exit('once is enough')\n"
     future, rest = server.read_text(encoding="utf-8").split("from __future__ import annotations\n")
     server.write_text(f"{future}from __future__ import annotations\n{once}{rest}", encoding="utf-8")
     component = '\ncomponents = ["server"]'

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,14 +27,12 @@ from blackstart.model.fault import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 OWNER = textwrap.dedent(
     """
     import asyncio, signal, subprocess, sys
-    from pathlib import Path
     from blackstart.engine import guard, journal
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
     from blackstart.host import procs
@@ -534,7 +533,6 @@ PARENT = textwrap.dedent(
 LIVED_WITH = textwrap.dedent(
     """
     import asyncio, os, signal, subprocess, sys
-    from pathlib import Path
     from blackstart.engine import guard, journal
     from blackstart.model.fault import Undo
 
@@ -648,3 +646,21 @@ def test_what_is_held_already_is_held_once_and_what_differs_beside_it(tmp_path: 
     assert asyncio.run(main()) == [str(tmp_path / "b"), str(tmp_path / "a")]
     assert len(journal.read(str(tmp_path), journal.OWED)) == 2
     assert journal.owed(str(tmp_path)) == []
+
+
+def test_what_a_verb_needs_is_there_before_it_must_act() -> None:
+    """The guardian, which has no packages, can import all of it; and it does so when it takes an undo on."""
+    script = (
+        "import sys\n"
+        "from blackstart.engine import verbs\n"
+        "slow = [name for family in verbs._FAMILIES for name in getattr(family, 'NEEDS', ())]\n"
+        "assert slow\n"
+        "verbs.make_ready({'continue'})\n"
+        "assert 'blackstart.host.cgroups' not in sys.modules\n"
+        "verbs.make_ready(set(verbs.VERBS))\n"
+        "print(*sorted(set(slow) - set(sys.modules)))\n"
+    )
+    source = {**os.environ, "PYTHONPATH": str(Path(guard.__file__).parents[2])}
+    command = [sys.executable, "-S", "-s", "-c", script]
+    done = subprocess.run(command, env=source, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
