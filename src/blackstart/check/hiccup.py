@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blackstart.check.facts import Facts
-    from blackstart.check.service import ResumeWatch
+    from blackstart.check.service import ResumeWatch, Usual
     from blackstart.model.instant import Stamp
 
 BUSY_PERCENT = 90.0
@@ -39,16 +39,20 @@ def doubtful(watch: ResumeWatch, facts: Facts, t0: Stamp, t5: Stamp) -> bool:
     """Say whether what ended with t5 cannot be told from hiccups of a busy host."""
     if watch.usual is None or watch.taken_over or watch.by_epoch or _recovers(facts, t0):
         return False
-    longest = HICCUP_FACTOR * watch.usual.p99_ns
     ended = [
-        (event[0] - length, event[0])
+        (length, event[0])
         for event, length in zip(watch.returns, watch.silences, strict=True)
         if event[0] <= t5.mono_ns
     ]
     if not ended or ended[-1][1] != t5.mono_ns:
         return False  # it is known otherwise: by the target's own recovery, or from before a later fault
+    return all(brief(watch.usual, facts, length, end) for length, end in ended)
+
+
+def brief(usual: Usual, facts: Facts, silence_ns: int, end_ns: int) -> bool:
+    """Say whether a silence is short enough for a hiccup, and came while the host was busy."""
     samples = facts.all(ResourceSample)
-    return all(end - begin <= longest and _busy(samples, begin, end) for begin, end in ended)
+    return silence_ns <= HICCUP_FACTOR * usual.p99_ns and _busy(samples, end_ns - silence_ns, end_ns)
 
 
 def _recovers(facts: Facts, t0: Stamp) -> bool:

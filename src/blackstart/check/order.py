@@ -36,7 +36,7 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
 
     Exempt is only what was in flight (`_drained`), never because of what it looks like: a session layer
     that sends old orders again trades before validation as well. Where the service was to go on (`goes_on`),
-    what came before its first interruption was resumed by nobody.
+    what came before its first interruption was resumed by nobody; a hiccup of a busy host is no interruption.
     """
     spec = facts.manifest.services.get(facts.plan.service)
     since = rto.stamps.get(StampName.RESPONDED.value) or rto.stamps.get(StampName.RESUMED.value)

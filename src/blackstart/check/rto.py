@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.check.hiccup import doubtful
+from blackstart.check.hiccup import brief, doubtful
 from blackstart.check.service import ResumeWatch
 from blackstart.check.stamps import candidates, last_notice, not_credible
 from blackstart.model.instant import Stamp, StampName
@@ -136,8 +136,17 @@ def _recovery(facts: Facts, t0: Stamp) -> tuple[int, int] | None:
 
 
 def first_return(facts: Facts) -> Event | None:
-    """Return the first event of the service after its first interruption; None while it went on."""
-    return None if facts.t0_ns is None else _watch(facts, _sight(facts, facts.t0_ns)[0]).first_return
+    """Return the first event of the service after its first interruption; None while it went on.
+
+    A takeover is one, too. What may be a hiccup of a busy host is none (`check.hiccup`).
+    """
+    if facts.t0_ns is None:
+        return None
+    watch = _watch(facts, _sight(facts, facts.t0_ns)[0])
+    if watch.usual is None:
+        return next((event for _, event in watch.breaks), None)
+    sure = (e for silence, e in watch.breaks if not (silence and brief(watch.usual, facts, silence, e[0])))
+    return next(sure, None)
 
 
 def _watch(facts: Facts, until_ns: int) -> ResumeWatch:

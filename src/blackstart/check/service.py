@@ -120,8 +120,8 @@ class ResumeWatch:
         self.taken_over = False
         self.resumed: Event | None = None
         self.returns: list[Event] = []
-        self.first_return: Event | None = None
-        """The first event after the first interruption of all, whatever fault came later."""
+        self.breaks: list[tuple[int, Event]] = []
+        """All interruptions, whatever fault came later: the silence (ns; 0 for a takeover), what ended it."""
         self.silences: list[int] = []
         """How long each of the silences was that `returns` ended (ns)."""
         self.events_after = 0
@@ -240,12 +240,12 @@ class ResumeWatch:
         if epoch > old and not self.taken_over:
             self.resumed = event
             self.taken_over = True
-            self.first_return = self.first_return or event
+            self.breaks.append((0, event))
 
     def _judge_gap(self, event: Event, gap_ns: int, rhythm: Usual) -> None:
         if gap_ns > rhythm.interruption_ns:
             self.returns.append(event)
-            self.first_return = self.first_return or event
+            self.breaks.append((gap_ns, event))
             self.silences.append(gap_ns)
         elif self.resumed is None and self.returns and event[0] - self.returns[-1][0] > rhythm.hold_ns:
             self.resumed = self.returns[-1]

@@ -120,6 +120,22 @@ def test_who_was_to_go_on_is_judged_from_its_first_interruption_on(
     assert ("traded-before-validated" in found(world)) is early
 
 
+@pytest.mark.parametrize(("percent", "early"), [(100.0, False), (50.0, True)], ids=["busy", "idle"])
+def test_a_hiccup_of_a_busy_host_makes_no_early_trade(world: Any, percent: float, early: bool) -> None:
+    """Eight usual gaps of silence before the validation: with processors to spare an interruption."""
+    stage(world)
+    world.signals = [one for one in world.signals if one.event != "state_validated"]
+    world.signals.append(signal("state_validated", 600))
+    before = [event for event in world.service if event[0] <= T0]
+    after = [(mono, "1-C1", 0) for mono in range(T0 + PERIOD, T0 + 1400 * MS, PERIOD)]
+    begin, end = T0 + 300 * MS, T0 + 300 * MS + 8 * PERIOD
+    world.service = [*before, *(event for event in after if not begin < event[0] < end)]
+    world.samples = [world.sample(number, cpu_percent=percent) for number in range(12)]
+    scenario = msgspec.structs.replace(world.plan.scenario, goes_on=True)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    assert ("traded-before-validated" in found(world)) is early
+
+
 def test_a_later_epoch_was_never_in_flight(world: Any) -> None:
     """Whoever took over sends new orders, however early they come."""
     stage(world, (4.0, "2-C9"))
