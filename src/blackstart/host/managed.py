@@ -32,7 +32,8 @@ class State(NamedTuple):
 
     `policy` says who brings it back after a death, and `restarts` whether that is the manager. `group` is in
     the path of its control group. `started_ns` (monotonic) is when its main process began, where the manager
-    tells it; `tells_ready`: it counts as running only when it said itself that it is ready.
+    tells it; `tells_ready`: it counts as running only when it said itself that it is ready. `stopping`: it
+    cannot be started yet.
     """
 
     running: bool
@@ -43,6 +44,7 @@ class State(NamedTuple):
     group: str
     started_ns: int | None = None
     tells_ready: bool = False
+    stopping: bool = False
 
 
 def look(place: Place) -> State:
@@ -53,13 +55,16 @@ def look(place: Place) -> State:
 def start(place: Place, *, wait: bool = True) -> None:
     """Start it; one that runs is left alone. With `wait` a unit is waited for. Raises TargetError.
 
-    The kernel tells us of a death before the manager hears of it: until then that would call it running.
+    The kernel tells us of a death before the manager hears of it: until then that would call it running. And
+    podman starts nothing that it is still stopping.
     """
     end = time.monotonic() + _NOTICE_LIMIT_S
-    while (state := look(place)).running:
-        if lives(state) or time.monotonic() > end:
-            return
+    while ((state := look(place)).running and not lives(state)) or state.stopping:
+        if time.monotonic() > end:
+            break
         time.sleep(_POLL_S)
+    if state.running:
+        return
     if place.kind == "unit":
         systemd.start(_unit(place), wait=wait)
     else:
@@ -113,8 +118,7 @@ def belongs(pid: int, group: str) -> bool | None:
             paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
     except (OSError, IndexError):
         return None
-    known = [path for path in paths if path not in ("/", "")]
-    return any(group in path for path in known) if known and group else None
+    return any(group in path for path in paths) if paths and group else None
 
 
 def began_ns(pid: int) -> int | None:
@@ -164,6 +168,7 @@ def _look_container(place: Place) -> State:
         policy=f"restart policy {policy}",
         restarts=policy in containers.RESTARTING,
         group=str(found["Id"]),
+        stopping=words == "stopping",
     )
 
 

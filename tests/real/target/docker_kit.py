@@ -25,9 +25,15 @@ UNPACKED = Path("/var/cache/blackstart-tests/docker")
 PROGRAMS = ("dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker")
 PATH = f"{UNPACKED}:{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 GROUPS = Path("/sys/fs/cgroup")
-# In a mount namespace: a /run of its own for the engine's many sockets.
+# In a mount namespace: a /run of its own for the engine's many sockets, and what it writes into /etc and /opt
+# is gone with it.
 BOOT = """
-mount --make-rprivate / && mount -t tmpfs tmpfs /run &&
+mount --make-rprivate / && mount -t tmpfs tmpfs /run || exit 1
+for place in etc opt; do
+    mkdir -p /run/over/$place/upper /run/over/$place/work
+    where=/run/over/$place
+    mount -t overlay -o lowerdir=/$place,upperdir=$where/upper,workdir=$where/work overlay /$place
+done
 exec setpriv --pdeathsig TERM dockerd --data-root $FOLDER/data --exec-root /run/docker --pidfile $FOLDER/pid \
     --host unix://$FOLDER/docker.sock --bridge=none --iptables=false --ip6tables=false --storage-driver=vfs \
     --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent $GROUP

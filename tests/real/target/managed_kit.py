@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from blackstart.model.record import Record
 
 # Opens a target under a real guardian, carries a fault out until it is in place, and waits to be killed: RUN,
-# unit or container, its name, the fault.
+# unit or container, its name, the fault, whose manager.
 OWNER = textwrap.dedent(
     """
     import asyncio, sys
@@ -36,11 +36,11 @@ OWNER = textwrap.dedent(
     from blackstart.faults import registry
     from blackstart.model.scenario import FaultStep
 
-    async def main(run, key, name, kind):
+    async def main(run, key, name, kind, manager):
         run.mkdir()
         lock = journal.hold(str(run), journal.OWNER_LOCK)
         guardian = await guard.start(run)
-        spec = {key: name} | ({"manager": "user"} if key == "unit" else {})
+        spec = {key: name} | ({"manager": manager} if key == "unit" else {})
         ctx = Context(described(main=spec), run, protect=guardian.protect)
         await ctx.target.open()
         fault = registry.make(kind)
@@ -108,14 +108,14 @@ class Context:
 class Owner:
     """A Blackstart that holds a fault, and can be killed with it."""
 
-    def __init__(self, run: Path, key: str, name: str, kind: str) -> None:
+    def __init__(self, run: Path, key: str, name: str, kind: str, *, manager: str = "user") -> None:
         environment = {
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parent),
             "XDG_STATE_HOME": str(run.parent / "state"),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OWNER, str(run), key, name, kind],
+            [sys.executable, "-c", OWNER, str(run), key, name, kind, manager],
             env=environment,
             stdout=subprocess.PIPE,
             text=True,

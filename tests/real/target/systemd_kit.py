@@ -38,6 +38,40 @@ exec setpriv --pdeathsig KILL {SYSTEMD} --user --unit=test.target --log-target=n
 """
 
 
+# As PID 1 of a pid namespace, and so the system's manager: it sees the hierarchies of units only, and changes
+# no setting of the kernel.
+BOOT_SYSTEM = f"""
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mount -t proc proc /proc
+mount --bind /proc/sys /proc/sys
+mount -o remount,ro,bind /proc/sys
+mkdir -p /run/systemd/system
+for group in $GROUPS_OF_OURS; do
+    echo 1 > $group/cgroup.procs
+    place=$(dirname $(dirname $group))
+    if test $place != /sys/fs/cgroup; then
+        mkdir -p /run/groups/$(basename $place)
+        mount --bind $place /run/groups/$(basename $place)
+    fi
+done
+if test -d /run/groups; then
+    mount -t tmpfs tmpfs /sys/fs/cgroup
+    for group in /run/groups/*; do
+        mkdir /sys/fs/cgroup/$(basename $group)
+        mount --move $group /sys/fs/cgroup/$(basename $group)
+    done
+    mount -o remount,ro /sys/fs/cgroup
+fi
+export container=blackstart-test
+exec {SYSTEMD} --system --unit=test.target --log-target=null --show-status=0
+"""
+
+
+_AS_PID_1 = ("--pid", "--ipc", "--uts", "--fork", "--kill-child", "/bin/sh", "-c", BOOT_SYSTEM)
+
+
 def missing() -> str | None:
     """Say why there can be no systemd of our own here, or None."""
     if os.geteuid() != 0:
@@ -52,9 +86,14 @@ def missing() -> str | None:
 
 
 class Systemd:
-    """A user's manager: `runtime` is its XDG_RUNTIME_DIR, `environment` makes all commands find it."""
+    """A user's manager: `runtime` is its XDG_RUNTIME_DIR, `environment` makes all commands find it.
 
-    def __init__(self, folder: Path) -> None:
+    Or the system's, in a pid namespace: then `inside` is how a command gets to where it is.
+    """
+
+    def __init__(self, folder: Path, *, system: bool = False) -> None:
+        self._system = system
+        self.inside: list[str] = []
         self.runtime = folder / "run"
         self.units = folder / "units"
         self.programs = folder / "bin"
@@ -80,13 +119,16 @@ class Systemd:
         environment = {**os.environ, **self.environment, **own, "SYSTEMD_UNIT_PATH": str(self.units)}
         with self._log.open("wb") as log:
             self.popen = subprocess.Popen(
-                ["unshare", "--mount", "/bin/sh", "-c", BOOT],
+                ["unshare", "--mount", *(_AS_PID_1 if self._system else ("/bin/sh", "-c", BOOT))],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        if self._system:
+            self._enter()
+            return
         # The journal of its units lies in its mounts.
         follow = self.programs / "journalctl"
         follow.write_text(
@@ -95,10 +137,19 @@ class Systemd:
         follow.chmod(0o755)
         self.until(lambda: self.ctl("show", "--property=Version", check=False).returncode == 0)
 
+    def _enter(self) -> None:
+        """Find PID 1 of the new namespace, the only child of `unshare`."""
+        assert self.popen is not None, "started"
+        outside = self.popen.pid
+        self.until(lambda: bool(_children(outside)))
+        self.inside = ["nsenter", "--mount", "--pid", f"--target={_children(outside)[0]}"]
+        self.until(lambda: self.ctl("show", "--property=Version", check=False).returncode == 0)
+
     def ctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Ask the manager."""
         environment = {**os.environ, **self.environment}
-        command = ["/usr/bin/systemctl", "--user", *arguments]
+        which = [] if self._system else ["--user"]
+        command = [*self.inside, "/usr/bin/systemctl", *which, *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, (arguments, done.stderr)
         return done
@@ -146,16 +197,23 @@ class Systemd:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Systemd]:
+def running(*, system: bool = False) -> Iterator[Systemd]:
     """Have a systemd for a while; its folder has a short name, because sockets lie in it."""
     folder = Path(tempfile.mkdtemp(prefix="bs-sd-"))
-    made = Systemd(folder)
+    made = Systemd(folder, system=system)
     try:
         made.start()
         yield made
     finally:
         made.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _hierarchies() -> list[Path]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
 import socketserver
+import tempfile
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import docker_kit
 import pytest
@@ -213,3 +217,42 @@ def test_an_engine_that_is_not_running_is_said(
     assert "Connection refused" in said(f"unix://{tmp_path}/dead")
     assert "only an engine of this host" in said("tcp://10.0.0.1:2375")
     assert verbs.begin("start_managed", {"kind": "container", "name": "x", "at": "/none"}, "-")()[0] is False
+
+
+class Podman(socketserver.StreamRequestHandler):
+    """Answers as podman does: what it is still stopping it does not start, and says so."""
+
+    states: ClassVar[list[str]] = []
+    asked: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        """Answer one request."""
+        what = self.rfile.readline().decode().split()[1]
+        while self.rfile.readline().strip():
+            pass
+        status = self.states[0] if len(self.states) == 1 else self.states.pop(0)
+        if what.endswith("/json"):
+            state = {"Status": status, "Running": status == "running", "Pid": os.getpid()}
+            self.answer(200, {"Id": "f" * 64, "Name": "book", "State": state})
+            return
+        self.asked.append(f"{what} while {status}")
+        self.states[:] = ["running"]
+        self.answer(204 if status == "exited" else 500, {"message": "container state improper"})
+
+    def answer(self, status: int, document: object) -> None:
+        """Send a whole answer."""
+        body = json.dumps(document).encode() if status != 204 else b""
+        self.wfile.write(f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def test_what_podman_still_stops_is_started_afterwards() -> None:
+    """Its process has ended, but podman refuses to start it for another moment."""
+    Podman.states[:] = ["stopping"] * 4 + ["exited"] * 3
+    with tempfile.TemporaryDirectory(prefix="bs-pm-") as folder:
+        place = managed.Place("container", "book", f"{folder}/podman.sock")
+        with socketserver.UnixStreamServer(place.at, Podman) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            managed.start(place)
+            assert managed.look(place).running
+            server.shutdown()
+    assert Podman.asked == [f"/containers/{'f' * 64}/start while exited"]
