@@ -24,7 +24,9 @@ Directory = Annotated[
 def up(  # noqa: PLR0917 - typer passes options by name
     directory: Directory,
     exchange: Annotated[Path, typer.Option(help="endpoints.json of the exchange to trade on.")],
-    config: Annotated[Path | None, typer.Option(help="TOML with account, limits, strategy, engine.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML: account, limits, strategy, engine, supervisor.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the strategy's randomness.")] = 1,
     postgres_url: Annotated[str | None, typer.Option(help="Use this PostgreSQL, start none.")] = None,
     nats_url: Annotated[str | None, typer.Option(help="Use this NATS JetStream, start none.")] = None,

@@ -125,7 +125,10 @@ def start(
     now: Now = False,
     out: Out = DEFAULT_OUT,
 ) -> int:
-    """Start sessions in the background: one at once, or one in each window of the profile."""
+    """Start sessions in the background.
+
+    One at once, or one in each window of the profile.
+    """
     from blackstart.cli import chaos_work as command  # noqa: PLC0415
 
     given = {"seed": seed, "max_faults": max_faults, "on_alert": on_alert}
@@ -198,7 +201,10 @@ def stop(
     *,
     out: Out = DEFAULT_OUT,
 ) -> int:
-    """End a session in order: everything is taken back, the books are audited, the reports written."""
+    """End a session in order.
+
+    Everything is taken back, the books are audited, the reports written.
+    """
     from blackstart.cli import chaos_work as command  # noqa: PLC0415
 
     return int(command.stop(folder, out=out))

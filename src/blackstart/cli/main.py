@@ -105,7 +105,10 @@ def run(
     jobs: Jobs = 1,
     as_json: Json = False,
 ) -> int:
-    """Run one scenario, or several."""
+    """Run one scenario, or several.
+
+    `blackstart validate` lists them all, also those that are not in the standard suite.
+    """
     from blackstart.cli import run as command  # noqa: PLC0415
 
     status: int = command.suite(

@@ -126,6 +126,10 @@ def test_help_names_every_command_and_every_status(
     assert all(f"\n  {name} " in text for name in commands.split())
     assert "..." not in text.replace("[ARGS]...", "")
     assert "64 usage" in " ".join(text.split())
+    assert call(monkeypatch, "chaos", "--help") == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in ("run", "start", "replay", "status", "stop"))
+    assert "..." not in text.replace("[ARGS]...", "")
 
 
 def test_help_needs_nothing_heavy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
