@@ -25,6 +25,8 @@ def recovery(rto: dict[str, Any]) -> str:
         return f"> {rto['censored_ms'] / 1000:,.1f} s"
     if rto["total_ms"] is not None:
         return f"{rto['total_ms']:,.1f} ms"
+    if rto.get("at_most_ms") is not None:
+        return f"\u2264 {rto['at_most_ms']:,.1f} ms"
     return "no interruption" if rto["interrupted"] is False else "-"
 
 

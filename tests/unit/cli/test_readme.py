@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
+from blackstart.model.outcome import Rto
+from blackstart.report.rows import rto_text
+from blackstart.report.wording import milliseconds
 from blackstart.scenario.load import packaged
 
 ROOT = Path(__file__).parents[3]
@@ -23,3 +27,23 @@ def test_make_clean_removes_the_runs() -> None:
     """Runs are big: `make clean` takes them, too."""
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nclean:\n")[2]
     assert "runs" in recipe.split()
+
+
+def test_the_samples_recovery_times_read_like_the_reports() -> None:
+    """The tool that writes the README's table has a word for each kind of recovery time that a report has."""
+    recovery = runpy.run_path(str(ROOT / "tools" / "readme_sample.py"))["recovery"]
+    kinds = (
+        Rto(total_ns=59_700_000),
+        Rto(at_most_ns=1_744_200_000),
+        Rto(interrupted=False),
+        Rto(censored_ns=30_500_000_000),
+    )
+    for rto in kinds:
+        document = {
+            "censored": rto.censored_ns is not None,
+            "censored_ms": milliseconds(rto.censored_ns),
+            "total_ms": milliseconds(rto.total_ns),
+            "at_most_ms": milliseconds(rto.at_most_ns),
+            "interrupted": rto.interrupted,
+        }
+        assert recovery(document) == rto_text(rto)
