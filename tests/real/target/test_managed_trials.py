@@ -19,7 +19,7 @@ from blackstart.target import ports
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SMALL = Path(__file__).parents[1] / "engine" / "small"
+SERVER = Path(__file__).with_name("attached_server.py")
 MANIFEST = """\
 schema = 1
 name = "attached"
@@ -72,17 +72,17 @@ def system(
     (tmp_path / "port").write_text(str(port))
     if request.param == "unit":
         with systemd_kit.running() as sd:
-            command = f"{sys.executable} {SMALL / 'server.py'} {port} {tmp_path / 'lines'}"
+            command = f"{sys.executable} {SERVER} {port} {tmp_path / 'lines'}"
             sd.service("small", command, Restart="always", RestartSec="100ms")
             restarts = lambda: int(sd.value("small", "NRestarts"))  # noqa: E731 - handed out
             yield '{ unit = "small.service", manager = "user" }', sd.environment, restarts
         return
     with docker_kit.running() as docker:
-        shown = [part for place in (SMALL, Path(sys.base_prefix)) for part in ("-v", f"{place}:{place}:ro")]
+        shown = [part for place in (SERVER, Path(sys.base_prefix)) for part in ("-v", f"{place}:{place}:ro")]
         kept = ("-v", f"{tmp_path}:{tmp_path}", "--restart", "always")
         command_ = (
             os.path.realpath(sys.executable),
-            str(SMALL / "server.py"),
+            str(SERVER),
             str(port),
             str(tmp_path / "lines"),
         )
