@@ -32,7 +32,7 @@ async def measure(deaths: int) -> list[float]:
         assert entry is not None
         bed = Deathbed({"sleeper": ProcessRef(process.pid, entry.start_ticks)}, clock)
         await asyncio.sleep(0.002)
-        before, _ = bed.strike(signal.SIGKILL)
+        before, _ = await bed.strike(signal.SIGKILL)
         await bed.gone(5.0)
         found.append((bed.noticed["sleeper"] - before) / 1e6)
         bed.close()
