@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST = 65535
 """strace counts no further."""
 
-_LINE = re.compile(r"^(\d+) (\d+\.\d+) (\w+)\((.*)$")
+_LINE = re.compile(r"^(\d+) +(\d+\.\d+) (\w+)\((.*)$")  # it pads the number to five places
 
 
 class Killer(Helper):
