@@ -4,6 +4,7 @@
     until PATH FIELD=VALUE …          GET until the answer is so; `sessions.FIRM.conn` reaches inside
     ledger KIND FIELD=VALUE …         such an entry comes, behind the one that was looked for before
     refused GATEWAY                   connections to the gateway are refused by the kernel
+    accepted GATEWAY                  they are taken (again)
     restart recover|fresh             SIGKILL, then start again with the ledger or without
     subscribe SYMBOL …                follow market data
     data FIELD=VALUE …                such a market-data message comes; those before it are skipped
@@ -29,7 +30,7 @@ from fixsession.testing.script import Script, fields_of, read_script
 from fixsession.testing.tcp import TcpPeer
 from paperexchange.testing import Running, running
 
-WORDS = ("control", "until", "ledger", "refused", "restart", "subscribe", "data")
+WORDS = ("control", "until", "ledger", "refused", "accepted", "restart", "subscribe", "data")
 _GATEWAYS = {"primary": "fix", "backup": "fix_backup", "drop_copy": "drop_copy"}
 _LIMIT_S = 15.0
 _POLL_S = 0.02
@@ -133,7 +134,8 @@ class _Words:
             "control": self._control,
             "until": self._until,
             "ledger": self._ledger,
-            "refused": self._refused,
+            "refused": lambda gateway: self._reach(gateway, "refused"),
+            "accepted": lambda gateway: self._reach(gateway, "accepted"),
             "restart": self._restart,
             "subscribe": self._subscribe,
             "data": self._data,
@@ -173,7 +175,7 @@ class _Words:
                     return True
         return False
 
-    def _refused(self, gateway: str) -> None:
+    def _reach(self, gateway: str, wanted: str) -> None:
         endpoint = self._stage.exchange.endpoints[_GATEWAYS[gateway]]
 
         def attempt() -> str:
@@ -181,9 +183,9 @@ class _Words:
                 socket.create_connection((endpoint["host"], endpoint["port"]), timeout=_LIMIT_S).close()
             except ConnectionRefusedError:
                 return "refused"
-            return "taken"
+            return "accepted"
 
-        _poll(attempt, lambda answer: answer == "refused", f"connection to {gateway}")
+        _poll(attempt, lambda answer: answer == wanted, f"connection to {gateway}, {wanted},")
 
     def _restart(self, how: str) -> None:
         self._stage.restart(how)
