@@ -33,6 +33,7 @@ SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 OWNER = textwrap.dedent(
     """
     import asyncio, signal, subprocess, sys
+    from pathlib import Path
     from blackstart.engine import guard, journal
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
     from blackstart.host import procs
@@ -533,6 +534,7 @@ PARENT = textwrap.dedent(
 LIVED_WITH = textwrap.dedent(
     """
     import asyncio, os, signal, subprocess, sys
+    from pathlib import Path
     from blackstart.engine import guard, journal
     from blackstart.model.fault import Undo
 
