@@ -338,6 +338,27 @@ class Quiets(Protocol):
 
 
 @runtime_checkable
+class TellsMarket(Protocol):
+    """An oracle that tells the market's prices: what the target's marks and quotes are held against."""
+
+    async def market(self) -> Mapping[str, Any]:
+        """Best prices now by symbol: `bid`, `ask`, `last` (of the last trade) in ticks, None for none.
+
+        Raises TargetError.
+        """
+        ...
+
+
+@runtime_checkable
+class TellsSessions(Protocol):
+    """An oracle that tells whether the target is connected to it: what its links are held against."""
+
+    async def sessions(self) -> Mapping[str, Any]:
+        """Whether each of the target's sessions is logged on now, by name. Raises TargetError."""
+        ...
+
+
+@runtime_checkable
 class ScriptsFills(Protocol):
     """An oracle that can fill the next large order in scripted slices (R33)."""
 

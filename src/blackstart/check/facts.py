@@ -89,6 +89,10 @@ class Facts:
         """Return the last document of that name read at that moment; None when nobody read it."""
         return self._states.get((side, moment, name))
 
+    def states(self, side: str, name: str, *, moment: str = "after") -> list[StateRead]:
+        """Return every reading of that document at that moment, oldest first."""
+        return [s for s in self.all(StateRead) if (s.side, s.moment, s.name) == (side, moment, name)]
+
     def ledger(self, stream: str, side: str) -> LedgerFile | None:
         """Return one side of a stream, the last one written."""
         found = [f for f in self.all(LedgerFile) if f.stream == stream and f.side == side]

@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from blackstart.contracts import Clock, HasState, Rig, Sink, Target
+from blackstart.contracts import Clock, HasState, Rig, Sink, Target, TellsMarket, TellsSessions
 from blackstart.errors import BlackstartError
 from blackstart.model.record import StateRead
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from blackstart.contracts import Oracle
     from blackstart.model.manifest import Manifest
     from blackstart.model.record import Record
 
@@ -137,14 +138,28 @@ async def read_state(rig: Rig, clock: Clock, sink: Sink, moment: Literal["before
     What cannot be read is recorded with its error.
     After the recovery the documents are read at one moment of rest: a strategy may still be asking, and be
     refused, while the market is closed, and documents read at different moments would contradict each other.
+    What of the oracle moves whether anybody trades or not is read before and after them.
     """
+    oracle = rig.oracle
+    outside = _outside(oracle) if moment == "after" else {}
+    for name, one in (await _Reader(clock, {}).read(outside)).items():
+        _record(sink, "oracle", moment, name, one)
     for name, one in (await _documents(rig.target, clock, at_rest=moment == "after")).items():
         _record(sink, "target", moment, name, one)
-    oracle = rig.oracle
     if oracle is not None:
-        askings: dict[str, Asking] = {"orders": oracle.open_orders, "positions": oracle.positions}
+        askings: dict[str, Asking] = {"orders": oracle.open_orders, "positions": oracle.positions, **outside}
         for name, one in (await _Reader(clock, {}).read(askings)).items():
             _record(sink, "oracle", moment, name, one)
+
+
+def _outside(oracle: Oracle | None) -> dict[str, Asking]:
+    """Return what the oracle tells of the market and of the target's sessions, if it does."""
+    askings: dict[str, Asking] = {}
+    if isinstance(oracle, TellsMarket):
+        askings["market_data"] = oracle.market
+    if isinstance(oracle, TellsSessions):
+        askings["connectivity"] = oracle.sessions
+    return askings
 
 
 async def _documents(target: Target, clock: Clock, *, at_rest: bool) -> dict[str, _Reading]:

@@ -37,7 +37,7 @@ _KEYS_OF_THE_WHOLE = ("count", "expires_s", "session")
 
 
 class ExchangeOracle:
-    """Implements Oracle, Misbehaving, TellsDeeds, Quiets, ScriptsFills and PlansPhases of `contracts`.
+    """Implements Oracle and every ability of an oracle in `contracts`.
 
     `url` is asked for at each use: the exchange may have moved.
     """
@@ -78,6 +78,20 @@ class ExchangeOracle:
         query = urlencode({"account": self.account})
         summary: dict[str, Any] = await http.fetch_json(f"{self._url()}/oracle/summary?{query}")
         return summary
+
+    async def market(self) -> Mapping[str, Any]:
+        """Return bid, ask and last trade by symbol. Raises TargetError."""
+        document = await http.fetch_json(f"{self._url()}/market_data/snapshot")
+        last = document.get("last", {})
+        return {
+            symbol: {"bid": _best(book["bids"]), "ask": _best(book["asks"]), "last": last.get(symbol)}
+            for symbol, book in document["books"].items()
+        }
+
+    async def sessions(self) -> Mapping[str, Any]:
+        """Return whether the target's session is logged on. Raises TargetError."""
+        found = (await self.summary())["sessions"]
+        return {self.session: found[self.session]["logged_on"]} if self.session in found else {}
 
     async def misbehave(
         self, action: str, *, on: Match | None, parameters: Mapping[str, Any]
@@ -174,6 +188,11 @@ class ExchangeOracle:
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         answer = await http.call(f"{self._url()}{path}", method="POST", body=body)
         return answer if isinstance(answer, dict) else {}
+
+
+def _best(levels: Sequence[Sequence[int]]) -> int | None:
+    """Return the best level's price, None on an empty side."""
+    return levels[0][0] if levels else None
 
 
 def received(event: Mapping[str, Any]) -> tuple[int, int]:

@@ -81,6 +81,7 @@ async def snapshot(request: web.Request) -> web.Response:
             "seq": exchange.feed.number(exchange.state.md_seq),
             "epoch": exchange.feed.epoch,
             "books": books(exchange, chosen),
+            "last": {symbol: exchange.state.last_price.get(symbol) for symbol in chosen},
             "mono_ns": exchange.clock().mono_ns,
         }
     )

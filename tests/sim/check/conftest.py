@@ -177,7 +177,14 @@ def documents(read_ns: int) -> dict[str, Any]:
         },
         "target/market_data": {
             "symbols": [
-                {"symbol": s, "last_update_mono_ns": read_ns - 50 * MS, "stale": False} for s in MARKS
+                {
+                    "symbol": s,
+                    "bid": MARKS[s] - 100,
+                    "ask": MARKS[s] + 100,
+                    "last_update_mono_ns": read_ns - 50 * MS,
+                    "stale": False,
+                }
+                for s in MARKS
             ]
         },
         "target/strategy": {
@@ -195,6 +202,17 @@ def documents(read_ns: int) -> dict[str, Any]:
         },
         "oracle/positions": {s: {"quantity": quantity[s], "cash": cash[s]} for s in MARKS},
         "oracle/orders": [dict(order)],
+        **outside(),
+    }
+
+
+def outside() -> dict[str, Any]:
+    """Say what the exchange tells of prices and sessions, before and after the target is read."""
+    return {
+        "oracle/market_data": {
+            s: {"bid": MARKS[s] - 100, "ask": MARKS[s] + 100, "last": MARKS[s] - 100} for s in MARKS
+        },
+        "oracle/connectivity": {"FIRM": True},
     }
 
 
@@ -238,6 +256,7 @@ class World:
         ]
         self.documents = documents(T0 + 2000 * MS)
         self.before = {k: v for k, v in documents(T0 - 1000 * MS).items() if k.startswith("target/")}
+        self.earlier = outside()
         self.ledgers = ledger_rows()
         self.extra: list[Record] = []
         self.samples = [self.sample(number) for number in range(12)]
@@ -274,6 +293,7 @@ class World:
             stage("reverted", 1450),
             watched,
             stage("quiesced", 1800),
+            *self._states(self.earlier, "after", T0 + 1990 * MS),
             *self._states(self.documents, "after", T0 + 2000 * MS),
             *self._files(),
             stage("read", 2100),
@@ -305,7 +325,14 @@ class World:
     def _states(self, found: dict[str, Any], moment: Any, mono_ns: int) -> Iterable[Record]:
         for key, document in found.items():
             side, name = key.split("/")
-            yield StateRead(side=side, moment=moment, name=name, mono_ns=mono_ns, document=document)  # type: ignore[arg-type]
+            late_ns = 5 * MS if side == "oracle" else 0  # asked after the target
+            yield StateRead(
+                side=side,  # type: ignore[arg-type]
+                moment=moment,
+                name=name,
+                mono_ns=mono_ns + late_ns,
+                document=document,
+            )
 
     def _files(self) -> Iterable[Record]:
         (self.folder / "ledger").mkdir(exist_ok=True)

@@ -73,6 +73,51 @@ def oracle_position(**changes: Any) -> Spoil:
     return spoil
 
 
+def everywhere(name: str, **changes: Any) -> Spoil:
+    """Alter what the exchange says at both readings: of ALFA's prices, or of a session."""
+
+    def spoil(world: Any) -> None:
+        for said in (world.earlier, world.documents):
+            found = said[f"oracle/{name}"]
+            said[f"oracle/{name}"] = {
+                **found,
+                **({"ALFA": {**found["ALFA"], **changes}} if name == "market_data" else changes),
+            }
+
+    return spoil
+
+
+def untold(name: str) -> Spoil:
+    """Let the exchange say nothing about it."""
+
+    def spoil(world: Any) -> None:
+        for said in (world.earlier, world.documents):
+            del said[f"oracle/{name}"]
+
+    return spoil
+
+
+def marked(mark: float) -> Spoil:
+    """Value ALFA at another price, in figures that agree with each other."""
+
+    def spoil(world: Any) -> None:
+        pnl = world.documents["target/pnl"]
+        row = pnl["by_symbol"]["ALFA"]
+        more = row["quantity"] * (mark - row["mark"])
+        row = {**row, "mark": mark, "unrealised": row["unrealised"] + more}
+        world.change(
+            "target/pnl",
+            unrealised=pnl["unrealised"] + more,
+            total=pnl["total"] + more,
+            by_symbol={**pnl["by_symbol"], "ALFA": row},
+        )
+
+    return spoil
+
+
+NO_PRICES: dict[str, Any] = {"bid": None, "ask": None, "last": None}
+
+
 def samples(count: int = 4, **changes: Any) -> Spoil:
     """Alter the last measurements of the host."""
 
@@ -118,7 +163,13 @@ FAILING: list[tuple[str, Spoil, str]] = [
     ("pnl", top("target/pnl", realised=0), "pnl-mismatch"),
     ("pnl", top("target/pnl", realised=float("nan")), "pnl-not-finite"),
     ("pnl", top("target/pnl", total=1), "pnl-does-not-add-up"),
+    ("pnl", marked(1_100_000), "mark-off-market"),
+    ("pnl", everywhere("market_data", bid=900_000, ask=900_200, last=900_000), "mark-off-market"),
     ("connectivity", item("target/connectivity", "links", 1, connected=False), "not-connected"),
+    ("connectivity", everywhere("connectivity", FIRM=False), "session-not-logged-on"),
+    ("market_data", item("target/market_data", "symbols", 0, bid=990_000), "price-off-market"),
+    ("market_data", item("target/market_data", "symbols", 0, ask=0), "price-off-market"),
+    ("market_data", everywhere("market_data", bid=None), "price-off-market"),
     (
         "market_data",
         item("target/market_data", "symbols", 0, last_update_mono_ns=READ - 1001 * MS),
@@ -213,6 +264,19 @@ UNKNOWN: list[tuple[str, Spoil, str]] = [
     ("risk", top("target/risk", usage=None), "no-usage"),
     ("risk", top("target/risk", limits={"position": {}}), "no-limits"),
     ("pnl", top("target/pnl", by_symbol={}), "no-mark"),
+    ("pnl", untold("market_data"), "not-read"),
+    ("pnl", everywhere("market_data", **NO_PRICES), "mark-not-compared"),
+    ("pnl", lambda world: world.earlier.clear(), "market-not-read"),
+    ("connectivity", untold("connectivity"), "not-read"),
+    (
+        "connectivity",
+        lambda world: world.documents.update({"oracle/connectivity": {}}) or world.earlier.clear(),
+        "session-not-compared",
+    ),
+    ("market_data", untold("market_data"), "not-read"),
+    ("market_data", lambda world: world.earlier.clear(), "market-not-read"),
+    ("market_data", item("target/market_data", "symbols", 0, symbol="OTHER"), "price-not-compared"),
+    ("market_data", item("target/market_data", "symbols", 0, bid=None, ask=None), "price-not-compared"),
     ("connectivity", top("target/connectivity", links=[]), "nothing-to-compare"),
     ("market_data", top("target/market_data", symbols=[]), "nothing-to-compare"),
     ("strategy", lambda world: world.before.clear(), "not-read"),
@@ -301,3 +365,27 @@ def test_a_disk_full_of_our_own_history_is_no_failure_of_the_target(world: Any) 
     result = VALIDATORS["infrastructure"](Facts(world.history()))
     assert result.verdict is Verdict.PASS
     assert "disk-high" in {finding.code for finding in result.findings}
+
+
+@pytest.mark.parametrize("price", [996_000, 1_002_000])
+def test_prices_may_move_while_the_target_is_read(world: Any, price: int) -> None:
+    """What lies between the exchange's prices before and after is right, give or take half a percent."""
+    world.documents["oracle/market_data"]["ALFA"] = {"bid": 1_000_000, "ask": 1_000_200, "last": 1_000_000}
+    marked(price)(world)
+    item("target/market_data", "symbols", 0, bid=price - 100, ask=price + 100)(world)
+    for name in ("pnl", "market_data"):
+        assert outcome(world, name)[0] is Verdict.PASS, name
+
+
+def test_a_side_of_the_book_may_empty_while_the_target_is_read(world: Any) -> None:
+    """An ask that is gone at the second reading need not be stated, and may be."""
+    world.documents["oracle/market_data"]["ALFA"]["ask"] = None
+    assert outcome(world, "market_data")[0] is Verdict.PASS
+    item("target/market_data", "symbols", 0, ask=None)(world)
+    assert outcome(world, "market_data")[0] is Verdict.PASS
+
+
+def test_a_session_may_change_while_the_target_is_read(world: Any) -> None:
+    """A link that was logged on at either reading is as the target says."""
+    world.documents["oracle/connectivity"] = {"FIRM": False}
+    assert outcome(world, "connectivity")[0] is Verdict.PASS

@@ -81,3 +81,50 @@ def test_all_reading_has_one_limit() -> None:
     assert took_s == pytest.approx(15.0, abs=0.1)
     assert found["pnl"].error is None
     assert "not read within 15 s" in (found["positions"].error or "")
+
+
+class Exchange:
+    """An oracle that notes in which order it is asked."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self._asked = asked
+
+    async def _tell(self, name: str) -> dict[str, Any]:
+        self._asked.append(name)
+        return {"said": len(self._asked)}
+
+    async def open_orders(self) -> Any:
+        """Name the orders."""
+        return await self._tell("orders")
+
+    async def positions(self) -> Any:
+        """Name the positions."""
+        return await self._tell("positions")
+
+    async def market(self) -> Any:
+        """Name the prices."""
+        return await self._tell("market_data")
+
+    async def sessions(self) -> Any:
+        """Name the sessions."""
+        return await self._tell("connectivity")
+
+
+@pytest.mark.parametrize(("moment", "times"), [("before", 0), ("after", 2)])
+def test_prices_and_sessions_are_read_on_both_sides_of_the_target(moment: Any, times: int) -> None:
+    """After the recovery the exchange tells of what moves before the target is asked and again afterwards."""
+    found: list[StateRead] = []
+
+    async def main() -> None:
+        clock = SimClock(asyncio.get_running_loop())
+        rig: Any = SimpleNamespace(target=Firm(clock, {"pnl": "alive"}, 0.0), oracle=Exchange([]))
+        await settle.read_state(rig, clock, found.append, moment)  # type: ignore[arg-type]
+
+    simulate(main())
+    names = [(one.side, one.name) for one in found]
+    for name in ("market_data", "connectivity"):
+        places = [at for at, key in enumerate(names) if key == ("oracle", name)]
+        assert len(places) == times
+        if times:
+            assert places[0] < names.index(("target", "pnl")) < places[1]
+    assert ("oracle", "positions") in names

@@ -1,9 +1,13 @@
-"""Market data: every symbol was updated less than a second before it was read (R54, source document 7.2)."""
+"""Market data: every symbol was updated less than a second before it was read (R54, source document 7.2).
+
+And its prices are those of the exchange, for a stamp alone shows only that somebody renews stamps.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blackstart.check.validators import market
 from blackstart.check.validators.documents import (
     ahead,
     document,
@@ -44,3 +48,4 @@ def check(facts: Facts) -> Iterable[Finding]:
         if age_ns > FRESH_NS or quote.stale:
             text = f"{quote.symbol}: {age_ns / 1e9:.3f} s old{', flagged stale' if quote.stale else ''}"
             yield fail("stale-market-data", text, symbol=quote.symbol, age_ns=age_ns)
+    yield from market.quotes(facts, symbols)

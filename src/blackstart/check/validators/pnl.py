@@ -1,8 +1,8 @@
 """P&L recomputed from the exchange's executions, $100 tolerance by default (R54, source document 7.2).
 
 Two independent ways: total = cash + quantity x mark, which needs no order of events, and realised
-profit at average cost, in the order in which the target booked. The marks are the target's; prices and
-money are in ticks of 0.0001.
+profit at average cost, in the order in which the target booked. The marks are the target's, and must be
+prices that the exchange had around the reading. Prices and money are in ticks of 0.0001.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from blackstart.check.validators import truth
+from blackstart.check.validators import market, truth
 from blackstart.check.validators.documents import UnreadError, document, fail, remark, unknown, validator
 from blackstart.check.validators.shapes import Pnl
 
@@ -36,6 +36,8 @@ def check(facts: Facts) -> Iterable[Finding]:
         yield fail("pnl-does-not-add-up", "realised and unrealised do not sum to the total")
     held = _held(facts)
     yield from _total(pnl, held, tolerance)
+    valued = {s: one.mark for s, one in pnl.by_symbol.items() if s in held and held[s].quantity}
+    yield from market.marks(facts, {s: mark for s, mark in valued.items() if mark}, "pnl")
     if truth.fills(facts) is None:
         yield remark("realised-not-recomputed", "no stream of executions: only the total was recomputed")
     else:

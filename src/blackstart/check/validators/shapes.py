@@ -100,11 +100,21 @@ class Connectivity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True):
-    """How fresh the market data of one symbol is."""
+    """How fresh the market data of one symbol is, and the best prices; None or 0 where a side is empty."""
 
     symbol: str
+    bid: Number | None = None
+    ask: Number | None = None
     last_update_mono_ns: int | None = None
     stale: bool = False
+
+
+class OracleQuote(msgspec.Struct, frozen=True, kw_only=True):
+    """The best prices of one symbol at the exchange and the price of its last trade; None: there is none."""
+
+    bid: Number | None = None
+    ask: Number | None = None
+    last: Number | None = None
 
 
 class MarketData(msgspec.Struct, frozen=True, kw_only=True):
