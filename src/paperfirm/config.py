@@ -32,6 +32,13 @@ class Ports(msgspec.Struct, frozen=True):
     replication: int = 0
 
 
+CONCENTRATION_FLOOR_PCT = 1.0
+"""Concentration is not limited while gross notional is below this share of its limit.
+
+A first order is always 100 %.
+"""
+
+
 class Limits(msgspec.Struct, frozen=True):
     """Risk limits.
 
@@ -41,6 +48,11 @@ class Limits(msgspec.Struct, frozen=True):
     position: dict[str, int] = msgspec.field(default_factory=lambda: {"*": 200_000})
     gross_notional: int = 2_000_000_000_000
     concentration_pct: float = 100.0
+
+    @property
+    def concentration_from(self) -> float:
+        """Gross notional, in ticks, above which concentration is limited."""
+        return self.gross_notional * CONCENTRATION_FLOOR_PCT / 100
 
 
 class StrategySettings(msgspec.Struct, frozen=True):

@@ -144,8 +144,12 @@ async def _risk(engine: Engine, lead: Lead, _request: Request) -> Any:
     return {
         "mono_ns": used.usage.mono_ns,
         "seq": used.seq,
-        "limits": msgspec.to_builtins(engine.firm.limits),
+        "limits": {
+            **msgspec.to_builtins(engine.firm.limits),
+            "concentration_from": engine.firm.limits.concentration_from,
+        },
         "usage": {
+            "exposure": "worst",
             "position": used.usage.position,
             "gross_notional": used.usage.gross_notional,
             "concentration_pct": used.usage.concentration_pct,

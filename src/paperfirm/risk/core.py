@@ -10,12 +10,6 @@ if TYPE_CHECKING:
     from paperfirm.config import Limits
     from paperfirm.wire import Holding, OpenOrder
 
-CONCENTRATION_FLOOR_PCT = 1.0
-"""Concentration is not limited while gross notional is below this share of its limit.
-
-A first order is always 100 %.
-"""
-
 
 class _Exposure:
     """One symbol: booked quantity, leaves of open buys and sells, and their price."""
@@ -170,7 +164,7 @@ class RiskBook:
         return None
 
     def _concentration_counts(self) -> bool:
-        return self._gross * 100 > self.limits.gross_notional * CONCENTRATION_FLOOR_PCT
+        return self._gross > self.limits.concentration_from
 
     def _position_limit(self, symbol: str) -> int:
         limits = self.limits.position

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paperfirm.config import Limits
-from paperfirm.risk.core import CONCENTRATION_FLOOR_PCT, RiskBook
+from paperfirm.risk.core import RiskBook
 from paperfirm.wire import Holding, OpenOrder
 
 SYMBOLS = ("ALFA", "BRAVO")
@@ -40,7 +40,7 @@ class Naive:
         self.price[symbol] = old_price or price
         larger = self.worst(symbol) > worst or self.gross() > gross
         limit = LIMITS.position.get(symbol, LIMITS.position["*"])
-        counts = self.gross() * 100 > LIMITS.gross_notional * CONCENTRATION_FLOOR_PCT
+        counts = self.gross() > LIMITS.concentration_from
         share = 100.0 * self.worst(symbol) * self.price[symbol] / self.gross() if self.gross() else 0.0
         over = self.worst(symbol) > limit or self.gross() > LIMITS.gross_notional
         if larger and (over or (counts and share > LIMITS.concentration_pct)):

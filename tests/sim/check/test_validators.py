@@ -160,6 +160,9 @@ FAILING: list[tuple[str, Spoil, str]] = [
     ("risk", top("target/risk", limits={**LIMITS, "position": {"*": 39}}), "position-limit"),
     ("risk", top("target/risk", limits={**LIMITS, "gross_notional": 1000}), "capital-limit"),
     ("risk", top("target/risk", limits={**LIMITS, "position": {"*": 999}}), "limits-changed"),
+    ("risk", top("target/risk", limits={**LIMITS, "concentration_pct": 50.0}), "concentration-limit"),
+    ("risk", top("target/risk", usage={**USAGE, "concentration_pct": 60.0}), "risk-usage-wrong"),
+    ("risk", marked(1_020_000), "mark-off-market"),
     ("pnl", top("target/pnl", realised=0), "pnl-mismatch"),
     ("pnl", top("target/pnl", realised=float("nan")), "pnl-not-finite"),
     ("pnl", top("target/pnl", total=1), "pnl-does-not-add-up"),
@@ -263,6 +266,12 @@ UNKNOWN: list[tuple[str, Spoil, str]] = [
     ("orders", top("target/orders", orders=[{"status": "new"}]), "malformed-document"),
     ("risk", top("target/risk", usage=None), "no-usage"),
     ("risk", top("target/risk", limits={"position": {}}), "no-limits"),
+    ("risk", top("target/risk", limits={**LIMITS, "position": {"ALFA": 1000}}), "no-limits"),
+    ("risk", lambda w: untold("market_data")(w) or w.documents.pop("target/pnl"), "capital-not-recomputed"),
+    ("risk", untold("market_data"), "not-read"),
+    *(("orders", oracle_order(**{field: None}), "not-compared") for field in ("side", "price", "symbol")),
+    ("orders", item("target/orders", "orders", 0, side=None), "not-compared"),
+    ("orders", oracle_order(quantity=None, cum_quantity=None), "not-compared"),
     ("pnl", top("target/pnl", by_symbol={}), "no-mark"),
     ("pnl", untold("market_data"), "not-read"),
     ("pnl", everywhere("market_data", **NO_PRICES), "mark-not-compared"),
@@ -331,15 +340,87 @@ def test_cold_restart_may_begin_indicators_anew(world: Any) -> None:
     assert outcome(world, "strategy") == (Verdict.PASS, {"indicator-reset"})
 
 
-def test_exposure_may_count_open_orders(world: Any) -> None:
-    """Usage that includes the worst that open orders could make is accepted if it is so for all symbols."""
-    worst = {"position": {"ALFA": 40, "BRAVO": 20}, "gross_notional": 80_100_000}
-    order = {**world.documents["oracle/orders"][0], "side": "sell"}
+@pytest.mark.parametrize(
+    ("exposure", "alfa", "verdict"),
+    [
+        ("worst", 50, Verdict.PASS),
+        ("position", 40, Verdict.PASS),
+        ("worst", 40, Verdict.FAIL),
+        ("position", 50, Verdict.FAIL),
+        (None, 50, Verdict.UNKNOWN),
+        (None, 40, Verdict.UNKNOWN),
+        (None, 45, Verdict.FAIL),
+    ],
+)
+def test_usage_is_what_the_target_says_it_counts(
+    world: Any, exposure: str | None, alfa: int, verdict: Verdict
+) -> None:
+    """The position as it is, or the worst that open orders could make of it; which, must be said."""
+    world.documents["oracle/orders"] = [{**world.documents["oracle/orders"][0], "side": "sell"}]
+    gross = alfa * 1_005_000 + 20 * 1_995_000
+    usage = {"position": {"ALFA": alfa, "BRAVO": 20}, "gross_notional": gross, "exposure": exposure}
+    world.change("target/risk", usage=usage)
+    assert outcome(world, "risk")[0] is verdict
+
+
+def test_exposure_need_not_be_stated_where_it_makes_no_difference(world: Any) -> None:
+    """Without an order that could enlarge a position both conventions say the same."""
+    assert outcome(world, "risk")[0] is Verdict.PASS
+
+
+def test_a_limit_on_the_worst_is_held_against_the_worst(world: Any) -> None:
+    """A target that counts open orders exceeds its limit when they could make the position too large."""
+    world.documents["oracle/orders"] = [{**world.documents["oracle/orders"][0], "side": "sell"}]
+    usage = {"position": {"ALFA": 50, "BRAVO": 20}, "exposure": "worst"}
+    for said in (world.before, world.documents):
+        said["target/risk"] = {**said["target/risk"], "usage": usage, "limits": {"position": {"*": 45}}}
+    assert outcome(world, "risk") == (Verdict.FAIL, {"position-limit"})
+
+
+@pytest.mark.parametrize(
+    ("limit", "above", "verdict", "code"),
+    [
+        (50.0, None, Verdict.FAIL, "concentration-limit"),
+        (50.0, 80_099_999, Verdict.FAIL, "concentration-limit"),
+        (50.0, 80_100_000, Verdict.PASS, "concentration-not-in-force"),
+        (50.2, None, Verdict.PASS, None),
+    ],
+)
+def test_concentration_is_limited_from_a_stated_size_on(
+    world: Any, limit: float, above: float | None, verdict: Verdict, code: str | None
+) -> None:
+    """One symbol is 50.19 % of 80.1 million: a limit below that fails where it is in force."""
+    limits = {**LIMITS, "concentration_pct": limit, "concentration_from": above}
+    for said in (world.before, world.documents):
+        said["target/risk"] = {**said["target/risk"], "limits": limits}
+    assert outcome(world, "risk") == (verdict, {code} if code else set())
+
+
+def test_an_order_without_position_is_valued_at_the_market(world: Any) -> None:
+    """What only open orders expose has no mark in the P&L; the middle of the exchange's book will do."""
+    order = {
+        **world.documents["oracle/orders"][0],
+        "symbol": "CHARLIE",
+        "quantity": 10,
+        "leaves_quantity": 10,
+    }
     world.documents["oracle/orders"] = [order]
-    for alfa, verdict in ((50, Verdict.PASS), (40, Verdict.PASS), (45, Verdict.FAIL)):
-        worst["position"] = {"ALFA": alfa, "BRAVO": 20}
-        world.change("target/risk", usage={**worst, "gross_notional": alfa * 1_005_000 + 20 * 1_995_000})
-        assert outcome(world, "risk")[0] is verdict
+    for said in (world.earlier, world.documents):
+        said["oracle/market_data"]["CHARLIE"] = {"bid": 2_999_900, "ask": 3_000_100, "last": None}
+    usage = {"position": {"ALFA": 40, "BRAVO": 20, "CHARLIE": 10}, "exposure": "worst"}
+    world.change("target/risk", usage={**usage, "gross_notional": 80_100_000 + 30_000_000})
+    assert outcome(world, "risk") == (Verdict.PASS, set())
+    world.change("target/risk", usage={**usage, "gross_notional": 80_100_000})
+    assert outcome(world, "risk") == (Verdict.FAIL, {"risk-usage-wrong"})
+
+
+def test_the_third_quantity_follows_from_two(world: Any) -> None:
+    """Quantity, what is filled and what is left are compared although each side states another two."""
+    item("target/orders", "orders", 0, leaves_quantity=None)(world)
+    oracle_order(cum_quantity=None)(world)
+    assert outcome(world, "orders") == (Verdict.PASS, set())
+    oracle_order(cum_quantity=None, leaves_quantity=9)(world)
+    assert outcome(world, "orders")[0] is Verdict.FAIL
 
 
 def test_profit_tolerance_is_the_objective(world: Any) -> None:

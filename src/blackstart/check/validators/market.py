@@ -49,6 +49,17 @@ def marks(facts: Facts, stated: Mapping[str, Number], name: str) -> Iterable[Fin
             yield fail("mark-off-market", text, symbol=symbol, mark=mark, prices=sorted(set(prices)))
 
 
+def middles(facts: Facts, symbols: Iterable[str]) -> dict[str, Number]:
+    """Return what the oracle would value symbols at: the middle of the book, else the last trade."""
+    wanted = set(symbols)
+    if not wanted or facts.state("oracle", "market_data") is None:
+        return {}
+    found, _ = raw(facts, "market_data", side="oracle")
+    told = shaped(found, Market, "oracle document 'market_data'")
+    values = {s: (q.bid + q.ask) / 2 if q.bid and q.ask else q.last for s, q in told.items() if s in wanted}
+    return {symbol: value for symbol, value in values.items() if value}
+
+
 def quotes(facts: Facts, stated: Sequence[Quote]) -> Iterable[Finding]:
     """Compare best bid and ask with the exchange's."""
     seen = around(facts, "market_data")

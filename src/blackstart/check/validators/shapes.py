@@ -5,6 +5,8 @@ Fields that are not named here are ignored.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 Number = int | float
@@ -52,11 +54,17 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RiskFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits, or what is used of them. `position` by symbol, `*` for all others."""
+    """Limits, or what is used of them. `position` by symbol, `*` for all others.
+
+    `exposure` is what `position` of a usage counts; the limit `concentration_pct` is in force above a gross
+    notional of `concentration_from`, always where that is not stated.
+    """
 
     position: dict[str, int] = {}
     gross_notional: Number | None = None
     concentration_pct: Number | None = None
+    concentration_from: Number | None = None
+    exposure: Literal["position", "worst"] | None = None
 
 
 class Risk(msgspec.Struct, frozen=True, kw_only=True):
