@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from blackstart.check import rto
 from blackstart.check.facts import Facts
+from blackstart.check.validators import infrastructure
 from blackstart.check.validators.documents import UnreadError, document, optional
 from blackstart.check.validators.shapes import Connectivity, Infrastructure
+from blackstart.model.instant import StampName
 from blackstart.model.outcome import ChecklistItem
 from blackstart.model.verdict import CheckResult, Verdict
 
@@ -27,6 +30,7 @@ class Tick(msgspec.Struct, frozen=True):
     evidence: str
 
 
+_SESSION = ("session-not-logged-on", "session-not-compared", "not-read")
 Item = Callable[[Facts, Validation], Tick]
 
 
@@ -64,7 +68,8 @@ def _links(kind: str) -> Item:
         if down:
             return Tick(Verdict.FAIL, f"not connected: {', '.join(down)}")
         if links:
-            return Tick(Verdict.PASS, f"connected: {', '.join(link.name for link in links)}")
+            who = "both sides say" if kind == "exchange" else "the target's own word"
+            return Tick(Verdict.PASS, f"connected: {', '.join(link.name for link in links)} ({who})")
         return Tick(Verdict.UNKNOWN, f"the target names no link of kind '{kind}'")
 
     return item
@@ -82,21 +87,51 @@ def _database(facts: Facts, validation: Validation) -> Tick:
     return said
 
 
-def _findings(*codes: str) -> Item:
-    """Look for certain findings of the infrastructure validator."""
+def _exchange(facts: Facts, validation: Validation) -> Tick:
+    """Take the target's links and what the exchange says of them."""
+    said = _links("exchange")(facts, validation)
+    found = validation["connectivity"].findings if "connectivity" in validation else ()
+    for verdict in (Verdict.FAIL, Verdict.UNKNOWN):
+        against = [f.text for f in found if f.verdict is verdict and f.code in _SESSION]
+        if against and said.verdict is Verdict.PASS:
+            return Tick(verdict, "; ".join(against[:3]))
+    return said
 
-    def item(_facts: Facts, validation: Validation) -> Tick:
+
+def _against(validation: Validation, *codes: str) -> Tick | None:
+    """Look for failures of certain codes that the infrastructure validator found."""
+    result = validation.get("infrastructure")
+    bad = [f.text for f in result.findings if f.code in codes and f.verdict is Verdict.FAIL] if result else []
+    return Tick(Verdict.FAIL, "; ".join(bad[:3])) if bad else None
+
+
+def _measured(bad: str, unseen: str, *, beats: bool = False) -> Item:
+    """Need measurements of every component's process, and nothing bad in them."""
+
+    def item(facts: Facts, validation: Validation) -> Tick:
         result = validation.get("infrastructure")
         if result is None:
             return Tick(Verdict.UNKNOWN, "infrastructure was not looked at")
-        bad = [f.text for f in result.findings if f.code in codes and f.verdict is Verdict.FAIL]
-        if bad:
-            return Tick(Verdict.FAIL, "; ".join(bad[:3]))
-        if any(f.code == "not-measured" for f in result.findings):
-            return Tick(Verdict.UNKNOWN, "nothing was measured")
-        return Tick(Verdict.PASS, "measured throughout the trial, nothing found")
+        found = _against(validation, bad)
+        if found is not None:
+            return found
+        gaps = [f.text for f in result.findings if f.code in ("not-measured", "component-gone", unseen)]
+        numbers = infrastructure.counted(facts)
+        if gaps or not numbers:
+            return Tick(Verdict.UNKNOWN, "; ".join(gaps[:3]) or "no component was measured at the end")
+        said = [f"{len(numbers)} components measured from outside, {min(numbers.values())} samples or more"]
+        if beats:
+            said.append(_heartbeats(facts))
+        return Tick(Verdict.PASS, ", ".join(said))
 
     return item
+
+
+def _heartbeats(facts: Facts) -> str:
+    own = optional(facts, "infrastructure", Infrastructure)
+    if own is None or not own.threads:
+        return "from outside only: the target states no heartbeats"
+    return f"{len(own.threads)} heartbeats stated by the target"
 
 
 def _own(part: str, *codes: str) -> Item:
@@ -109,18 +144,40 @@ def _own(part: str, *codes: str) -> Item:
             return Tick(Verdict.UNKNOWN, str(error))
         if not found:
             return Tick(Verdict.UNKNOWN, f"the target says nothing about {part}")
-        tick = _findings(*codes)(facts, validation)
-        return tick if tick.verdict is Verdict.FAIL else Tick(Verdict.PASS, f"{part}: as it should be")
+        return _against(validation, *codes) or Tick(Verdict.PASS, f"{part}: as it should be")
 
     return item
 
 
-def _monitoring(facts: Facts, _validation: Validation) -> Tick:
+def _monitoring(facts: Facts, validation: Validation) -> Tick:
+    """Need a scrape since the recovery, of the process that is there now: only that one can state it."""
     found = optional(facts, "infrastructure", Infrastructure)
-    scraped = found.metrics.scraped if found and found.metrics else None
-    if scraped:
-        return Tick(Verdict.PASS, f"metrics fetched {scraped:,} times")
-    return Tick(Verdict.UNKNOWN, "nobody fetched the target's metrics")
+    metrics = found.metrics if found else None
+    since = _recovered(facts)
+    if metrics is None or not metrics.scraped:
+        return Tick(Verdict.UNKNOWN, "nobody fetched the target's metrics")
+    if metrics.last_scraped_mono_ns is None or since is None:
+        lacking = "when the recovery was" if since is None else "when the target's metrics were fetched last"
+        return Tick(Verdict.UNKNOWN, f"nobody says {lacking}")
+    future = _against(validation, "future-stamp")
+    after_s = (metrics.last_scraped_mono_ns - since[1]) / 1e9
+    if after_s <= 0 or future is not None:
+        when = "after it was read" if future else f"{-after_s:.1f} s before {since[0]}"
+        return Tick(Verdict.UNKNOWN, f"metrics were fetched last {when}, not since")
+    return Tick(
+        Verdict.PASS, f"metrics fetched {metrics.scraped:,} times, last {after_s:.1f} s after {since[0]}"
+    )
+
+
+def _recovered(facts: Facts) -> tuple[str, int] | None:
+    """Return when the target had recovered, else served again; where it never stopped, when it was hit."""
+    if facts.receipt is None or facts.last_t0_ns is None:
+        return None
+    measured, _ = rto.measure(facts, facts.receipt)
+    for name, what in ((StampName.RECOVERED, "the recovery"), (StampName.RESUMED, "the service was back")):
+        if name in measured.stamps:
+            return what, measured.stamps[name].mono_ns
+    return ("the fault", facts.last_t0_ns) if measured.interrupted is False else None
 
 
 ITEMS: tuple[tuple[str, Item], ...] = (
@@ -129,7 +186,7 @@ ITEMS: tuple[tuple[str, Item], ...] = (
     ("Risk limits accurate", _of("risk")),
     ("P&L calculations correct", _of("pnl")),
     ("Market data feed active", _of("market_data")),
-    ("Exchange connections established", _links("exchange")),
+    ("Exchange connections established", _exchange),
     ("Strategy state restored", _of("strategy")),
     ("Configuration loaded", _own("configuration", "configuration-not-loaded", "configuration-changed")),
     ("Monitoring active", _monitoring),
@@ -137,6 +194,6 @@ ITEMS: tuple[tuple[str, Item], ...] = (
     ("Database accessible", _database),
     ("Message queues working", _links("queue")),
     ("Timers/schedulers running", _own("timers", "timer-stopped")),
-    ("No memory leaks", _findings("memory-leak")),
-    ("No stuck threads", _findings("stuck-thread")),
+    ("No memory leaks", _measured("memory-leak", "memory-not-measured")),
+    ("No stuck threads", _measured("stuck-thread", "threads-not-measured", beats=True)),
 )

@@ -14,6 +14,7 @@ import psutil
 
 from blackstart.contracts import Clock, HasHosts, HasProcesses, Sink, Target
 from blackstart.errors import BlackstartError
+from blackstart.host import procs
 from blackstart.model.record import ResourceSample
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _component(process: psutil.Process) -> dict[str, Any] | None:
                 "rss": process.memory_info().rss,
                 "threads": process.num_threads(),
                 "state": process.status(),
+                "thread_states": procs.thread_states(process.pid),
             }
     except psutil.Error:
         return None

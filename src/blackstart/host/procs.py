@@ -56,6 +56,23 @@ def stat(pid: int) -> Stat | None:
     return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
 
 
+def thread_states(pid: int) -> dict[str, int]:
+    """Count a process's threads by state letter (`S`, `D`, `T`, …); empty when it is gone."""
+    found: dict[str, int] = {}
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - start time, too
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:  # noqa: PTH123 - as above
+                letter = file.read().rpartition(b")")[2].split(None, 1)[0].decode()
+        except (OSError, IndexError):
+            continue  # it ended meanwhile
+        found[letter] = found.get(letter, 0) + 1
+    return found
+
+
 def is_alive(pid: int, start_ticks: int) -> bool:
     """Whether this very process still runs."""
     found = stat(pid)

@@ -387,6 +387,7 @@ def use(values: Values) -> Values:
         "rss": int(fields[21]) * _PAGE,
         "threads": int(fields[17]),
         "state": _STATES.get(letter, letter),
+        "thread_states": procs.thread_states(pid),
     }
 
 

@@ -70,6 +70,7 @@ class Engine:
         self.in_step = False
         self.heartbeat_mono_ns = clock[0]()
         self.scrapes = 0
+        self.scraped_mono_ns: int | None = None
         self._memory: SharedMemory | None = None
         self._symbols: set[str] = set()
         self._orders: set[str] = set()

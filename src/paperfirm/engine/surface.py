@@ -27,6 +27,7 @@ def routes(engine: Engine) -> Router:
 
     def scraped() -> dict[str, float]:
         engine.scrapes += 1
+        engine.scraped_mono_ns = engine.clock[0]()
         return metrics(engine)
 
     router = common_routes(lambda: not_ready(engine), scraped, component=engine.name, alerts=engine.alerts)
@@ -225,6 +226,7 @@ def _infrastructure(engine: Engine, _lead: Lead, _request: Request) -> Any:
         "metrics": {
             "url": f"http://127.0.0.1:{engine.ports.http}/metrics",
             "scraped": engine.scrapes,
+            "last_scraped_mono_ns": engine.scraped_mono_ns,
         },
     }
 

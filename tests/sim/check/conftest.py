@@ -198,7 +198,7 @@ def documents(read_ns: int) -> dict[str, Any]:
             "timers": [{"name": "checkpoint", "period_ms": 1000, "last_fired_mono_ns": read_ns - 100 * MS}],
             "threads": [{"component": "engine", "name": "loop", "heartbeat_mono_ns": read_ns - MS}],
             "logging": {"last_written_mono_ns": read_ns - MS},
-            "metrics": {"scraped": 3},
+            "metrics": {"scraped": 3, "last_scraped_mono_ns": read_ns - 500 * MS},
         },
         "oracle/positions": {s: {"quantity": quantity[s], "cash": cash[s]} for s in MARKS},
         "oracle/orders": [dict(order)],
@@ -264,6 +264,7 @@ class World:
     def sample(self, number: int, **changes: Any) -> ResourceSample:
         """One measurement of a healthy host."""
         one = {"pid": 42, "cpu_s": number / 10, "rss": 50_000_000, "threads": 4, "state": "sleeping"}
+        one["thread_states"] = {"S": 3, "D": 1}
         values: dict[str, Any] = {"cpu_percent": 40.0, "memory_percent": 30.0, "disk_percent": 20.0}
         values["components"] = {"engine": one}
         return ResourceSample(mono_ns=T0 + number * 100 * MS, **{**values, **changes})

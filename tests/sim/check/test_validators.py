@@ -188,7 +188,14 @@ FAILING: list[tuple[str, Spoil, str]] = [
     ("infrastructure", samples(8, disk_percent=91.0), "disk-high"),
     ("infrastructure", component(state="disk-sleep"), "stuck-thread"),
     ("infrastructure", component(state="running", cpu_s=5), "stuck-thread"),
+    ("infrastructure", component(thread_states={"D": 4}), "stuck-thread"),
+    ("infrastructure", component(thread_states={"D": 1, "T": 3}), "stuck-thread"),
     ("infrastructure", component(rss=400_000_000), "memory-leak"),
+    (
+        "infrastructure",
+        top("target/infrastructure", metrics={"scraped": 1, "last_scraped_mono_ns": LATER}),
+        "future-stamp",
+    ),
     (
         "infrastructure",
         item("target/infrastructure", "threads", 0, heartbeat_mono_ns=READ - 5001 * MS),
@@ -434,9 +441,28 @@ def test_profit_tolerance_is_the_objective(world: Any) -> None:
 
 
 def test_busy_host_is_a_remark(world: Any) -> None:
-    """High CPU and memory warn, as in the source document."""
+    """High CPU and memory of the host warn, as in the source document, and say what of it is the target's."""
     samples(8, cpu_percent=99.0, memory_percent=95.0)(world)
-    assert outcome(world, "infrastructure") == (Verdict.PASS, {"cpu-high", "memory-high"})
+    result = VALIDATORS["infrastructure"](Facts(world.history()))
+    assert result.verdict is Verdict.PASS
+    said = {finding.code: finding.text for finding in result.findings}
+    assert said == {
+        "cpu-high": "cpu use of the host 99 %, of which the target's components kept 1.00 cores busy",
+        "memory-high": "memory use of the host 95 %, of which the target's components hold 47 MiB",
+    }
+
+
+@pytest.mark.parametrize("changes", [{"pid": 43}, {"thread_states": None}])
+def test_what_was_not_measured_is_said(world: Any, changes: dict[str, Any]) -> None:
+    """A process of one sample, or of unseen threads, is a remark that names the component."""
+    last = world.samples[-1]
+    engine = {**last.components["engine"], **changes}
+    world.samples[-1] = msgspec.structs.replace(last, components={"engine": engine})
+    result = VALIDATORS["infrastructure"](Facts(world.history()))
+    assert result.verdict is Verdict.PASS
+    found = {(f.code, f.data.get("component")) for f in result.findings}
+    assert ("threads-not-measured", "engine") in found
+    assert (("memory-not-measured", "engine") in found) is ("pid" in changes)
 
 
 def test_a_disk_full_of_our_own_history_is_no_failure_of_the_target(world: Any) -> None:

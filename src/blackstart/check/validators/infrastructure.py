@@ -1,9 +1,10 @@
 """Infrastructure: resources of the host, signs of life of the target (R54, source document 7.2).
 
-As in the source document a busy CPU and full memory are warnings (remarks), a full disk and stuck
-threads are failures. Besides: the configuration is loaded and unchanged, timers fire, the log is
-written to after the fault, and no component that lived through the trial has more than doubled its
-memory.
+As in the source document a busy CPU and full memory are warnings (`LOG_WARN`: remarks), a full disk and
+stuck threads are failures. CPU and memory are the host's, on which others work, too, Blackstart itself for
+one: a remark says what of it the target's own components have. Besides: the configuration is loaded and
+unchanged, timers fire, the log is written to after the fault, and no component that lived through the trial
+has more than doubled its memory.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 HIGH_PERCENT = 90.0
 RECENT = 8
 STUCK_SAMPLES = 4
+LEAK_SAMPLES = 4
+BLOCKED = frozenset("DTt")
 HEARTBEAT_NS = 5_000_000_000
 TIMER_SLACK_NS = 1_000_000_000
 TIMER_PERIODS = 3
@@ -67,10 +70,25 @@ def _while_up(facts: Facts) -> list[ResourceSample]:
 
 def _host(recent: list[ResourceSample], *, ours: bool) -> Iterable[Finding]:
     """Judge the host. A disk too full for our own history (`ours`) is no failure of the target: UNKNOWN."""
+    share = {"cpu": _cores(recent), "memory": _mebibytes(recent[-1]), "disk": ""}
     for what, say in (("cpu", remark), ("memory", remark), ("disk", remark if ours else fail)):
         percent = median(getattr(sample, f"{what}_percent") for sample in recent)
         if percent > HIGH_PERCENT:
-            yield say(f"{what}-high", f"{what} use {percent:.0f} %")
+            yield say(f"{what}-high", f"{what} use of the host {percent:.0f} %{share[what]}")
+
+
+def _cores(recent: list[ResourceSample]) -> str:
+    """Say how many cores the target's components kept busy, by the processes that lived through it."""
+    first, last = recent[0], recent[-1]
+    took_s = (last.mono_ns - first.mono_ns) / 1e9
+    pairs = [(first.components.get(name, {}), one) for name, one in last.components.items()]
+    used_s = sum(new["cpu_s"] - old["cpu_s"] for old, new in pairs if old.get("pid") == new["pid"])
+    return f", of which the target's components kept {used_s / took_s:.2f} cores busy" if took_s > 0 else ""
+
+
+def _mebibytes(sample: ResourceSample) -> str:
+    held = sum(one.get("rss") or 0 for one in sample.components.values())
+    return f", of which the target's components hold {held >> 20:,} MiB"
 
 
 def _components(samples: list[ResourceSample]) -> Iterable[Finding]:
@@ -82,27 +100,52 @@ def _components(samples: list[ResourceSample]) -> Iterable[Finding]:
         if name not in samples[-1].components:
             yield remark("component-gone", f"{name} was not there any more at the end")
             continue
-        yield from _stuck(name, found[-STUCK_SAMPLES:])
-        yield from _leak(name, found)
+        same = [one for one in found if one.get("pid") == found[-1].get("pid")]
+        yield from _stuck(name, same[-STUCK_SAMPLES:])
+        yield from _leak(name, same)
+
+
+def counted(facts: Facts) -> dict[str, int]:
+    """Return how many samples there are of each component's process, as it was at the end."""
+    samples = _while_up(facts)
+    last = samples[-1].components if samples else {}
+    return {
+        name: sum(sample.components.get(name, {}).get("pid") == one.get("pid") for sample in samples)
+        for name, one in last.items()
+    }
 
 
 def _stuck(name: str, last: list[dict[str, Any]]) -> Iterable[Finding]:
-    """In uninterruptible sleep all the time, or said to run without using the CPU."""
-    if len(last) < STUCK_SAMPLES or len({one.get("pid") for one in last}) > 1:
+    """Look for a process that cannot go on: none of its threads does, or it runs without using the CPU."""
+    if len(last) < STUCK_SAMPLES:
+        yield _too_few("threads-not-measured", name, len(last), STUCK_SAMPLES)
         return
     states = {one.get("state") for one in last}
+    threads = [set(one.get("thread_states") or ()) for one in last]
     idle = last[0].get("cpu_s") == last[-1].get("cpu_s")
-    if states == {"disk-sleep"} or (states == {"running"} and idle):
+    if all(threads) and all(letters <= BLOCKED for letters in threads):
+        seen = "".join(sorted(set().union(*threads)))
+        yield fail("stuck-thread", f"every thread of {name} is blocked or stopped ({seen})", component=name)
+    elif states == {"disk-sleep"} or (states == {"running"} and idle):
         yield fail("stuck-thread", f"{name} is stuck ({states.pop()})", component=name)
+    elif not all(threads):
+        text = f"{name}: the states of its threads were not seen, only that of the process"
+        yield remark("threads-not-measured", text, component=name)
+
+
+def _too_few(code: str, name: str, count: int, wanted: int) -> Finding:
+    text = f"{name}: {count} samples of its process, {wanted} are wanted: not measured"
+    return remark(code, text, component=name)
 
 
 def _leak(name: str, found: list[dict[str, Any]]) -> Iterable[Finding]:
     """Compare first and last memory of the process that is there now."""
-    pid = found[-1].get("pid")
-    sizes = [one["rss"] for one in found if one.get("pid") == pid and isinstance(one.get("rss"), int)]
+    sizes = [one["rss"] for one in found if isinstance(one.get("rss"), int)]
     if len(sizes) > 1 and sizes[-1] > LEAK_FACTOR * sizes[0] and sizes[-1] - sizes[0] > LEAK_BYTES:
         text = f"{name} grew from {sizes[0] >> 20} to {sizes[-1] >> 20} MiB"
         yield fail("memory-leak", text, component=name)
+    elif len(sizes) < LEAK_SAMPLES:
+        yield _too_few("memory-not-measured", name, len(sizes), LEAK_SAMPLES)
 
 
 def _own(facts: Facts) -> Iterable[Finding]:
@@ -121,6 +164,8 @@ def _own(facts: Facts) -> Iterable[Finding]:
     yield from _logging(now, facts)
     written_ns = now.logging.last_written_mono_ns if now.logging else None
     yield from ahead(written_ns or 0, read_ns, "log")
+    scraped_ns = now.metrics.last_scraped_mono_ns if now.metrics else None
+    yield from ahead(scraped_ns or 0, read_ns, "scrape")
 
 
 def _parts(found: Infrastructure) -> list[str]:

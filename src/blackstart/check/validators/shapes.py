@@ -177,9 +177,10 @@ class Logging(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
-    """How often the target's metrics were fetched."""
+    """How often the metrics of the process that answers were fetched, and when last."""
 
     scraped: int | None = None
+    last_scraped_mono_ns: int | None = None
 
 
 class Infrastructure(msgspec.Struct, frozen=True, kw_only=True):
