@@ -29,6 +29,8 @@ class Company:
         self.groups: dict[str, Path] = {}
         self.helpers: list[Helper] = []
         self.undos: list[Undo] = []
+        self.joining_mono_ns = 0
+        """When the first component began to be moved into its group: from then on something was changed."""
         self._homes: dict[str, Path] = {}
         self._members: dict[str, ProcessRef] = {}
         self._token = f"blackstart-{os.getpid()}-{secrets.token_hex(3)}"
@@ -55,6 +57,7 @@ class Company:
         Raises FaultError; then nothing is left.
         """
         await ctx.protect(self.undos)
+        self.joining_mono_ns = ctx.clock.now().mono_ns
         try:
             for name, folder in self.groups.items():
                 cgroups.make(folder)

@@ -66,9 +66,8 @@ class CpuQuota:
         assert where is not None, "asked just now"
         for name, one in bed.processes.items():
             self._company.group(where, name, one)
-        before = ctx.clock.now().mono_ns
         await self._company.assemble(ctx, _limits(where, percent, period_ms))
-        when = before, ctx.clock.now().mono_ns
+        when = self._company.joining_mono_ns, ctx.clock.now().mono_ns
         fares = {name: schedule.fare(one.pid) for name, one in bed.processes.items()}
         mechanism = f"cgroup v{where.version} quota: {percent:g} % of one processor"
         receipt = self._strike.receipt(self.name, mechanism, "the move into the group", when, fares=fares)

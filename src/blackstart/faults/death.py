@@ -189,8 +189,11 @@ def _named(step: FaultStep) -> tuple[str, ...]:
 async def _look(ctx: FaultContext, names: Sequence[str]) -> dict[str, ProcessRef]:
     target = ctx.target
     assert isinstance(target, HasProcesses)
-    found = await asyncio.gather(*(target.process(name) for name in names))
-    return dict(zip(names, found, strict=True))
+    found = dict(zip(names, await asyncio.gather(*map(target.process, names)), strict=True))
+    for name, one in found.items():
+        if not refs.alive(one):  # its operator has not heard of its end yet
+            raise FaultError("has ended before the fault", where=f"{name} (pid {one.pid})")
+    return found
 
 
 async def around(ctx: FaultContext, components: Iterable[str], *, remote: bool) -> Deathbed:

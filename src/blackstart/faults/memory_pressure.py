@@ -94,11 +94,16 @@ class MemoryPressure:
         """Ask the kernel how much the companions hold, how full the groups are, what the host has left."""
         wanted = receipt.data["size"] * _REACHED
         deadline = ctx.clock.now().mono_ns + _WITNESS_LIMIT_NS
-        while any(size < wanted for size in self._held().values()) and ctx.clock.now().mono_ns < deadline:
+        while (
+            any(size < wanted for size in self._held().values())
+            and all(one.running for one in self._company.helpers)
+            and ctx.clock.now().mono_ns < deadline
+        ):
             await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
         held = self._held()
         evidence: dict[str, Any] = {
             "held_bytes": held,
+            "companions_killed": sum(not one.running for one in self._company.helpers),
             "available_before": receipt.data["available_before"],
             "available_now": hog.available(),
             "groups": {name: _usage(folder) for name, folder in self._company.groups.items()},

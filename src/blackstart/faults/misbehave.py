@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from blackstart.contracts import FaultContext, Misbehaving, TellsDeeds
-from blackstart.errors import FaultError
+from blackstart.errors import BlackstartError, FaultError
 from blackstart.model.fault import Receipt, Witness
 from blackstart.model.manifest import Match
 from blackstart.model.match import matches
 from blackstart.model.record import OracleSeen, Record, SignalSeen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from blackstart.model.fault import Undo
     from blackstart.model.manifest import Manifest
@@ -92,7 +92,8 @@ class Misbehave:
         since = receipt.data["asked_mono_ns"]
         look = cut_traces if action in CUTS else deed_traces
         traces = await looked_for(ctx, lambda records: look(ctx.target.manifest, records, since, wanted))
-        return Witness(bit=bool(traces) or None, evidence={"traces": traces})
+        bit = True if traces else await unseen(ctx, wanted)
+        return Witness(bit=bit, evidence={"traces": traces})
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Disarm the exchange."""
@@ -137,6 +138,20 @@ async def looked_for(
     while len(traces := look(ctx.recorded())) < enough and ctx.clock.now().mono_ns < deadline:
         await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
     return traces
+
+
+async def unseen(ctx: FaultContext, wanted: Iterable[str | None]) -> bool | None:
+    """Judge what left no trace: False when the exchange does not know of one of them; else nobody can tell.
+
+    It may have been done while its events did not reach us.
+    """
+    if not isinstance(ctx.oracle, TellsDeeds):
+        return None
+    try:
+        done = [bool(await ctx.oracle.deeds(str(identifier))) for identifier in wanted]
+    except BlackstartError:
+        return None
+    return None if all(done) else False
 
 
 def deed_traces(

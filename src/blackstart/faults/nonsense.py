@@ -107,7 +107,8 @@ class Nonsense:
 
         found = await misbehave.looked_for(ctx, look, enough=len(wanted))
         evidence = {"traces": found, "kinds": list(receipt.data["sent_mono_ns"])}
-        return Witness(bit=len(found) >= len(wanted) or None, evidence=evidence)
+        bit = True if len(found) >= len(wanted) else await misbehave.unseen(ctx, wanted)
+        return Witness(bit=bit, evidence=evidence)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Disarm the exchange."""

@@ -62,6 +62,7 @@ class Holder:
         if (queue := self.queue) is not None:
             answer["queue"] = {
                 "met": queue.met,
+                "late": queue.late,
                 "lost": queue.lost,
                 "changed": queue.changed,
                 "doubled": queue.doubled,

@@ -41,7 +41,7 @@ class Queue:
         """Bind it. Raises OSError: no right, no such part of the kernel, or the number is in use."""
         self.number = number
         self.line = Line(shape, random.Random(seed))
-        self.met = self.lost = self.changed = self.doubled = 0
+        self.met = self.late = self.lost = self.changed = self.doubled = 0
         self._held: list[tuple[int, int, int, bytes | None, bytes, int]] = []
         self._order = 0
         self.link = netlink.netfilter()
@@ -97,6 +97,7 @@ class Queue:
             self.lost += 1
             self._say([self._verdict(packet.number, _DROP, None)])
             return
+        self.late += fate.due_ns > now
         self.changed += fate.payload is not None
         self._order += 1
         copy = packet.data if fate.copies else b""

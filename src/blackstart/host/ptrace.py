@@ -392,7 +392,10 @@ def _wait(tid: int, limit_s: float) -> int | None:
     """
     end = time.monotonic() + limit_s
     while True:
-        found, status = os.waitpid(tid, os.WNOHANG | _WALL)
+        try:
+            found, status = os.waitpid(tid, os.WNOHANG | _WALL)
+        except ChildProcessError:  # its end was told to its parent already
+            raise FaultError("ended meanwhile", where=f"thread {tid}") from None
         if found and os.WIFSTOPPED(status):
             return status >> 8
         if found:

@@ -52,12 +52,17 @@ class Operator:
         self._spares: dict[str, Child] = {}
         self._prepared: set[str] = set()
         self._closing = False
+        self._turns: dict[str, asyncio.Lock] = {}
 
     async def start(self, name: str) -> None:
         """Start a process of the manifest and wait until it is ready.
 
-        A running one is left alone. Raises TargetError.
+        A running one is left alone: of two that ask at once, the second finds it running. Raises TargetError.
         """
+        async with self._turns.setdefault(name, asyncio.Lock()):
+            await self._start(name)
+
+    async def _start(self, name: str) -> None:
         process = self._process(name)
         before = self._children.get(name)
         if before is not None and before.running:

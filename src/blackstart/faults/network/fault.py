@@ -109,7 +109,7 @@ class NetworkFault:
         if way is None:
             return
         waiting = connections.waiting([port for one in receipt.data["links"].values() for port in one])
-        self._last = await way.release()
+        self._last = await way.release() or self._last
         ctx.record(_floor(receipt, waiting, self._last, ctx.clock.now().mono_ns))
 
     def _made(self, ctx: FaultContext, step: FaultStep) -> Kernel | ByProxy:
@@ -167,9 +167,10 @@ class NetworkFault:
 
 
 def _hits(found: dict[str, Any]) -> int:
+    """Count the packets to which something was done; that they went through the queue is not enough."""
     queue = found.get("queue")
-    if queue is not None and not queue["met"]:
-        return 0
+    if queue is not None:
+        return sum(int(queue[done]) for done in ("late", "lost", "changed", "doubled"))
     return sum(one["hit"] for one in found.get("rules", ()))
 
 
