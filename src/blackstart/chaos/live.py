@@ -11,14 +11,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from blackstart.chaos.model import Alert, Figures, Injection, Orders
+from blackstart.chaos.model import Alert, Figures, Injection, LeftOut, Orders
 from blackstart.model.verdict import Verdict
 from blackstart.report.lines import Lines
 from blackstart.report.rows import rto_text
 from blackstart.report.wording import DASH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from rich.console import Console
 
@@ -50,6 +50,7 @@ class LiveView(Lines):
         self._alerts = 0
         self._handlers |= {
             "session": self._session,
+            "left-out": self._left_out,
             "stage": self._stage,
             "playing": self._playing,
             "figures": self._took_figures,
@@ -120,6 +121,10 @@ class LiveView(Lines):
             )
         )
 
+    def _left_out(self, heard: Mapping[str, Any]) -> None:
+        for line in left_out_lines(msgspec.convert(heard["left_out"], tuple[LeftOut, ...])):
+            self._print(Text(line, "dim"))
+
     def _stage(self, heard: Mapping[str, Any]) -> None:
         if heard["trial_id"] in ("chaos:start", "chaos:end"):
             self._state = _STATES.get(heard["stage"], self._state)
@@ -153,6 +158,14 @@ class LiveView(Lines):
         one = msgspec.convert(heard["alert"], Alert)
         self._alerts += 1
         self._print(Text(f"ALERT {one.code} at {one.at_s:.1f} s: {one.text}", "bold red"))
+
+
+def left_out_lines(left: Iterable[LeftOut]) -> list[str]:
+    """Say what is left out and why, a line for each kind and reason."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for one in left:
+        places.setdefault((one.kind, one.reason), []).append(one.where)
+    return [f"left out: {kind} ({', '.join(where)}): {why}" for (kind, why), where in places.items()]
 
 
 def injection_line(one: Injection) -> Text:

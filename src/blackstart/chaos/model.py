@@ -23,8 +23,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `components` are names or `@group` (all of them together); `@each` stands for one member of the group
     `each`. `links` are names; `*` stands for one of all links. A parameter may be drawn: `{ min = 100,
     max = 500 }` or `{ one_of = [..] }`; so is a lasting fault's `duration_s` (from, to). With a `trigger` the
-    fault waits for its event. `late` says that what the fault prepares before it breaks anything can be
-    prepared in a target that runs. `weight` is how often it is chosen, against the others.
+    fault waits for its event. `weight` is how often it is chosen, against the others.
     """
 
     kind: str
@@ -33,7 +32,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     parameters: dict[str, Any] = {}
     duration_s: tuple[float, float] | None = None
     trigger: Trigger = Trigger()
-    late: bool = False
     weight: float = 1.0
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from blackstart.chaos.model import Profile
+    from blackstart.chaos.model import Orders, Profile
     from blackstart.model.manifest import Manifest
 
 EACH = "@each"
@@ -55,15 +55,48 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Planned:
+    """What a session may break, and in which order: drawn from the seed, or as it was recorded."""
+
+    def __init__(
+        self,
+        found: Sequence[Choice],
+        orders: Orders,
+        manifest: Manifest,
+    ) -> None:
+        self._found, self._orders, self._manifest = list(found), orders, manifest
+
+    def steps(self) -> list[FaultStep]:
+        """Return every fault that may come, as it is to be prepared for."""
+        if self._orders.replayed is not None:
+            return [step for one in self._orders.replayed for step in one.steps]
+        return [one.step() for one in self._found]
+
+    def leave_out(self, step: FaultStep, reason: str) -> LeftOut | None:
+        """Break everything but this; None for a recording, which says what must be done."""
+        if self._orders.replayed is not None:
+            return None
+        gone = next(one for one in self._found if one.step() == step)
+        self._found = [one for one in self._found if one.step() != step]
+        return LeftOut(kind=step.kind, where=gone.where, reason=reason)
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Yield what to do; what was left out before is not among it."""
+        orders = self._orders
+        if orders.replayed is not None:
+            return iter(orders.replayed)
+        return episodes(orders.seed, self._found, orders.profile, self._manifest)
+
+
 def choices(
-    profile: Profile, manifest: Manifest, unavailable: Callable[[Candidate, FaultStep], str | None]
+    profile: Profile, manifest: Manifest, unavailable: Callable[[FaultStep], str | None]
 ) -> tuple[list[Choice], list[LeftOut]]:
     """Find every fault that the profile wishes and that can be had; and the others, with the reason."""
     found: list[Choice] = []
     left: list[LeftOut] = []
     for candidate in profile.fault:
         for one in _places(candidate, manifest):
-            reason = _forbidden(one, profile, manifest) or unavailable(candidate, one.step())
+            reason = _forbidden(one, profile, manifest) or unavailable(one.step())
             if reason is None:
                 found.append(one)
             else:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvloop
 
-from blackstart.chaos.model import LeftOut, Orders, Summary  # noqa: TC001 - msgspec reads the annotations
-from blackstart.chaos.plan import choices, episodes
+from blackstart.chaos.model import Orders, Summary  # noqa: TC001 - msgspec reads the annotations
+from blackstart.chaos.plan import Planned, choices
 from blackstart.chaos.session import conduct
-from blackstart.contracts import Prepares
 from blackstart.engine import guard, worker_runner
 from blackstart.engine.conductor import Kit
 from blackstart.engine.worker import Parent  # noqa: TC001 - msgspec reads the annotation
@@ -26,9 +25,8 @@ from blackstart.faults import registry
 from blackstart.model.manifest import Manifest  # noqa: TC001 - msgspec reads the annotation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from blackstart.chaos.model import Candidate, Episode
     from blackstart.model.scenario import FaultStep
 
 
@@ -46,7 +44,6 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
 
     event: str = ""
     figures: dict[str, Any] = {}
-    left_out: tuple[LeftOut, ...] = ()
     summary: Summary | None = None
     refused: str = ""
 
@@ -70,28 +67,22 @@ async def _run(job: Job, isolation: frozenset[str]) -> Summary:
     return await worker_runner.until_told(work)
 
 
-def plan(orders: Orders, manifest: Manifest) -> Iterable[Episode]:
+def plan(orders: Orders, manifest: Manifest) -> Planned:
     """Return what is to be done: what was recorded, or what the seed brings; tells what is left out.
 
     Asked here, inside the session's namespaces: what can be had may depend on them.
     """
     if orders.replayed is not None:
-        return orders.replayed
-    found, left = choices(orders.profile, manifest, lambda one, step: unavailable(manifest, one, step))
-    say(Word(event="left-out", left_out=tuple(left)))
-    return episodes(orders.seed, found, orders.profile, manifest)
+        return Planned((), orders, manifest)
+    found, left = choices(orders.profile, manifest, lambda step: unavailable(manifest, step))
+    _progress("left-out", {"left_out": msgspec.to_builtins(left)})
+    return Planned(found, orders, manifest)
 
 
-def unavailable(manifest: Manifest, candidate: Candidate, step: FaultStep) -> str | None:
+def unavailable(manifest: Manifest, step: FaultStep) -> str | None:
     """Say why a fault cannot be had, or None."""
     try:
-        fault = registry.make(step.kind)
-    except BlackstartError as error:
-        return error.what
-    if isinstance(fault, Prepares) and not candidate.late:
-        return "it needs something in place before the target starts; chaos breaks one that runs"
-    try:
-        return registry.unavailable(fault, manifest, step)
+        return registry.unavailable(registry.make(step.kind), manifest, step)
     except BlackstartError as error:
         return error.what
 

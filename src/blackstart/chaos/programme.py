@@ -128,6 +128,10 @@ class Keeper:
         process.stdin.close()
         self._called.append(process)
 
+    def leaving_out(self, heard: Mapping[str, Any]) -> None:
+        """Note which kinds are left out."""
+        self.left_out += msgspec.convert(heard["left_out"], tuple[LeftOut, ...])
+
     def figures(self, heard: Mapping[str, Any]) -> dict[str, Any]:
         """How it goes, once a second."""
         return {"state": "running", "figures": heard["figures"], "at_s": round(heard["at_s"], 1)}
@@ -150,7 +154,8 @@ class Keeper:
         return {"alerts": self.status.alerts + 1}
 
 
-_CHANGES: dict[str, Callable[[Keeper, Mapping[str, Any]], dict[str, Any]]] = {
+_CHANGES: dict[str, Callable[[Keeper, Mapping[str, Any]], dict[str, Any] | None]] = {
+    "left-out": Keeper.leaving_out,
     "session": lambda _self, _heard: {"state": "starting"},
     "playing": lambda _self, _heard: {"state": "running"},
     "auditing": lambda _self, _heard: {"state": "auditing", "active": ()},
@@ -193,8 +198,6 @@ async def _listen(process: asyncio.subprocess.Process, job: Job, keeper: Keeper)
     async for word in worker.words(process, job, Word):
         if word.summary is not None or word.refused:
             last = word
-        if word.event == "left-out":
-            keeper.left_out = word.left_out
         if word.event:
             await keeper.hear(word.event, word.figures)
     return last

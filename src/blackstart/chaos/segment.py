@@ -58,7 +58,8 @@ class Segment:
     """A running trial's context with a history in `folder`, on a rig and a guardian that outlive it.
 
     `scratch` is the folder that faults see: that of the session. What answers for a process' system calls
-    can be put into it only once, and is found again there.
+    can be put into it only once, and is found again there. What is put in place without `expires` stays until
+    the session is over.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Segment:
         scratch: Path,
         guard: Guarding,
         rig: Rig,
+        expires: bool = True,
     ) -> None:
         folder.mkdir(parents=True)
         self.folder, self._clock = folder, kit.clock
@@ -87,6 +89,7 @@ class Segment:
             recorder=self.recorder,
             guard=Scoped(guard, folder.name),
             progress=kit.progress,
+            expires=expires,
         )
         self.trial.rig = rig
 

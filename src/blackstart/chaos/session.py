@@ -22,6 +22,7 @@ from blackstart.chaos.judge import Case, elsewhere
 from blackstart.chaos.model import Alert, Figures, Memory, Summary
 from blackstart.chaos.monitor import Finding, Monitor
 from blackstart.chaos.segment import Segment
+from blackstart.contracts import Prepared, Prepares
 from blackstart.engine import after, before, conductor, guard, journal
 from blackstart.engine.breakage import Breakages
 from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing, uncancel
@@ -37,17 +38,18 @@ from blackstart.target import services
 from blackstart.target.workload import WorkloadProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from blackstart.chaos.judge import Judge
     from blackstart.chaos.model import Ending, Episode, Injection, Orders
+    from blackstart.chaos.plan import Planned
     from blackstart.chaos.reconcile import Reconciliation
     from blackstart.engine.conductor import How, Kit
     from blackstart.engine.recorder import Recorder
     from blackstart.engine.trial import Guarding
     from blackstart.model.manifest import Manifest
     from blackstart.model.record import Record
+    from blackstart.model.scenario import FaultStep
     from blackstart.model.verdict import CheckResult
 
 NS = 1_000_000_000
@@ -67,7 +69,7 @@ async def conduct(
     manifest: Manifest,
     folder: Path,
     kit: Kit,
-    episodes: Iterable[Episode],
+    planned: Planned,
     *,
     aside: Aside = asyncio.to_thread,
     judge: Judge = elsewhere,
@@ -79,7 +81,7 @@ async def conduct(
     lock = journal.hold(str(folder), journal.OWNER_LOCK)
     assert lock is not None, "nobody else is at work in this folder"
     try:
-        return await Session(orders, manifest, folder, kit, episodes, aside=aside, judge=judge).run()
+        return await Session(orders, manifest, folder, kit, planned, aside=aside, judge=judge).run()
     finally:
         journal.release(lock)
 
@@ -93,14 +95,14 @@ class Session:
         manifest: Manifest,
         folder: Path,
         kit: Kit,
-        episodes: Iterable[Episode],
+        planned: Planned,
         *,
         aside: Aside,
         judge: Judge,
     ) -> None:
         self._aside, self._judge = aside, judge
         self._orders, self._manifest, self._folder, self._kit = orders, manifest, folder, kit
-        self._profile, self._episodes = orders.profile, episodes
+        self._profile, self._planned = orders.profile, planned
         service = service_of(manifest, episodes_of.SERVICE)
         self._monitor = Monitor(manifest, orders.profile, service)
         self._guard: Guarding | None = None
@@ -173,6 +175,7 @@ class Session:
         trial = self._begin(OPENING, self._calm("start")).trial
         how: How = "error"
         try:
+            await self._prepare(trial)
             await before.open_target(trial)
             self._watch(trial)
             self._oversight.job(self._sampler().run())
@@ -183,6 +186,28 @@ class Session:
         finally:
             self._first = [one for one in trial.recorded() if isinstance(one, StateRead)]
             await self._end_segment(how)
+
+    async def _prepare(self, trial: RunningTrial) -> None:
+        """Put in place, for every fault that may come, what must be there before the target starts.
+
+        What cannot be prepared, or not beside what was prepared before it, is left out and told.
+        """
+        seen: list[FaultStep] = []
+        for step in self._planned.steps():
+            fault = self._kit.fault(step.kind)
+            if step in seen or not isinstance(fault, Prepares):
+                continue
+            seen.append(step)
+            try:
+                change = await fault.prepare(trial, step)
+            except BlackstartError as error:
+                left = self._planned.leave_out(step, error.render())
+                if left is None:
+                    raise Stop("fault-unavailable", error.render()) from error
+                await self._tell("left-out", {"left_out": [msgspec.to_builtins(left)]})
+                continue
+            if isinstance(trial.target, Prepared):
+                trial.target.change_launch(change)
 
     def _sampler(self) -> Sampler:
         kit = self._kit
@@ -202,7 +227,7 @@ class Session:
         end = start + round((orders.for_s or 0.0) * NS) if timed else None
         last = self._last_moment()
         end = last if end is None else min(end, last or end)
-        for episode in self._episodes:
+        for episode in self._planned:
             due = start + round(episode.at_s * NS)
             if (end is not None and max(due, self._now()) >= end) or self._done == orders.max_faults:
                 break
@@ -365,6 +390,7 @@ class Session:
             scratch=self._folder,
             guard=self._guard,
             rig=self._rig,
+            expires=name.startswith(EPISODES),
         )
         return self._segment
 

@@ -12,7 +12,7 @@ import uvloop
 from rich.text import Text
 
 from blackstart.chaos import background, calendar, log, profiles, programme, report
-from blackstart.chaos.live import LiveView, clock
+from blackstart.chaos.live import LiveView, clock, left_out_lines
 from blackstart.chaos.model import Orders
 from blackstart.chaos.result import NOT_JUDGED
 from blackstart.cli import status as statuses
@@ -94,9 +94,7 @@ def show(result: ChaosResult, console: Console, page: Path) -> None:
         f"{result.verdict}: {len(result.injections)} injections in {clock(summary.duration_s)}: {tally}",
         f"lost {lost} acknowledged events · {alarms} · uptime {summary.figures.uptime:.2%}",
         *result.reasons[:10],
-        f"left out here: {', '.join(sorted({one.kind for one in result.left_out}))}"
-        if result.left_out
-        else "",
+        *left_out_lines(result.left_out),
         f"replay: {result.replay}",
         f"report: {page}",
     ]

@@ -113,7 +113,11 @@ class Aimed(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A fault that needs something in place before the target starts: a mount, a preloaded library."""
+    """A fault that needs something in place before the target starts: a mount, a preloaded library.
+
+    In a session of chaos it is asked before the start, and again before each injection, on the running
+    target: what is in place then stays, and nothing is done twice.
+    """
 
     async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
         """Do it, protected like a fault, and say what changes in the start of the target's processes."""

@@ -66,6 +66,7 @@ class RunningTrial:
         recorder: Recorder,
         guard: Guarding,
         progress: Progress | None,
+        expires: bool = True,
     ) -> None:
         self.plan = plan
         self.manifest = manifest
@@ -77,6 +78,7 @@ class RunningTrial:
         self.live = Live(plan, manifest)
         self.rig: Rig | None = None
         self._progress = progress
+        self._expires = expires
         recorder.listen(self.live)
 
     @property
@@ -93,8 +95,12 @@ class RunningTrial:
     async def protect(self, undos: Iterable[Undo]) -> None:
         """Hand a fault's undos to the guardian before the fault, which may last `limits.fault_limit_s`.
 
-        The trial itself takes it back then; the guardian does a little later, should the trial hang.
+        The trial itself takes it back then; the guardian does a little later, should the trial hang. Without
+        `expires` it lasts as long as the guardian.
         """
+        if not self._expires:
+            await self.guard.protect(undos)
+            return
         end_ns = self.now_ns() + round(self.manifest.limits.fault_limit_s * 1e9) + GRACE_NS
         await self.guard.protect(
             [msgspec.structs.replace(one, expires_mono_ns=one.expires_mono_ns or end_ns) for one in undos]

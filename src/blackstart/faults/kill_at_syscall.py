@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from blackstart.contracts import Operates, Prepared
+from blackstart.contracts import Operates
 from blackstart.errors import FaultError
 from blackstart.faults import death, mechanisms
+from blackstart.faults.disk import calls
 from blackstart.host import seccomp, strace, syscalls
 from blackstart.model.fault import LaunchChange, Receipt, Undo, Witness
 
@@ -64,12 +65,10 @@ class KillAtSyscall:
 
     async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
         """Put the filter in front of the target's processes where it cannot be put into a running one."""
-        if self._way(ctx, step) != "launch":
+        way = self._way(ctx, step)
+        if way == "strace":
             return LaunchChange()
-        if not isinstance(ctx.target, Prepared):
-            raise FaultError("its start cannot be changed", where=ctx.target.name)
-        supervisor = await seccomp.supervisor(ctx.folder)
-        return LaunchChange(prefix=supervisor.prefix(_calls(step.parameters)))
+        return await calls.prepare(ctx, _calls(step.parameters), at_launch=way == "launch")
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """Put the filter into the running processes; without a rule all their calls pass."""

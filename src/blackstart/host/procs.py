@@ -73,6 +73,15 @@ def thread_states(pid: int) -> dict[str, int]:
     return found
 
 
+def filtered(pid: int) -> bool:
+    """Whether a filter stands before the process's system calls (seccomp)."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123 - see above
+            return b"\nSeccomp:\t2\n" in file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def is_alive(pid: int, start_ticks: int) -> bool:
     """Whether this very process still runs."""
     found = stat(pid)

@@ -1,7 +1,7 @@
 """System calls of running or starting processes, answered by rules: fail, delay, pretend, kill at the n-th.
 
     supervisor = await seccomp.supervisor(folder)
-    await supervisor.attach(pid, seccomp.WRITES | seccomp.SYNCS)  # or supervisor.prefix(…)
+    await supervisor.attach(pid, seccomp.WRITES | seccomp.SYNCS)  # or await supervisor.prefix(…)
     await supervisor.put(Rule(id="full", calls=seccomp.WRITES, path="/s/", action="errno", errno=28))
     …
     counters = await supervisor.drop("full")
@@ -62,6 +62,8 @@ class Supervisor:
         self._number = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._calls: dict[tuple[int, int], frozenset[str]] = {}
+        self._expected: frozenset[str] = frozenset()
+        self._prefixed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
 
@@ -99,12 +101,22 @@ class Supervisor:
         self._link = ours
         loop.add_reader(ours, self._readable)
 
+    async def expect(self, calls: Iterable[str]) -> None:
+        """Hear which calls will be needed: a process gets one filter, and it cannot grow later.
+
+        Every filter that is made from now on has them.
+        """
+        self._expected |= frozenset(calls)
+        await self._ask({"expect": sorted(self._expected)})
+
     async def attach(self, pid: int, calls: Iterable[str]) -> None:
         """Have these calls of a running process answered; harmless when that is so already.
 
-        There is one listener a process: ask for all calls that will be needed. Raises FaultError.
+        There is one listener a process: `expect` all calls that will be needed. Raises FaultError.
         """
         wanted, ref = frozenset(calls), _identity(pid)
+        if self._prefixed and ref not in self._calls and procs.filtered(pid):
+            self._calls[ref] = self._expected  # it, or who started it, came through `prefix`
         if wanted <= self._calls.get(ref, frozenset()):
             return
         if ref in self._calls:
@@ -112,17 +124,18 @@ class Supervisor:
             raise FaultError(
                 f"its filter was built without: {missing}", where=f"pid {pid}", hint="one a process"
             )
+        wanted |= self._expected
         await asyncio.to_thread(ptrace.add_filter, pid, wanted, self._hand_over)
-        self._calls[ref] = wanted
+        self._calls = {one: held for one, held in self._calls.items() if _lives(one)} | {ref: wanted}
 
-    def prefix(self, calls: Iterable[str]) -> tuple[str, ...]:
-        """Return the command to put in front of one that shall have these calls answered from its start."""
-        names = ",".join(sorted(calls))
-        return (sys.executable, "-E", "-S", str(seccomp_launch.__file__), self._name, self._token, names)
+    async def prefix(self, calls: Iterable[str]) -> tuple[str, ...]:
+        """Return the command to put in front of one that shall have its calls answered from its start.
 
-    def prefixed(self, pid: int, calls: Iterable[str]) -> None:
-        """Note that a process runs behind `prefix`: `attach` has nothing to do then."""
-        self._calls[_identity(pid)] = frozenset(calls)
+        These, and all that are expected by the time that it starts: the command is the same for all.
+        """
+        await self.expect(calls)
+        self._prefixed = True
+        return (sys.executable, "-E", "-S", str(seccomp_launch.__file__), self._name, self._token)
 
     async def put(self, rule: Rule) -> None:
         """Add a rule; one of the same id is replaced. Raises FaultError when it makes no sense."""
@@ -281,6 +294,11 @@ def _identity(pid: int) -> tuple[int, int]:
     if found is None or found.dead:
         raise FaultError("has ended", where=f"pid {pid}")
     return found.pid, found.start_ticks
+
+
+def _lives(ref: tuple[int, int]) -> bool:
+    found = procs.stat(ref[0])
+    return found is not None and (found.pid, found.start_ticks) == ref
 
 
 def _counters(found: dict[str, Any] | None) -> Counters | None:

@@ -79,6 +79,7 @@ class Server:
         self._guests: dict[int, socket.socket] = {}
         self._listeners: set[int] = set()
         self._rules: dict[str, Active] = {}
+        self._expected: set[str] = set()
         self._delayed: list[tuple[int, int, int, int, str, Caller]] = []  # due, number, listener, slot, rule
         self._awaited: list[tuple[str, int, Any]] = []
         self._taken = Taken()
@@ -220,6 +221,10 @@ class Server:
         if "listener" in request:
             self._add(handles[0])
             return {"held": True}
+        if "expected" in request:
+            return {"expected": sorted(self._expected)}
+        if "expect" in request:
+            self._expected.update(request["expect"])
         if "put" in request:
             made = request["put"]
             rule = Rule(**{**made, "calls": frozenset(made["calls"]), "pids": tuple(made["pids"])})

@@ -222,7 +222,8 @@ class LocalTarget:
 
     def change_launch(self, change: LaunchChange) -> None:
         """See `contracts.Prepared`."""
-        self.operator.changes.append(change)
+        if change not in self.operator.changes:  # several faults may want the same
+            self.operator.changes.append(change)
 
     def state_paths(self, process: str) -> Sequence[Path]:
         """Return what a cold restart of a process wipes."""

@@ -73,7 +73,7 @@ profiles = st.builds(
 
 def planned(seed: int, profile: Profile, manifest: Manifest) -> tuple[list[Choice], list[Episode]]:
     """Plan the first episodes."""
-    found, _ = choices(profile, manifest, lambda _candidate, _step: None)
+    found, _ = choices(profile, manifest, lambda _step: None)
     return found, list(itertools.islice(episodes(seed, found, profile, manifest), LOOKED_AT))
 
 

@@ -21,7 +21,7 @@ from blackstart.chaos.judge import Case, elsewhere, here
 from blackstart.chaos.model import Episode
 from blackstart.engine import journal
 from blackstart.history.view import load
-from blackstart.host import procs
+from blackstart.host import procs, seccomp
 from blackstart.model.record import Witnessed
 from blackstart.testing.examples import SMALL
 
@@ -194,6 +194,31 @@ def test_wrong_options_are_told(tmp_path: Path) -> None:
         refused = run("run", "--target", str(SMALL), "--out", str(tmp_path), *words)
         assert refused.returncode == 64, words
         assert "\u2192" in refused.stderr
+
+
+def test_faults_that_prepare_the_start_come_too(tmp_path: Path) -> None:
+    """Two that must stand before the target's system calls share one filter, and both bite."""
+    if (why := seccomp.unavailable(attach=False)) is not None:
+        pytest.skip(why)
+    text = QUICK.read_text(encoding="utf-8").partition("[[fault]]")[0]
+    for kind, parameters in (
+        ("disk_slow", 'path = "{run}", mechanism = "launch", delay_ms = 20'),
+        ("kill_at_syscall", 'path = "{run}/lines", mechanism = "launch", call = "write", n = 3'),
+        ("fsync_lie", 'mechanism = "nonsense"'),
+    ):
+        lasting = "duration_s = [0.3, 0.5]" if kind == "disk_slow" else ""
+        text += f'[[fault]]\nkind = "{kind}"\ncomponents = ["server"]\n{lasting}\n'
+        text += f"parameters = {{ {parameters} }}\n"
+    profile = tmp_path / "prepared.toml"
+    profile.write_text(text, encoding="utf-8")
+    words = ("--target", str(SMALL), "--profile", str(profile), "--max-faults", "6", "--seed", "3")
+    done = run("run", *words, "--out", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = result((tmp_path / "runs" / "latest").resolve())
+    bit = {f["name"] for one in found["injections"] for f in one["faults"] if f["witness"]["bit"]}
+    assert bit == {"disk_slow", "kill_at_syscall"}
+    assert "left out: fsync_lie (server): unknown mechanism" in done.stdout
+    assert left((tmp_path / "runs" / "latest").resolve()) == []
 
 
 def windowed(place: Path, begin: dt.datetime, length_s: float, *, closed: str = "") -> Path:

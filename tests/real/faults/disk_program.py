@@ -15,6 +15,7 @@ import msgspec
 
 from blackstart.engine import guard, journal
 from blackstart.engine.verbs import begin
+from blackstart.errors import FaultError
 from blackstart.faults import registry
 from blackstart.host import mounts, namespaces, procs
 from blackstart.model.manifest import Component, Manifest, Process
@@ -98,6 +99,18 @@ def read(run: Path) -> str:
         return ""
 
 
+async def again(ctx: Any, step: FaultStep, found: dict[str, Any]) -> Any:
+    """Prepare once more while the writer runs, as a session of chaos does; and another size beside it."""
+    fault: Any = registry.make("disk_full")
+    await fault.prepare(ctx, step)
+    other: Any = registry.make("disk_full")
+    try:
+        await other.prepare(ctx, msgspec.structs.replace(step, parameters={"size_mb": 3}))
+    except FaultError as error:
+        found["other"] = error.what
+    return fault
+
+
 async def main(told: dict[str, Any]) -> dict[str, Any]:
     """Mount, write, fill, look, give back, look again."""
     run = Path(told["run"])
@@ -116,6 +129,8 @@ async def main(told: dict[str, Any]) -> dict[str, Any]:
     )
     ctx.processes["v"] = writer
     try:
+        if told.get("again"):
+            fault = await again(ctx, step, found)
         found["before"] = said(run, "written")
         receipt = await fault.inject(ctx, step)
         await until(lambda: said(run, " 28"))

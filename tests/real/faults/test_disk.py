@@ -70,6 +70,20 @@ def test_a_full_disk_takes_nothing_until_it_is_given_back(
     assert str(run) not in Path("/proc/self/mountinfo").read_text()
 
 
+def test_a_disk_that_is_there_already_is_used_again(how: tuple[str, ...], tmp_path: Path) -> None:
+    """Prepared again while the writer runs, it is not hidden by a second one; another size is refused."""
+    run = tmp_path / "run"
+    run.mkdir()
+    process = start(how, run, who="we", again=True)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    found = json.loads(out)
+    assert found["other"] == "has a small file system already, of 64 MB"
+    assert (found["during"], found["free"], found["after"]) == ("28", 0, True)
+    assert found["witness"]["bit"] is True, found
+    assert found["mounted"] is False
+
+
 def test_when_the_injector_is_killed_the_writer_has_room_again(how: tuple[str, ...], tmp_path: Path) -> None:
     """SIGKILL while the disk is full: the kernel frees the ballast, the guardian sees to it and unmounts."""
     run = tmp_path / "run"
@@ -94,7 +108,9 @@ def test_when_the_injector_is_killed_the_writer_has_room_again(how: tuple[str, .
 
 def verified(run: Path) -> list[bool]:
     """Read what the guardian wrote of each undo in the end: it acts again when the dead is wholly gone."""
-    outcomes = (json.loads(line) for line in (run / "undone.jsonl").read_text().splitlines())
+    file = run / "undone.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    outcomes = [json.loads(line) for line in lines]
     return list({one["id"]: one["verified"] for one in outcomes if "verified" in one}.values())
 
 

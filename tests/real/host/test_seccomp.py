@@ -124,7 +124,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
             process = Obedient(tmp_path)
             runner.run(supervisor.attach(process.pid, calls))
         else:
-            process = Obedient(tmp_path, supervisor.prefix(calls))
+            process = Obedient(tmp_path, runner.run(supervisor.prefix(calls)))
         yield runner, supervisor, process
         process.close()
         runner.run(close(supervisor))
@@ -335,10 +335,27 @@ def test_a_second_set_of_calls_is_refused_with_the_reason(
 ) -> None:
     """A filter cannot grow: what it was built without is named."""
     runner, supervisor, process = bench
-    supervisor.prefixed(process.pid, WRITES)
     runner.run(supervisor.attach(process.pid, {"write"}))
-    with pytest.raises(FaultError, match="built without: fsync"):
-        runner.run(supervisor.attach(process.pid, {"fsync", "write"}))
+    with pytest.raises(FaultError, match="built without: unlink"):
+        runner.run(supervisor.attach(process.pid, {"unlink", "write"}))
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_what_is_expected_is_in_every_filter(tmp_path: Path, *, behind: bool) -> None:
+    """Two faults that announce their calls share one filter, made for either of them."""
+    with asyncio.Runner() as runner:
+        supervisor = runner.run(seccomp.supervisor(tmp_path / "fault"))
+        prefix = runner.run(supervisor.prefix(WRITES)) if behind else ()
+        runner.run(supervisor.expect(SYNCS))
+        process = Obedient(tmp_path, prefix)
+        runner.run(supervisor.attach(process.pid, WRITES))
+        runner.run(supervisor.attach(process.pid, SYNCS))
+        rule = Rule(id="full", calls=WRITES, path=str(process.file), action="errno", errno=28)
+        runner.run(supervisor.put(rule))
+        assert process.do("write", 2) == ["ENOSPC"] * 2
+        runner.run(supervisor.drop("full"))
+        process.close()
+        runner.run(close(supervisor))
 
 
 def test_who_is_gone_cannot_be_attached_to(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 import pytest
@@ -14,12 +14,13 @@ import pytest
 from blackstart.chaos import log
 from blackstart.chaos.judge import here
 from blackstart.chaos.model import Candidate, Orders, Profile, Summary
-from blackstart.chaos.plan import choices, episodes
+from blackstart.chaos.plan import Planned, choices
 from blackstart.chaos.session import conduct
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit
 from blackstart.errors import FaultError
 from blackstart.history.view import load
+from blackstart.model.fault import LaunchChange, Undo
 from blackstart.model.manifest import Stream
 from blackstart.model.record import Injected
 from blackstart.model.stops import Stops
@@ -61,6 +62,7 @@ class Stage:
         )
         self.manifest = fakes.manifest()
         self.world: Any = None
+        self.fault: Any = fakes.FakeFault
         self.guard: Any = None
         self.closes_after_s: float | None = None
         self.told: list[tuple[str, Any]] = []
@@ -96,7 +98,7 @@ class Stage:
             clock=clock,
             rig=rig,
             guard=guard,
-            fault=lambda _kind: fakes.FakeFault(lambda: self.world),
+            fault=lambda _kind: self.fault(lambda: self.world),
             progress=progress,
         )
 
@@ -108,9 +110,9 @@ class Stage:
             return work(*arguments)
 
         async def main() -> Summary:
-            found, _ = choices(self.profile, self.manifest, lambda _candidate, _step: None)
-            planned = episodes(7, found, self.profile, self.manifest)
+            found, _ = choices(self.profile, self.manifest, lambda _step: None)
             wanted = Orders(**settings, not_after_wall_ns=self._closes())
+            planned = Planned(found, wanted, self.manifest)
             return await conduct(
                 wanted, self.manifest, self.folder, self.kit(), planned, aside=at_once, judge=here
             )
@@ -173,6 +175,48 @@ def test_nothing_is_broken_after_the_window(tmp_path: Path) -> None:
     assert all(one is not None and one + LONG_S < close_s for one in done)
     assert summary.duration_s <= close_s
     assert stage.guard.owed == {}
+
+
+class Prepared(fakes.FakeFault):  # type: ignore[misc]
+    """A fault that puts something in place before the start; `told` hears of it."""
+
+    told: ClassVar[list[tuple[str, bool, bool]]] = []
+
+    async def prepare(self, ctx: Any, step: Any) -> LaunchChange:
+        """Note for what, whether anything ran already, and whether it would expire."""
+        if step.parameters.get("size") == "other":
+            raise FaultError("it is there with another size", where="disk")
+        protected: list[Undo] = []
+        outer = ctx.guard.protect
+
+        async def protect(undos: Any) -> None:
+            protected.extend(undos)
+
+        ctx.guard.protect = protect
+        await ctx.protect([Undo(id="mount", action="unmount", arguments={})])
+        ctx.guard.protect = outer
+        running = "open" in self.world().log
+        self.told.append((step.components[0], running, protected[0].expires_mono_ns is None))
+        return LaunchChange(environment={"DISK": "small"})
+
+
+def test_everything_that_may_come_is_prepared_before_the_start(tmp_path: Path) -> None:
+    """Once for each place, to last as long as the session; what excludes another is left out, with why."""
+    stage = Stage(tmp_path)
+    other = msgspec.structs.replace(FAULT, parameters={"size": "other"})
+    stage.profile = msgspec.structs.replace(stage.profile, fault=(FAULT, FAULT, other))
+    Prepared.told = []
+    stage.fault = Prepared
+    summary = stage.run(max_faults=2)
+    assert summary.ending == "complete", summary.why
+    assert Prepared.told[0] == ("server", False, True)
+    assert [(running, lasting) for _, running, lasting in Prepared.told[1:]] == [(True, False)] * 2
+    left = [one for event, figures in stage.told if event == "left-out" for one in figures["left_out"]]
+    assert [(one["kind"], one["where"]) for one in left] == [("fake", "server")]
+    assert "another size" in left[0]["reason"]
+    done = log.injections(tmp_path)
+    assert [one.steps[0].parameters for one in done] == [{}, {}]
+    assert [one.verdict for one in done] == [Verdict.PASS] * 2
 
 
 def test_each_injection_has_a_history_of_its_own(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def profile(*candidates: Candidate, **changes: Any) -> Profile:
     return Profile(fault=candidates, **settings)
 
 
-def anything(_candidate: Candidate, _step: FaultStep) -> None:
+def anything(_step: FaultStep) -> None:
     """Have nothing against any fault."""
 
 
@@ -77,7 +77,7 @@ def test_a_candidate_stands_for_each_member_and_for_each_link() -> None:
 def test_what_cannot_be_had_is_left_out_with_its_reason() -> None:
     """Faults that say why they cannot be done are never planned, and listed."""
 
-    def unavailable(_candidate: Candidate, step: FaultStep) -> str | None:
+    def unavailable(step: FaultStep) -> str | None:
         return "needs nft" if step.kind == "latency" else None
 
     found, left = choices(profile(KILL, LATENCY), manifest(), unavailable)

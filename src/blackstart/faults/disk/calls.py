@@ -14,7 +14,7 @@ from blackstart.host import seccomp, syscalls
 from blackstart.model.fault import LaunchChange, Receipt, Undo, Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from blackstart.contracts import FaultContext
@@ -66,12 +66,7 @@ class CallFault:
 
     async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
         """Put the filter in front of the target's processes, where those that come later are meant too."""
-        if not _at_launch(step):
-            return LaunchChange()
-        if not isinstance(ctx.target, Prepared):
-            raise FaultError("its start cannot be changed", where=ctx.target.name)
-        supervisor = await seccomp.supervisor(ctx.folder)
-        return LaunchChange(prefix=supervisor.prefix(self._calls(step)))
+        return await prepare(ctx, self._calls(step), at_launch=_at_launch(step))
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """Put the filter into the running processes; without a rule all their calls pass."""
@@ -177,6 +172,20 @@ class CallFault:
             seen = await self._supervisor.drop(one.id)
             if seen is not None:
                 self._last[one.id] = seen
+
+
+async def prepare(ctx: FaultContext, calls: Iterable[str], *, at_launch: bool) -> LaunchChange:
+    """Tell the supervisor which calls will be needed, and put it in front of the start where that is the way.
+
+    Harmless when done again, also while the target runs. Raises FaultError.
+    """
+    if at_launch and not isinstance(ctx.target, Prepared):
+        raise FaultError("its start cannot be changed", where=ctx.target.name)
+    supervisor = await seccomp.supervisor(ctx.folder)
+    if at_launch:
+        return LaunchChange(prefix=await supervisor.prefix(calls))
+    await supervisor.expect(calls)
+    return LaunchChange()
 
 
 def _wrong(kind: Kind, parameters: Mapping[str, Any]) -> str | None:

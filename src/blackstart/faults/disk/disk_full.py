@@ -81,7 +81,10 @@ class DiskFull:
         return other and f"tmpfs: {reason}; seccomp: {other}"
 
     async def prepare(self, ctx: FaultContext, step: FaultStep) -> LaunchChange:
-        """Put a small file system over each state folder; the target does not run yet."""
+        """Put a small file system over each state folder; the target does not run yet.
+
+        What lies there from before, in a session of several faults, is used again. Raises FaultError.
+        """
         if step.parameters.get("mechanism") == "seccomp" or "files" not in ctx.isolation:
             self._injected = CallFault(_INJECTED)
             return await self._injected.prepare(ctx, _as_calls(step))
@@ -89,6 +92,10 @@ class DiskFull:
         number = namespaces.identity(namespaces.FILES)
         for path in folders.state(ctx, step):
             path.mkdir(parents=True, exist_ok=True)
+            if mounts.mounted(str(path)):
+                _same_size(path, size)
+                self._mounted.append(path)
+                continue
             arguments = {"path": str(path), "namespace": number}
             await ctx.protect([Undo(id=f"mount:{path}", action="unmount", arguments=arguments)])
             try:
@@ -176,6 +183,16 @@ def _undo(ballast: mounts.Ballast) -> Undo:
         "folder": ballast.folder,
     }
     return Undo(id=f"ballast:{ballast.folder}", action="ballast", arguments=arguments)
+
+
+def _same_size(path: Path, size: int) -> None:
+    """Raise FaultError when the file system there is another than is wanted: its size is fixed."""
+    room = os.statvfs(path)
+    if abs(room.f_blocks * room.f_frsize - size) > room.f_frsize:
+        there = f"{room.f_blocks * room.f_frsize / (1 << 20):g} MB"
+        raise FaultError(
+            f"has a small file system already, of {there}", where=str(path), hint="one `size_mb`"
+        )
 
 
 def _no_mounts(target: Manifest) -> str | None:
