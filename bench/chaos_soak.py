@@ -1,7 +1,8 @@
 """Does a session of chaos hold out? `python -m bench.chaos_soak [--minutes M] [--faults N] [--json]`.
 
 The reference firm under profile `staging`: no event lost, no false alarm, nothing left behind, Blackstart's
-memory flat, and at least as many faults as were asked for (300 an hour). Status 0 when all of that holds.
+memory flat, at least as many faults as were asked for (300 an hour), at most 3 GB of files, and an end (books
+read, audited, reported) that takes neither minutes nor gigabytes. Status 0 when all of that holds.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ OWN = (
 )
 GROWTH = 1.10
 """How much more memory is allowed at the end than after five minutes."""
+DISK_MB = 3000
+CLOSING_S = 120.0
+MOST_MB = 1000
 
 
 def blackstart_rss(root: psutil.Process) -> int:
@@ -72,19 +76,35 @@ def left_behind(folder: Path) -> list[str]:
     return owed + alive
 
 
-def soak(minutes: float, seed: int, runs: Path, profile: str) -> tuple[Path, int, list[tuple[float, int]]]:
-    """Run the session; returns its folder, its exit status, and the memory over time."""
+def disk_mb(folder: Path) -> dict[str, float]:
+    """Measure what lies in the folder, by its parts, the largest first, and in all."""
+    sizes: dict[str, int] = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                part = path.relative_to(folder).parts[0]
+                sizes[part] = sizes.get(part, 0) + path.stat().st_blocks * 512
+    largest = sorted(sizes, key=lambda part: -sizes[part])[:6]
+    found = {part: round(sizes[part] / 1e6, 1) for part in largest}
+    return {"all": round(sum(sizes.values()) / 1e6, 1), **found}
+
+
+def soak(
+    minutes: float, seed: int, runs: Path, profile: str
+) -> tuple[Path, int, list[tuple[float, int]], float]:
+    """Run the session; returns its folder, its exit status, the memory over time, and how long it took."""
+    began = time.monotonic()
     command = (sys.executable, "-m", "blackstart.cli.main", "chaos", "run", "--profile", profile)
     options = ("--for", f"{minutes * 60:g}s", "--seed", str(seed), "--out", str(runs))
     process = subprocess.Popen([*command, *options], stdout=sys.stderr)
     watch = Watch(process.pid)
     watch.start()
     status = process.wait()
-    return (runs / "latest").resolve(), status, watch.seen
+    return (runs / "latest").resolve(), status, watch.seen, time.monotonic() - began
 
 
 def judge(
-    folder: Path, status: int, memory: list[tuple[float, int]], wanted: int
+    folder: Path, status: int, memory: list[tuple[float, int]], took_s: float, wanted: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the figures, and what is not as it should be."""
     result = json.loads((folder / "chaos.json").read_bytes())
@@ -100,6 +120,8 @@ def judge(
         "alerts": len(result["alerts"]),
         "false_alarms": result["false_alarms"],
         "left_behind": left_behind(folder),
+        "start_and_end_s": round(took_s - result["summary"]["duration_s"], 1),
+        "disk_mb": disk_mb(folder),
         "session_mb": {name: round(value / 1e6, 1) for name, value in chaos.items()},
         "all_of_blackstart_mb": {
             "settled": round(max((rss for at, rss in memory if at <= SETTLED_S), default=0) / 1e6, 1),
@@ -116,6 +138,12 @@ def judge(
             (figures["lost"] == 0, f"{figures['lost']} events lost"),
             (figures["false_alarms"] == 0, f"{figures['false_alarms']} false alarms"),
             (not figures["left_behind"], f"left behind: {figures['left_behind']}"),
+            (figures["start_and_end_s"] <= CLOSING_S, f"start and end took {figures['start_and_end_s']} s"),
+            (figures["disk_mb"]["all"] <= DISK_MB, f"files: {figures['disk_mb']}"),
+            (
+                figures["all_of_blackstart_mb"]["most"] <= MOST_MB,
+                f"memory at most: {figures['all_of_blackstart_mb']}",
+            ),
             (chaos["end"] <= GROWTH * chaos["begin"], f"memory grew: {figures['session_mb']}"),
         )
         if not holds

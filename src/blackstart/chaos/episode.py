@@ -23,6 +23,7 @@ SERVICE = "orders"
 NS = 1_000_000_000
 _AFTER_S = 0.5
 NOT_PLACED = ("fault-failed", "trigger-never-came")
+RADIUS_LEFT = "radius-left"
 _CALM = FaultStep(kind="none")
 
 
@@ -116,10 +117,16 @@ def judge(episode: Episode, history: History, start_ns: int) -> Injection:
 
 
 def _says_something(history: History) -> bool:
-    """Tell whether it was not broken off, and there was something to break for each of its faults."""
+    """Tell whether it was not broken off, and there was something to break for each of its faults.
+
+    One that was broken off because it left the blast radius says enough.
+    """
+    problems = {one.code for one in history.all(Problem)}
+    if RADIUS_LEFT in problems:
+        return True
     if history.ended is not None and history.ended.how == "interrupted":
         return False
-    return {one.code for one in history.all(Problem)}.isdisjoint(NOT_PLACED)
+    return problems.isdisjoint(NOT_PLACED)
 
 
 def _as_done(episode: Episode, history: History) -> tuple[FaultStep, ...]:

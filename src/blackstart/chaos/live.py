@@ -120,6 +120,8 @@ class LiveView(Lines):
                 f"chaos {self._orders.profile.name}, seed {self._orders.seed}, into {heard['folder']}", "dim"
             )
         )
+        if heard["radius"]:
+            self._print(Text(f"blast radius: {', '.join(heard['radius'])}", "dim"))
 
     def _left_out(self, heard: Mapping[str, Any]) -> None:
         for line in left_out_lines(msgspec.convert(heard["left_out"], tuple[LeftOut, ...])):

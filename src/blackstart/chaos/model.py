@@ -66,6 +66,18 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sessions: int = 1
 
 
+class Radius(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which symbols may be disturbed (R22): these, or a share of the manifest's, drawn from the seed.
+
+    A symbol outside counts as disturbed when it is silent for longer than `silent_s` while a fault is in
+    place, or its position is wrong afterwards.
+    """
+
+    symbols: tuple[str, ...] = ()
+    share: float | None = None
+    silent_s: float = 2.0
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How hard, how often, how long, and with what (R21). Files: `data/chaos/*.toml`.
 
@@ -93,6 +105,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     keep_histories: int = 1000
     stop: Stops = Stops()
     windows: Windows | None = None
+    radius: Radius | None = None
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +146,8 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     """A disturbance as it was really done, with its witness, its undoing and what came of it (R22).
 
     Not `judged`: there was nothing to break just then (no checkpoint yet), or it was broken off with the
-    session: it says nothing about the target.
+    session: it says nothing about the target. `outside_silent_ms`: for how long, at most, each symbol
+    outside the blast radius was silent while it was in place.
     """
 
     number: int
@@ -148,6 +162,7 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     judged: bool = True
     rto: Rto
     after: Figures
+    outside_silent_ms: dict[str, float] = {}
     wall_ns: int = 0
     folder: str = ""
 

@@ -13,7 +13,7 @@ import msgspec
 
 from blackstart.chaos.model import Candidate, Episode, LeftOut
 from blackstart.model.scenario import FaultStep, Trigger
-from blackstart.scenario import seeds
+from blackstart.scenario import radius, seeds
 
 if TYPE_CHECKING:
     import random
@@ -31,13 +31,14 @@ _FIRST_LIMIT_S = 30.0
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate at one place, and what it takes hold of there."""
+    """A candidate at one place, and what it takes hold of there; it is kept to one of its `symbols`."""
 
     candidate: Candidate
     components: tuple[str, ...]
     links: tuple[str, ...]
     weight: float
     resources: frozenset[str]
+    symbols: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -52,6 +53,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
             links=self.links,
             parameters={name: _lowest(value) for name, value in self.candidate.parameters.items()},
             duration_s=self.candidate.duration_s[0] if self.candidate.duration_s else None,
+            symbols=self.symbols[:1],
         )
 
 
@@ -89,19 +91,32 @@ class Planned:
 
 
 def choices(
-    profile: Profile, manifest: Manifest, unavailable: Callable[[FaultStep], str | None]
+    profile: Profile,
+    manifest: Manifest,
+    unavailable: Callable[[FaultStep], str | None],
+    allowed: frozenset[str] | None = None,
 ) -> tuple[list[Choice], list[LeftOut]]:
-    """Find every fault that the profile wishes and that can be had; and the others, with the reason."""
+    """Find every fault that the profile wishes and that can be had; and the others, with the reason.
+
+    `allowed` are the symbols that may be disturbed. A fault that would disturb others must be kept to one.
+    """
     found: list[Choice] = []
     left: list[LeftOut] = []
     for candidate in profile.fault:
-        for one in _places(candidate, manifest):
+        for place in _places(candidate, manifest):
+            one = _within(place, manifest, allowed)
             reason = _forbidden(one, profile, manifest) or unavailable(one.step())
             if reason is None:
                 found.append(one)
             else:
                 left.append(LeftOut(kind=candidate.kind, where=one.where, reason=reason))
     return found, left
+
+
+def _within(one: Choice, manifest: Manifest, allowed: frozenset[str] | None) -> Choice:
+    if allowed is None or radius.beyond(manifest, one.step(), allowed) is None:
+        return one
+    return msgspec.structs.replace(one, symbols=tuple(sorted(allowed)))
 
 
 def _places(candidate: Candidate, manifest: Manifest) -> list[Choice]:
@@ -230,6 +245,7 @@ def _step(rng: random.Random, one: Choice, limit_s: float) -> FaultStep:
         parameters={name: _drawn(rng, value) for name, value in one.candidate.parameters.items()},
         duration_s=None if span is None else min(limit_s, round(rng.uniform(*span), 3)),
         trigger=one.candidate.trigger,
+        symbols=(rng.choice(one.symbols),) if one.symbols else (),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvloop
 
+from blackstart.chaos import radius
 from blackstart.chaos.model import Orders, Summary  # noqa: TC001 - msgspec reads the annotations
 from blackstart.chaos.plan import Planned, choices
 from blackstart.chaos.session import conduct
@@ -74,7 +75,8 @@ def plan(orders: Orders, manifest: Manifest) -> Planned:
     """
     if orders.replayed is not None:
         return Planned((), orders, manifest)
-    found, left = choices(orders.profile, manifest, lambda step: unavailable(manifest, step))
+    allowed = radius.allowed(orders.profile, manifest, orders.seed)
+    found, left = choices(orders.profile, manifest, lambda step: unavailable(manifest, step), allowed)
     _progress("left-out", {"left_out": msgspec.to_builtins(left)})
     return Planned(found, orders, manifest)
 

@@ -57,6 +57,8 @@ def _parse(text: str, where: str) -> Profile:
         raise ScenarioError(what, where=where, hint=HINT)
     if not 0 < profile.load_share <= 1:
         raise ScenarioError("`load_share` is a share above 0 and up to 1", where=where, hint=HINT)
+    if profile.radius is not None and not 0 < (profile.radius.share or 1) <= 1:
+        raise ScenarioError("`radius.share` is a share above 0 and up to 1", where=where, hint=HINT)
     if profile.windows is not None and (wrong := calendar.problem(profile.windows)) is not None:
         raise ScenarioError(f"windows: {wrong}", where=where, hint=HINT)
     return profile

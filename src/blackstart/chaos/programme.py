@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 import blackstart
-from blackstart.chaos import log, profiles
+from blackstart.chaos import log, profiles, radius
 from blackstart.chaos.model import Figures, Injection, LeftOut, Orders, Summary
 from blackstart.chaos.process import Job, Word
 from blackstart.chaos.result import NOT_JUDGED, conclude, counts
@@ -20,8 +20,9 @@ from blackstart.engine import leftovers, permit, worker
 from blackstart.engine.clocks import SystemClock
 from blackstart.engine.suite import interrupts, new_folder
 from blackstart.engine.trial import tell
-from blackstart.errors import BlackstartError
+from blackstart.errors import BlackstartError, PermitError
 from blackstart.host.lifeline import Lifeline
+from blackstart.scenario import radius as within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +40,11 @@ def check(orders: Orders, manifest: Manifest) -> None:
     """Raise PermitError unless this may be done to that target."""
     permit.check(manifest)
     profiles.check(orders.profile, manifest)
+    allowed = radius.allowed(orders.profile, manifest, orders.seed)
+    for step in (step for one in orders.replayed or () for step in one.steps):
+        what = None if allowed is None else within.beyond(manifest, step, allowed)
+        if what is not None:
+            raise PermitError(f"{what}: outside the blast radius", where=manifest.name)
 
 
 async def run(
@@ -58,7 +64,8 @@ async def run(
     folder.mkdir(parents=True, exist_ok=True)
     log.write(folder / log.ORDERS, orders)
     keeper = Keeper(orders, manifest, folder, began.wall_ns, progress)
-    await keeper.hear("session", {"folder": str(folder)})
+    allowed = radius.allowed(orders.profile, manifest, orders.seed)
+    await keeper.hear("session", {"folder": str(folder), "radius": sorted(allowed or ())})
     working = asyncio.ensure_future(_conduct(orders, manifest, folder, keeper))
     with interrupts(lambda: _cancel(working)):
         summary = await working

@@ -29,6 +29,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
 
     positions_right: float | None = None
     wrong: tuple[str, ...] = ()
+    wrong_symbols: tuple[str, ...] = ()
     one_sided: tuple[str, ...] = ()
     missing: int | None = None
     short: tuple[str, ...] = ()
@@ -36,15 +37,22 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
 
 async def reconcile(rig: Rig, clock: Clock, limit_s: float) -> Reconciliation:
     """Compare positions, open orders and counts, each for at most `limit_s`."""
-    share, wrong = await _positions(rig, clock, limit_s)
+    share, symbols, wrong = await _positions(rig, clock, limit_s)
     one_sided = await _orders(rig, clock, limit_s)
     missing, short = await _counts(rig, clock, limit_s)
     return Reconciliation(
-        positions_right=share, wrong=wrong, one_sided=one_sided, missing=missing, short=short
+        positions_right=share,
+        wrong=wrong,
+        wrong_symbols=symbols,
+        one_sided=one_sided,
+        missing=missing,
+        short=short,
     )
 
 
-async def _positions(rig: Rig, clock: Clock, limit_s: float) -> tuple[float | None, tuple[str, ...]]:
+async def _positions(
+    rig: Rig, clock: Clock, limit_s: float
+) -> tuple[float | None, tuple[str, ...], tuple[str, ...]]:
     end = clock.now().mono_ns + round(limit_s * 1e9)
     right: dict[str, int] = {}
     pair: tuple[dict[str, int], dict[str, int]] | None = None
@@ -58,9 +66,9 @@ async def _positions(rig: Rig, clock: Clock, limit_s: float) -> tuple[float | No
             break
         await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
     if not right or pair is None:
-        return None, ()
+        return None, (), ()
     told = tuple(f"{one}: target {pair[0].get(one, 0)}, oracle {pair[1].get(one, 0)}" for one in wrong)
-    return 1 - len(wrong) / len(right), told
+    return 1 - len(wrong) / len(right), tuple(wrong), told
 
 
 async def _both_positions(rig: Rig) -> tuple[dict[str, int], dict[str, int]] | None:

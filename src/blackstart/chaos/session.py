@@ -19,8 +19,9 @@ import psutil
 from blackstart.chaos import episode as episodes_of
 from blackstart.chaos import log, reconcile
 from blackstart.chaos.judge import Case, elsewhere
-from blackstart.chaos.model import Alert, Figures, Memory, Summary
+from blackstart.chaos.model import Alert, Figures, Memory, Radius, Summary
 from blackstart.chaos.monitor import Finding, Monitor
+from blackstart.chaos.radius import TellsSymbols, Watch, allowed
 from blackstart.chaos.segment import Segment
 from blackstart.contracts import Prepared, Prepares
 from blackstart.engine import after, before, conductor, guard, journal
@@ -105,6 +106,9 @@ class Session:
         self._profile, self._planned = orders.profile, planned
         service = service_of(manifest, episodes_of.SERVICE)
         self._monitor = Monitor(manifest, orders.profile, service)
+        self._service = service
+        self._radius: Watch | None = None
+        self._inside: frozenset[str] | None = None
         self._guard: Guarding | None = None
         self._rig: Any = None
         self._segment: Segment | None = None
@@ -219,6 +223,7 @@ class Session:
         self._monitor.begin(start)
         self._oversight.job(self._look())
         self._oversight.job(self._tell_figures())
+        self._watch_radius()
         if isinstance(self._rig.workload, WorkloadProcess):
             self._oversight.job(self._listen_to_answers(self._rig.workload))
         await self._tell("playing", {"start_ns": start})
@@ -238,6 +243,18 @@ class Session:
             await self._disturb(episode, due)
         if end is not None and self._done != orders.max_faults:
             await self._until(end)
+
+    def _watch_radius(self) -> None:
+        """Look at the symbols outside the blast radius, where there is one. Raises Stop when nobody can."""
+        orders, manifest = self._orders, self._manifest
+        self._inside = inside = allowed(orders.profile, manifest, orders.seed)
+        if inside is None:
+            return
+        if not isinstance(self._rig, TellsSymbols):
+            raise Stop("radius-unwatched", f"{manifest.name}: its rig cannot tell symbols apart")
+        limit_s = (orders.profile.radius or Radius()).silent_s
+        self._radius = Watch(set(manifest.symbols) - inside, limit_s)
+        self._oversight.job(self._rig.watch_symbols(self._service, self._radius))
 
     def _last_moment(self) -> int | None:
         """Return when the window closes: by then everything must have been taken back."""
@@ -265,6 +282,9 @@ class Session:
         assert self._start_ns is not None
         case = Case(folder=str(folder), episode=episode, start_ns=self._start_ns)
         injection = (await self._aside(self._judge, case)).injection
+        if self._radius is not None:
+            silent = self._radius.end(self._now())
+            injection = msgspec.structs.replace(injection, outside_silent_ms=silent)
         if how == "interrupted":
             if injection.at_s is not None:
                 await self._log(injection)
@@ -294,10 +314,13 @@ class Session:
         await breakages.aim()
         await self._until(due)
         await before.await_trigger(trial)
+        await self._see_outside(trial)
         lasts_ns = round(episodes_of.lasts_s(episode.steps) * NS)
         self._number = episode.number
         self._monitor.disturbed(self._now() + lasts_ns)
         await self._tell("injecting", {"episode": msgspec.to_builtins(episode)})
+        if self._radius is not None:
+            self._radius.begin(self._now())
         await breakages.inject()
         self._monitor.disturbed(self._now() + lasts_ns)
         await after.observe(trial, breakages)
@@ -306,6 +329,27 @@ class Session:
         self._watch(trial)
         await breakages.revert()
         await trial.stage("reverted")
+
+    async def _see_outside(self, trial: RunningTrial) -> None:
+        """See every symbol outside the blast radius trade: of one that does not, nobody could tell."""
+        radius = self._radius
+        if radius is None:
+            return
+        if not await trial.until(lambda: not radius.quiet(self._now()), trial.plan.scenario.steady.limit_s):
+            names = ", ".join(radius.quiet(self._now()))
+            text = f"no events of {names} before the fault: nobody could tell whether it disturbs them"
+            raise Stop("radius-unwatched", text)
+
+    async def _look_outside(self) -> None:
+        """Stop it all when a symbol outside the blast radius is disturbed."""
+        for symbol, silent_s in self._radius.disturbed(self._now()) if self._radius is not None else ():
+            await self._radius_left(f"{symbol} was silent for {silent_s:.1f} s while a fault was in place")
+
+    async def _radius_left(self, text: str) -> None:
+        found = Stop(episodes_of.RADIUS_LEFT, f"outside the blast radius: {text}", verdict="FAIL")
+        if self._segment is not None:
+            self._segment.problem(found)
+        await self._alert(_found(found.code, found.text, stops=True))
 
     async def _whole(self, trial: RunningTrial, breakages: Breakages) -> None:
         """Wait until everything that was hit has lived again for a while.
@@ -334,6 +378,9 @@ class Session:
         if found.missing and found.short:
             stops = stop.lost_events is not None and found.missing > stop.lost_events
             await self._alert(_found("lost-events", "; ".join(found.short), stops=stops))
+        outside = set(found.wrong_symbols) - (self._inside or set(found.wrong_symbols))
+        if outside:
+            await self._radius_left(f"positions are wrong: {', '.join(sorted(outside))}")
         wrong = [*found.wrong, *(f"order {one} is open on one side only" for one in found.one_sided)]
         if wrong:
             stops = stop.wrong_positions is not None and len(wrong) > stop.wrong_positions
@@ -412,6 +459,7 @@ class Session:
         while self._oversight.stop is None and self._end_ns is None:
             for found in self._monitor.look(self._now()):
                 await self._alert(found)
+            await self._look_outside()
             await self._until(self._now() + self._monitor.period_ns)
 
     async def _alert(self, found: Finding) -> None:

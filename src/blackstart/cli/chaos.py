@@ -43,6 +43,10 @@ Component = Annotated[
     list[str] | None,
     typer.Option("--component", metavar="NAME", help="Break nothing else than this; may be repeated."),
 ]
+Symbol = Annotated[
+    list[str] | None,
+    typer.Option("--symbol", metavar="NAME", help="Disturb no other symbol than this; may be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, progress on stderr.")]
 OnAlert = Annotated[
     str, typer.Option("--on-alert", metavar="COMMAND", help="Gets each alert as JSON on its input.")
@@ -87,6 +91,7 @@ def run(
     interval: Interval = None,
     max_faults: MaxFaults = None,
     component: Component = None,
+    symbol: Symbol = None,
     on_alert: OnAlert = "",
     scheduled: Scheduled = False,
     out: Out = DEFAULT_OUT,
@@ -104,6 +109,7 @@ def run(
         interval=interval,
         max_faults=max_faults,
         component=component,
+        symbols=symbol,
         on_alert=on_alert,
         scheduled=scheduled,
     )
@@ -121,6 +127,7 @@ def start(
     interval: Interval = None,
     max_faults: MaxFaults = None,
     component: Component = None,
+    symbol: Symbol = None,
     on_alert: OnAlert = "",
     now: Now = False,
     out: Out = DEFAULT_OUT,
@@ -131,7 +138,7 @@ def start(
     """
     from blackstart.cli import chaos_work as command  # noqa: PLC0415
 
-    given = {"seed": seed, "max_faults": max_faults, "on_alert": on_alert}
+    given = {"seed": seed, "max_faults": max_faults, "symbols": symbol, "on_alert": on_alert}
     orders = _orders(target, profile, lasting=lasting, interval=interval, component=component, **given)
     words = ["--target", target, "--profile", profile, "--seed", str(seed), "--out", str(out)]
     words += [] if lasting is None else ["--for", lasting]
@@ -139,6 +146,7 @@ def start(
     words += [] if max_faults is None else ["--max-faults", str(max_faults)]
     words += ["--on-alert", on_alert] if on_alert else []
     words += [word for one in component or () for word in ("--component", one)]
+    words += [word for one in symbol or () for word in ("--symbol", one)]
     status: int = command.start(orders, words, out=out, now=now)
     return status
 

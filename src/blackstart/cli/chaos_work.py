@@ -13,7 +13,7 @@ from rich.text import Text
 
 from blackstart.chaos import background, calendar, log, profiles, programme, report
 from blackstart.chaos.live import LiveView, clock, left_out_lines
-from blackstart.chaos.model import Orders
+from blackstart.chaos.model import Orders, Radius
 from blackstart.chaos.result import NOT_JUDGED
 from blackstart.cli import status as statuses
 from blackstart.cli.folder import made
@@ -40,6 +40,7 @@ def orders(
     interval_s: tuple[float, float] | None,
     max_faults: int | None,
     components: Sequence[str] | None,
+    symbols: Sequence[str] | None = None,
     on_alert: str = "",
     scheduled: bool = False,
 ) -> Orders:
@@ -55,6 +56,9 @@ def orders(
             hint = f"it has: {', '.join(manifest.components)}"
             raise ScenarioError(f"no component {', '.join(unknown)}", where=manifest.name, hint=hint)
         changes["components"] = tuple(components)
+    if symbols:
+        radius = chosen.radius or Radius()
+        changes["radius"] = msgspec.structs.replace(radius, symbols=tuple(symbols), share=None)
     found = Orders(
         target=target if target in manifests.packaged() else str(Path(target).resolve()),
         profile=msgspec.structs.replace(chosen, **changes),

@@ -14,6 +14,7 @@ from blackstart.contracts.fault import (
     Operated,
     Prepares,
     ReachesHosts,
+    Selective,
 )
 from blackstart.contracts.oracle import (
     Misbehaving,
@@ -94,6 +95,7 @@ __all__ = [
     "RigFactory",
     "Sample",
     "ScriptsFills",
+    "Selective",
     "Signal",
     "Sink",
     "Target",

@@ -132,6 +132,15 @@ class Exclusive(Protocol):
 
 
 @runtime_checkable
+class Selective(Protocol):
+    """A fault that can be kept to some symbols, those of its step (R22)."""
+
+    def selective(self, step: FaultStep) -> str | None:
+        """Say why this step cannot be kept to its symbols, or None."""
+        ...
+
+
+@runtime_checkable
 class HasMechanisms(Protocol):
     """A fault that can be done in several ways; `parameters.mechanism` forces one of them."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blackstart.errors import PermitError
+from blackstart.scenario import radius
 
 if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest
@@ -40,6 +41,15 @@ def check_plan(manifest: Manifest, plan: Plan) -> None:
             where=f"{manifest.name}: {plan.trial_id}",
             hint="see `limits.components`",
         )
+    for step in plan.faults if limits.symbols is not None else ():
+        what = radius.beyond(manifest, step, limits.symbols or ())
+        if what is not None:
+            allowed = ", ".join(limits.symbols or ()) or "none"
+            raise PermitError(
+                f"{what}; allowed: {allowed}",
+                where=f"{manifest.name}: {plan.trial_id}",
+                hint="see `limits.symbols`",
+            )
     if len(broken) > limits.concurrent_faults:
         raise PermitError(
             f"{len(broken)} components at once, {limits.concurrent_faults} allowed",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from blackstart.scenario import seeds
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from blackstart.contracts import FaultContext
     from blackstart.model.data import Region
@@ -66,6 +67,20 @@ def randomness(ctx: FaultContext, step: FaultStep) -> random.Random:
     return seeds.stream(ctx.plan.seed, ctx.plan.trial_id, name)
 
 
+def selective(step: FaultStep) -> str | None:
+    """Say why damage cannot be kept to symbols, or None: the places' names begin with theirs."""
+    if "data" not in step.parameters:
+        return "places are chosen by `data`"
+    if step.parameters.get("between"):
+        return "who is killed in between serves all symbols"
+    return None
+
+
+def _of(symbols: Iterable[str]) -> str:
+    """Return the pattern of the places of these symbols."""
+    return rf"^(?:{'|'.join(map(re.escape, symbols))})\b"
+
+
 async def regions(ctx: FaultContext, step: FaultStep) -> list[Region]:
     """Find where the step's data lie now; `parameters.place` is a regular expression on their names.
 
@@ -77,6 +92,7 @@ async def regions(ctx: FaultContext, step: FaultStep) -> list[Region]:
         region
         for name in _names(step)
         for region in await ctx.target.regions(name, place=str(step.parameters.get("place", "")))
+        if not step.symbols or re.search(_of(step.symbols), region.name)
     ]
     if not found:
         raise FaultError("nothing there to damage", where=", ".join(f"data.{name}" for name in _names(step)))

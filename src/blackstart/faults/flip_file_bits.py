@@ -26,6 +26,10 @@ class FlipFileBits(Spoil):
     name = "flip_file_bits"
     mechanism = "pwrite and fdatasync, read back past the page cache"
 
+    def selective(self, step: FaultStep) -> str | None:
+        """See `contracts.Selective`."""
+        return damage.selective(step)
+
     def patches(self, found: Sequence[Region], step: FaultStep, rng: random.Random) -> list[Patch]:
         """See `damage.flips`."""
         if "places" in step.parameters:

@@ -52,6 +52,10 @@ class FlipMemoryBits:
             return "a value is looked for in the memory of exactly one component"
         return death.no_processes(target, step.components) or _forbidden()
 
+    def selective(self, step: FaultStep) -> str | None:
+        """See `contracts.Selective`."""
+        return damage.selective(step)
+
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Flip, and read back at once by another way: the target may heal it within milliseconds."""
         rng = damage.randomness(ctx, step)

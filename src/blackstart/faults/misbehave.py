@@ -39,6 +39,8 @@ CUTS = {
     "half_open",
 }
 
+OF_A_MESSAGE = {"delay", "drop", "duplicate", "corrupt"}
+
 
 class Misbehave:
     """The exchange misbehaves on order, by its control interface.
@@ -59,6 +61,15 @@ class Misbehave:
     def action(self, step: FaultStep) -> str:
         """Say what the exchange is to do."""
         return str(step.parameters.get("action", ""))
+
+    def selective(self, step: FaultStep) -> str | None:
+        """See `contracts.Selective`: what is done to one message, chosen by an event of one symbol."""
+        if self.action(step) not in OF_A_MESSAGE:
+            return f"only {', '.join(sorted(OF_A_MESSAGE))} are done to a message alone"
+        event = _event(step)
+        if event is None or event.event == "report_sent" or len(step.symbols) != 1:
+            return "the message is chosen by an event (`on`) that tells its symbol, of exactly one symbol"
+        return None
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Arm it and wait until it happened; what disarms the exchange is in the guardian's hands first."""
@@ -194,4 +205,6 @@ def _event(step: FaultStep) -> Match | None:
     if not isinstance(on, dict):
         return None
     where = {key: value for key, value in on.items() if key != "kind"}
+    if step.symbols:
+        where["symbol"] = step.symbols[0]
     return Match(event=str(on.get("kind", "")), where=where)

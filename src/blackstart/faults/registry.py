@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from blackstart.contracts import Fault, ReachesHosts
+from blackstart.contracts import Fault, ReachesHosts, Selective
 from blackstart.errors import ScenarioError
 from blackstart.faults.clock_skew import ClockSkew
 from blackstart.faults.cold import Cold
@@ -52,6 +52,7 @@ from blackstart.faults.segv import Segv
 from blackstart.faults.stop_service import StopService
 from blackstart.faults.terminate import Terminate
 from blackstart.faults.truncate_file import TruncateFile
+from blackstart.scenario import radius
 from blackstart.scenario.plan import EACH, flat
 
 if TYPE_CHECKING:
@@ -116,7 +117,17 @@ def unavailable(fault: Fault, manifest: Manifest, step: FaultStep) -> str | None
     given = [reason for reason in reasons if reason is not None]
     if given and (EACH not in step.components or len(given) == len(reasons)):
         return given[0]
-    return fault.unavailable(manifest, step)
+    return _not_kept(fault, manifest, step) or fault.unavailable(manifest, step)
+
+
+def _not_kept(fault: Fault, manifest: Manifest, step: FaultStep) -> str | None:
+    """Say why a fault cannot be kept to the symbols of its step, or None."""
+    if not step.symbols:
+        return None
+    if strangers := radius.unknown(manifest, step.symbols):
+        return f"{manifest.name} does not trade {', '.join(strangers)}"
+    why_not = fault.selective(step) if isinstance(fault, Selective) else "it hits all symbols alike"
+    return None if why_not is None else f"cannot be kept to {', '.join(step.symbols)}: {why_not}"
 
 
 def _unreachable(fault: Fault, manifest: Manifest, step: FaultStep, name: str) -> str | None:

@@ -83,10 +83,11 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     yet, and again, `restart_after_s` after a fault ended it; `ready`, asked from here, says when it is there.
 
     `select` is a JMESPath expression that yields the pid. `service` overrides the scenario's service stream
-    for this component. `supervisor` is the component that starts it again when it dies. `stop_signal` asks
-    for an orderly stop (default: that of its process). `dsn` is how a database is reached, to be told to
-    refuse connections. `restart` says who starts a unit or container again after its death: itself, or
-    Blackstart as its operator; None: as its `Restart=` or restart policy says when the manifest is loaded.
+    for this component. `symbols` are those that it serves, where it does not serve all. `supervisor` is the
+    component that starts it again when it dies. `stop_signal` asks for an orderly stop (default: that of its
+    process). `dsn` is how a database is reached, to be told to refuse connections. `restart` says who starts
+    a unit or container again after its death: itself, or Blackstart as its operator; None: as its `Restart=`
+    or restart policy says when the manifest is loaded.
     """
 
     process: str | None = None
@@ -103,6 +104,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     supervisor: str | None = None
     stop_signal: Literal["TERM", "INT", "QUIT"] | None = None
     dsn: str | None = None
+    symbols: tuple[str, ...] | None = None
     host: str | None = None
     start: tuple[str, ...] = ()
     ready: Ready = Ready()
@@ -171,7 +173,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `source`: `oracle` (the exchange's events), `workload` (acknowledged writes), `probe:NAME`, or `sql`:
     `query` is asked every `period_ms` at `dsn`; each row's first column is its cursor (handed back as `$1`,
     first time NULL), the second its key. `epoch` is a regular expression whose first group is the epoch in
-    `key`; a scenario with `new_epoch` takes only events of a later epoch as resumption.
+    `key`; a scenario with `new_epoch` takes only events of a later epoch as resumption. `symbol` is the field
+    that tells which symbol an event is of.
     """
 
     source: str
@@ -179,6 +182,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     where: dict[str, Any] = {}
     key: str = "cl_ord_id"
     epoch: str | None = None
+    symbol: str | None = None
     dsn: str | None = None
     query: str | None = None
     period_ms: float = 10.0
@@ -258,7 +262,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `ports` may name a variable that holds several. `group` is the multicast group of a UDP link. `components`
     are those on it. With `proxy` Blackstart starts a proxy before the target, which then finds the other side
-    at `{proxy.NAME}`: such a link can be broken without any privilege.
+    at `{proxy.NAME}`: such a link can be broken without any privilege. `symbols` as of a component.
     """
 
     ports: tuple[str, ...] = ()
@@ -267,6 +271,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     group: str | None = None
     title: str = ""
     components: tuple[str, ...] = ()
+    symbols: tuple[str, ...] | None = None
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -277,9 +282,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Blast radius (R22): which components may be broken at all, and how many at once."""
+    """Blast radius (R22): which components may be broken, which symbols disturbed, and how much at once."""
 
     components: tuple[str, ...] | None = None
+    symbols: tuple[str, ...] | None = None
     concurrent_faults: int = 8
     fault_limit_s: float = 120.0
 
@@ -292,9 +298,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     starts wholly. `signs` says how the target tells what scenarios expect of it (`Expectation.signal`), or in
     words why it does not do that.
     `data` says where data lie that faults can damage, `operations` what the target can be asked to do.
-    `needs` are programs (and `python:` packages) that must be installed, each with the line that installs it.
-    In a file, `not_applicable."*"` gives one reason for all documents that are not under [state]. Without
-    `environment` it is refused (R20). `folder` is where its file lies; the loader sets it.
+    `symbols` are those that it trades. `needs` are programs (and `python:` packages) that must be installed,
+    each with the line that installs it. In a file, `not_applicable."*"` gives one reason for all documents
+    that are not under [state]. Without `environment` it is refused (R20). `folder` is where its file lies;
+    the loader sets it.
     """
 
     schema: int
@@ -305,6 +312,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     glue: str | None = None
     isolation: tuple[Literal["network", "files"], ...] = ()
     ports: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
     needs: dict[str, str] = {}
     processes: dict[str, Process] = {}
     hosts: dict[str, Host] = {}

@@ -66,12 +66,14 @@ class FaultStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `components` are component names or `@group` names of the manifest; `@each` makes one trial for each.
     `links` are names of the manifest's `[links]`. A fault that stays in place is taken back after
     `duration_s`, and at the end of the trial where that is not given. `trigger` says when a follow-up fault
-    is due, counted from the fault before it; the first fault has the scenario's.
+    is due, counted from the fault before it; the first fault has the scenario's. `symbols`: no other may be
+    disturbed; for faults that can be kept to some.
     """
 
     kind: str
     components: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
     parameters: dict[str, Any] = {}
     duration_s: float | None = None
     trigger: Trigger = Trigger()

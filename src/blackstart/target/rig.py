@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from blackstart.errors import BlackstartError, ManifestError, TargetError
 from blackstart.model.record import Problem
 from blackstart.target import managed_events, probes, signals, streams
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blackstart.contracts import Clock, Probe, Protect, Signal, Sink
-    from blackstart.model.manifest import EventSource, Manifest, Match
+    from blackstart.model.manifest import EventSource, Manifest, Match, Service
     from blackstart.model.record import LedgerFile
 
 COMPONENT_AGAIN_S = 0.1
@@ -77,6 +79,13 @@ class LocalRig:
         except ExceptionGroup as failed:  # only the loss of a host gets here
             raise failed.exceptions[0] from None
 
+    async def watch_symbols(self, service: str, sink: Sink) -> None:
+        """Give events with the symbol as key (`chaos.radius.TellsSymbols`). Raises ManifestError."""
+        spec = self.target.manifest.services.get(service)
+        if spec is None or spec.symbol is None:
+            raise ManifestError("has no `symbol`", where=f"services.{service}")
+        await self._follow(service, msgspec.structs.replace(spec, key=spec.symbol), sink)
+
     async def acknowledged(self, stream: str, folder: Path) -> LedgerFile:
         """Write what was acknowledged of a stream, by the oracle or by the workload's ledger.
 
@@ -104,7 +113,10 @@ class LocalRig:
         target, known = self.target, self.target.manifest.services
         if name not in known:
             raise ManifestError(f"no service `{name}`{did_you_mean(name, known)}", where=target.name)
-        spec, clock, sink = known[name], target.clock, target.sink
+        return self._follow(name, known[name], target.sink)
+
+    def _follow(self, name: str, spec: Service, sink: Sink) -> Coroutine[Any, Any, None]:
+        target, clock = self.target, self.target.clock
         if spec.source == "oracle" and self.oracle is not None:
             return sources.from_oracle(name, spec, self.oracle, sink=sink)
         if spec.source == "workload" and self.workload is not None:

@@ -217,6 +217,26 @@ def test_service_events_are_chosen_stamped_and_watched_without_a_break(tmp_path:
     asyncio.run(run())
 
 
+def test_symbols_are_told_apart_where_the_manifest_says_how(tmp_path: Path) -> None:
+    """Events come with the symbol in the place of the key; a service without `symbol` is refused."""
+
+    async def run() -> None:
+        async with around(tmp_path) as (exchange, rig, notes):
+            with pytest.raises(ManifestError, match="no `symbol`"):
+                await rig.watch_symbols("orders", notes.records.append)
+            spec = rig.target.manifest.services["orders"]
+            rig.target.manifest.services["orders"] = msgspec.structs.replace(spec, symbol="symbol")
+            task = asyncio.create_task(rig.watch_symbols("orders", notes.records.append))
+            await until(lambda: sum(path.startswith("/events") for path in exchange.asked) == 1)
+            for cl_ord_id, symbol in (("1-1", "ALFA"), ("2-1", "BRAVO"), ("1-2", "CHARLIE")):
+                exchange.happen("order_accepted", cl_ord_id=cl_ord_id, symbol=symbol)
+            await until(lambda: len(notes.events()) == 2)
+            await ended(task)
+            assert [key for _, key, _ in notes.events()] == ["ALFA", "CHARLIE"]
+
+    asyncio.run(run())
+
+
 def test_a_broken_stream_is_told_and_what_was_missed_is_fetched(tmp_path: Path) -> None:
     """After a break the sequence number brings back every event; the break stands in the history."""
 

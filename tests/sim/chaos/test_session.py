@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 import pytest
 
-from blackstart.chaos import log
+from blackstart.chaos import log, reconcile
 from blackstart.chaos.judge import here
-from blackstart.chaos.model import Candidate, Orders, Profile, Summary
+from blackstart.chaos.model import Candidate, Orders, Profile, Radius, Summary
 from blackstart.chaos.plan import Planned, choices
+from blackstart.chaos.reconcile import Reconciliation
 from blackstart.chaos.session import conduct
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit
@@ -22,7 +23,7 @@ from blackstart.errors import FaultError
 from blackstart.history.view import load
 from blackstart.model.fault import LaunchChange, Undo
 from blackstart.model.manifest import Stream
-from blackstart.model.record import Injected
+from blackstart.model.record import Injected, ServiceBatch
 from blackstart.model.stops import Stops
 from blackstart.model.verdict import Verdict
 
@@ -62,6 +63,7 @@ class Stage:
         )
         self.manifest = fakes.manifest()
         self.world: Any = None
+        self.watch_symbols: Any = None
         self.fault: Any = fakes.FakeFault
         self.guard: Any = None
         self.closes_after_s: float | None = None
@@ -82,6 +84,8 @@ class Stage:
                 return self.totals()
 
             made.totals = totals
+            if self.watch_symbols is not None:
+                made.watch_symbols = self.watch_symbols
             return made
 
         async def guard(_run: Path, *, on_halt: Any) -> Any:
@@ -123,6 +127,23 @@ class Stage:
         """Return when the window closes, by the simulated wall clock."""
         now = SimClock(asyncio.get_running_loop()).now().wall_ns
         return None if self.closes_after_s is None else now + round(self.closes_after_s * 1e9)
+
+    def limit_to(self, symbol: str, *, falls_silent: bool = False, trades: bool = True) -> None:
+        """Allow only this symbol to be disturbed; BRAVO, outside, trades every 0.2 s, or else as said."""
+        services = {
+            name: msgspec.structs.replace(one, symbol="symbol")
+            for name, one in self.manifest.services.items()
+        }
+        self.manifest = msgspec.structs.replace(self.manifest, symbols=(symbol, "BRAVO"), services=services)
+        self.profile = msgspec.structs.replace(self.profile, radius=Radius(symbols=(symbol,)))
+
+        async def watch_symbols(service: str, sink: Any) -> None:
+            while True:
+                await self.world.wait_ms(200)
+                if trades and not (falls_silent and self.world.down.is_set()):
+                    sink(ServiceBatch(service=service, events=[(self.world.clock.now().mono_ns, "BRAVO", 0)]))
+
+        self.watch_symbols = watch_symbols
 
     def codes(self) -> list[str]:
         """Name the alerts in order."""
@@ -166,14 +187,14 @@ def test_nothing_is_broken_after_the_window(tmp_path: Path) -> None:
     """When the window closes the session ends, though its time is not over, and all was taken back before."""
     stage = Stage(tmp_path)
     stage.profile = msgspec.structs.replace(stage.profile, fault=(LONG,))
-    close_s = 33.0
+    close_s = 35.0
     stage.closes_after_s = close_s
     summary = stage.run(for_s=600.0)
     done = [one.at_s for one in log.injections(tmp_path)]
     assert summary.ending == "complete", summary.why
     assert len(done) == 2, "the third would have begun before the end, and lasted beyond it"
     assert all(one is not None and one + LONG_S < close_s for one in done)
-    assert summary.duration_s <= close_s
+    assert 32.0 < summary.duration_s <= close_s, "the third was due at 31.996 s"
     assert stage.guard.owed == {}
 
 
@@ -217,6 +238,63 @@ def test_everything_that_may_come_is_prepared_before_the_start(tmp_path: Path) -
     done = log.injections(tmp_path)
     assert [one.steps[0].parameters for one in done] == [{}, {}]
     assert [one.verdict for one in done] == [Verdict.PASS] * 2
+
+
+def test_a_symbol_outside_the_radius_that_goes_on_is_no_finding(tmp_path: Path) -> None:
+    """Its longest silence is told with each injection, and nobody is alarmed."""
+    stage = Stage(tmp_path)
+    stage.limit_to("ALFA")
+    summary = stage.run(max_faults=2)
+    assert summary.ending == "complete", summary.why
+    assert stage.codes() == []
+    for one in log.injections(tmp_path):
+        assert one.verdict is Verdict.PASS
+        assert 0 < one.outside_silent_ms["BRAVO"] < 300
+
+
+def test_a_disturbance_outside_the_radius_stops_it_all(tmp_path: Path) -> None:
+    """A symbol that may not be disturbed falls silent with the fault: FAIL, alert, the end."""
+    stage = Stage(tmp_path, outage_ms=8_000)
+    stage.limit_to("ALFA", falls_silent=True)
+    summary = stage.run(for_s=600.0)
+    assert summary.ending == "stopped"
+    assert "radius-left: outside the blast radius: BRAVO was silent for" in summary.why
+    (alert,) = log.alerts(tmp_path)
+    assert (alert.code, alert.injection, alert.stops) == ("radius-left", 1, True)
+    (injection,) = log.injections(tmp_path)
+    assert injection.judged
+    assert injection.verdict is Verdict.FAIL
+    assert any("radius-left" in one for one in injection.reasons)
+    assert injection.at_s is not None
+    assert alert.at_s == pytest.approx(injection.at_s + 2.0, abs=0.1)
+    assert stage.guard.owed == {}
+
+
+def test_a_symbol_that_does_not_trade_before_the_fault_is_unknown(tmp_path: Path) -> None:
+    """Nobody could tell whether it is disturbed: nothing is broken, and no verdict is green."""
+    stage = Stage(tmp_path)
+    stage.limit_to("ALFA", trades=False)
+    stage.run(for_s=60.0)
+    found = log.injections(tmp_path)
+    assert found
+    assert {(one.at_s, one.judged, one.verdict) for one in found} == {(None, True, Verdict.UNKNOWN)}
+    assert all("radius-unwatched" in one.reasons[0] for one in found)
+    assert stage.world.log.count("inject") == 0
+
+
+def test_wrong_positions_outside_the_radius_stop_it(tmp_path: Path) -> None:
+    """After a fault the position of a symbol outside differs from the oracle's: the radius was left."""
+    stage = Stage(tmp_path)
+    stage.limit_to("ALFA")
+
+    async def reconciled(*_: Any) -> Reconciliation:
+        return Reconciliation(positions_right=0.5, wrong=("BRAVO: 1, not 2",), wrong_symbols=("BRAVO",))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconcile, "reconcile", reconciled)
+        summary = stage.run(for_s=600.0)
+    assert summary.ending == "stopped"
+    assert "radius-left: outside the blast radius: positions are wrong: BRAVO" in summary.why
 
 
 def test_each_injection_has_a_history_of_its_own(tmp_path: Path) -> None:
