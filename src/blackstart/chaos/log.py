@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from blackstart.chaos.model import Alert, Episode, Injection, Orders
+from blackstart.engine import journal
 from blackstart.errors import ScenarioError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 ORDERS = "orders.json"
@@ -19,6 +20,8 @@ INJECTIONS = "injections.jsonl"
 ALERTS = "alerts.jsonl"
 STATUS = "status.json"
 RECORDING = "recording.json"
+SCRATCH = "fault"
+LARGE = 1 << 20
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -77,6 +80,20 @@ def write(path: Path, value: msgspec.Struct) -> None:
     temporary = path.with_name(f".{path.name}")
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
     temporary.replace(path)
+
+
+def scratch(folder: Path) -> frozenset[str]:
+    """Name what faults have left so far in the scratch of a session."""
+    return frozenset(path.name for path in (folder / SCRATCH).glob("*"))
+
+
+def lighten(folder: Path, before: Collection[str]) -> None:
+    """Remove what is large and came since, the core dumps of what passed, unless an undo needs it."""
+    arguments = [value for one in journal.owed(str(folder)) for value in one["arguments"].values()]
+    for name in scratch(folder) - set(before):
+        path = folder / SCRATCH / name
+        if str(path) not in arguments and path.is_file() and path.stat().st_size > LARGE:
+            path.unlink()
 
 
 def remove(folder: Path) -> None:

@@ -265,6 +265,7 @@ class Session:
 
     async def _disturb(self, episode: Episode, due: int) -> None:
         """Do one disturbance, write down what came of it, and see that the books agree."""
+        before_it = log.scratch(self._folder)
         plan = episodes_of.plan_of(episode, self._manifest, self._profile, self._orders.seed)
         segment = self._begin(f"{EPISODES}/{_folder_name(episode)}", plan)
         how: How = "error"
@@ -289,6 +290,8 @@ class Session:
             if injection.at_s is not None:
                 await self._log(injection)
             raise asyncio.CancelledError
+        if injection.verdict is Verdict.PASS:
+            await self._aside(log.lighten, self._folder, before_it)
         await self._afterwards(injection)
 
     async def _afterwards(self, injection: Injection) -> None:

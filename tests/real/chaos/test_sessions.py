@@ -202,8 +202,8 @@ def test_faults_that_prepare_the_start_come_too(tmp_path: Path) -> None:
         pytest.skip(why)
     text = QUICK.read_text(encoding="utf-8").partition("[[fault]]")[0]
     for kind, parameters in (
-        ("disk_slow", 'path = "{run}", mechanism = "launch", delay_ms = 20'),
-        ("kill_at_syscall", 'path = "{run}/lines", mechanism = "launch", call = "write", n = 3'),
+        ("disk_slow", 'mechanism = "launch", delay_ms = 20'),
+        ("kill_at_syscall", 'path = "{run}/state/", mechanism = "launch", call = "syncs", n = 3'),
         ("fsync_lie", 'mechanism = "nonsense"'),
     ):
         lasting = "duration_s = [0.3, 0.5]" if kind == "disk_slow" else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,7 @@ from blackstart.chaos.model import Candidate, Orders, Profile, Radius, Summary
 from blackstart.chaos.plan import Planned, choices
 from blackstart.chaos.reconcile import Reconciliation
 from blackstart.chaos.session import conduct
+from blackstart.engine import journal
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit
 from blackstart.errors import FaultError
@@ -219,6 +221,44 @@ class Prepared(fakes.FakeFault):  # type: ignore[misc]
         running = "open" in self.world().log
         self.told.append((step.components[0], running, protected[0].expires_mono_ns is None))
         return LaunchChange(environment={"DISK": "small"})
+
+
+class Dumping(fakes.FakeFault):  # type: ignore[misc]
+    """A fault that leaves a core dump in the scratch of the session."""
+
+    async def inject(self, ctx: Any, step: Any) -> Any:
+        """Leave one for each injection."""
+        folder = ctx.folder / log.SCRATCH
+        folder.mkdir(exist_ok=True)
+        (folder / f"core.{ctx.plan.trial_id}").write_bytes(bytes(log.LARGE + 1))
+        (folder / "seccomp.log").write_bytes(b"small")
+        return await super().inject(ctx, step)
+
+
+def test_core_dumps_are_kept_only_of_what_did_not_pass(tmp_path: Path) -> None:
+    """An hour of them would fill a disk; that of a recovery that came too late is there to be looked at."""
+    stage = Stage(tmp_path)
+    stage.fault = Dumping
+    stage.run(max_faults=2)
+    assert log.scratch(tmp_path) == {"seccomp.log"}
+    late = Stage(tmp_path / "late", outage_ms=14_000)
+    (tmp_path / "late").mkdir()
+    late.fault = Dumping
+    late.profile = msgspec.structs.replace(late.profile, recovery_limit_s=5.0)
+    late.run(max_faults=1)
+    assert log.scratch(tmp_path / "late") == {"seccomp.log", "core.chaos:1"}
+
+
+def test_what_an_undo_needs_stays(tmp_path: Path) -> None:
+    """The bytes that the guardian will put back are no core dump; what was there before is not touched."""
+    (tmp_path / log.SCRATCH).mkdir()
+    for name in ("core.1", "saved.bytes", "old"):
+        (tmp_path / log.SCRATCH / name).write_bytes(bytes(log.LARGE + 1))
+    arguments = {"saved": str(tmp_path / log.SCRATCH / "saved.bytes"), "rules": ["a", "b"]}
+    owed = {"id": "restore:x", "action": "restore", "arguments": arguments}
+    (tmp_path / journal.OWED).write_text(json.dumps(owed) + "\n", encoding="utf-8")
+    log.lighten(tmp_path, {"old"})
+    assert log.scratch(tmp_path) == {"saved.bytes", "old"}
 
 
 def test_everything_that_may_come_is_prepared_before_the_start(tmp_path: Path) -> None:

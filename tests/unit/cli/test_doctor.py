@@ -74,4 +74,4 @@ def test_network_faults_keep_the_same_contract(firm: Manifest) -> None:
     bare = msgspec.structs.replace(firm, links={})
     found = doctor._fault("reset", bare)
     assert found.state == "optional"
-    assert "no link of tcp" in found.hint
+    assert "the manifest has no link `exchange`" in found.hint
