@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,6 +49,18 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last: tuple[str, ...] = ()
     next_window: str = ""
     session: str = ""
+
+
+def begun(orders: Orders, folder: Path, started_wall_ns: int) -> Status:
+    """Return the first status of whoever carries out `orders` in `folder`: this process."""
+    return Status(
+        pid=os.getpid(),
+        target=orders.target,
+        profile=orders.profile.name,
+        folder=str(folder),
+        seed=orders.seed,
+        started_wall_ns=started_wall_ns,
+    )
 
 
 def append(path: Path, value: msgspec.Struct) -> None:

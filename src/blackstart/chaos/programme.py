@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import tempfile
 from collections import deque
@@ -99,15 +98,9 @@ class Keeper:
         self._called: list[asyncio.subprocess.Process] = []
         self.left_out: tuple[LeftOut, ...] = ()
         self._last: deque[str] = deque(maxlen=LAST)
-        self.status = log.Status(
-            pid=os.getpid(),
-            target=manifest.name,
-            profile=orders.profile.name,
-            folder=str(folder),
-            seed=orders.seed,
-            started_wall_ns=wall_ns,
-            for_s=orders.for_s,
-            counts=counts([]),
+        begun = log.begun(orders, folder, wall_ns)
+        self.status = msgspec.structs.replace(
+            begun, target=manifest.name, for_s=orders.for_s, counts=counts([])
         )
 
     async def hear(self, event: str, figures: Mapping[str, Any]) -> None:

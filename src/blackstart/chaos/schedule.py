@@ -7,7 +7,6 @@ own, `blackstart chaos run --scheduled`, which ends when its window closes.
 from __future__ import annotations
 
 import datetime as dt
-import os
 import signal
 import subprocess
 import threading
@@ -86,14 +85,7 @@ class _Keeper:
         self._orders, self._words, self._folder = orders, words, folder
         self._process: subprocess.Popen[bytes] | None = None
         self.over = threading.Event()
-        self._status = log.Status(
-            pid=os.getpid(),
-            target=orders.target,
-            profile=orders.profile.name,
-            folder=str(folder),
-            seed=orders.seed,
-            started_wall_ns=time.time_ns(),
-        )
+        self._status = log.begun(orders, folder, time.time_ns())
 
     def say(self, **changes: object) -> None:
         status = msgspec.structs.replace(self._status, **changes)

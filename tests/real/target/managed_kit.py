@@ -14,6 +14,7 @@ from target_kit import Clock, Notes
 
 from blackstart.engine import verbs
 from blackstart.faults import registry
+from blackstart.host import procs
 from blackstart.model.manifest import Component, Manifest
 from blackstart.model.scenario import FaultStep
 from blackstart.target import managed
@@ -103,6 +104,22 @@ class Context:
     def last_undo(self) -> list[tuple[bool | None, dict[str, Any]]]:
         """Do what the guardian does at the end of a trial."""
         return [verbs.begin(one.action, one.arguments, "-")() for one in self.notes.undos]
+
+
+def killed_while_broken(owner: Owner, pid: int) -> None:
+    """See that the fault is in place on that process, and kill who holds it."""
+    try:
+        assert owner.broken()
+        found = procs.stat(pid)
+        assert found is None or found.dead or found.state == "T"
+    finally:
+        owner.kill()
+
+
+def waits(pid: int) -> bool:
+    """Say whether a process lives and sleeps, as one does that waits for work."""
+    now = procs.stat(pid)
+    return now is not None and now.state == "S"
 
 
 class Owner:

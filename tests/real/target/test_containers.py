@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import docker_kit
 import pytest
-from managed_kit import Context, Owner, described
+from managed_kit import Context, Owner, described, killed_while_broken, waits
 from target_kit import until
 
 from blackstart.cli import doctor
@@ -147,18 +147,8 @@ def test_a_container_runs_again_when_blackstart_is_killed(
     docker.run("held", *SLEEP, options=restart(policy))
     before = docker.main_pid("held")
     owner = Owner(tmp_path / "run", "container", "held", kind)
-    try:
-        assert owner.broken()
-        found = procs.stat(before)
-        assert found is None or found.dead or found.state == "T"
-    finally:
-        owner.kill()
-
-    def runs() -> bool:
-        now = procs.stat(docker.main_pid("held"))
-        return docker.value("held", ".State.Running") == "true" and now is not None and now.state == "S"
-
-    docker.until(runs)
+    killed_while_broken(owner, before)
+    docker.until(lambda: docker.value("held", ".State.Running") == "true" and waits(docker.main_pid("held")))
     assert (docker.main_pid("held") == before) == (kind == "pause_service")
 
 

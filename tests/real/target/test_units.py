@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import systemd_kit
-from managed_kit import Context, Owner, described
+from managed_kit import Context, Owner, described, killed_while_broken, waits
 from target_kit import until
 
 from blackstart.cli import doctor
@@ -163,18 +163,8 @@ def test_a_unit_runs_again_when_blackstart_is_killed(
     sd.service("held", SLEEP, Restart=restart, RestartSec="50ms")
     before = sd.main_pid("held")
     owner = Owner(tmp_path / "run", "unit", "held.service", kind)
-    try:
-        assert owner.broken()
-        found = procs.stat(before)
-        assert found is None or found.dead or found.state == "T"
-    finally:
-        owner.kill()
-
-    def runs() -> bool:
-        now = procs.stat(sd.main_pid("held"))
-        return sd.value("held", "ActiveState") == "active" and now is not None and now.state == "S"
-
-    sd.until(runs)
+    killed_while_broken(owner, before)
+    sd.until(lambda: sd.value("held", "ActiveState") == "active" and waits(sd.main_pid("held")))
     assert (sd.main_pid("held") == before) == (kind == "pause_service")
 
 
