@@ -82,7 +82,7 @@ def replay(folder: Path, *, by: str) -> list[journal.Entry]:
     """Carry out what one folder owes, unless somebody alive watches over it."""
     if not journal.owed(str(folder)):
         return []
-    locks = [journal.hold(str(folder), name) for name in (journal.OWNER_LOCK, journal.GUARDIAN_LOCK)]
+    locks = [_hold(folder, name) for name in (journal.OWNER_LOCK, journal.GUARDIAN_LOCK)]
     try:
         if locks[1] is None:
             wake(folder)
@@ -93,6 +93,16 @@ def replay(folder: Path, *, by: str) -> list[journal.Entry]:
         for lock in locks:
             if lock is not None:
                 os.close(lock)
+
+
+def _hold(folder: Path, name: str) -> int | None:
+    """Take a lock; wait for a holder that is dying: its threads may keep what it had for a moment longer."""
+    lock = journal.hold(str(folder), name)
+    if lock is not None or (pid := journal.holder(str(folder), name)) is None:
+        return lock
+    found = procs.stat(pid)
+    dying = found is None or found.dead
+    return journal.wait_for(str(folder), name, _WOKEN_LIMIT_S) if dying else None
 
 
 def wake(folder: Path) -> bool:

@@ -11,6 +11,7 @@ import random
 import socket
 import struct
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ _Write = Any
 class Link:
     """One link: where it leads, and what is done to it now."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stream: bool = True) -> None:
+        self.stream = stream
         self.upstream: tuple[str, int] | None = None
         self.pairs: set[Pair] = set()
         self.seen = self.hit = 0
@@ -66,7 +68,7 @@ class Link:
         self._verdict, self._line = "", None
         self.healed.set()
         for pair in list(self.pairs):
-            pair.release()
+            pair.go_on()
 
     def broken(self, side: str, pair: Pair | None) -> str:
         """Say what is done to data that go to that side."""
@@ -95,7 +97,8 @@ class Pipe:
 
     def __init__(self, link: Link, pair: Pair, side: str) -> None:
         self._link, self._pair, self._side = link, pair, side
-        self._held: list[bytes] = []
+        self._held: deque[tuple[int | None, bytes]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._waiting = 0
         self.source: asyncio.Transport | None = None
         self.sink: asyncio.Transport | None = None
@@ -109,29 +112,40 @@ class Pipe:
             self._pair.abort()
         elif verdict == _QUEUE:
             fate = self._link.fate(self._side.encode() + id(self).to_bytes(8, "big"), data)
-            wait_s = max(0, (fate.due_ns or 0) - time.monotonic_ns()) / 1e9
-            self._hold(fate.payload or data)
-            asyncio.get_running_loop().call_later(wait_s, self._next)
-        elif verdict == _DROP or self._held or self.sink is None:
-            self._hold(data)
+            self._hold(fate.due_ns, fate.payload or data)
+        elif verdict == _DROP:
+            self._hold(None, data)
+        elif self._held or self.sink is None:
+            self._hold(0, data)
         else:
             self._write(data)
 
-    def release(self) -> None:
-        """Let everything go that is held."""
+    def go_on(self) -> None:
+        """Pass on what is due, in order, and come back for the rest; all is due when nothing is broken."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._held and self.sink is not None:
+            due_ns = self._held[0][0]
+            if self._link.broken(self._side, self._pair):
+                if due_ns is None:
+                    return
+                if (wait_ns := due_ns - time.monotonic_ns()) > 0:
+                    self._timer = asyncio.get_running_loop().call_later(wait_ns / 1e9, self.go_on)
+                    return
             self._next()
 
-    def _hold(self, data: bytes) -> None:
-        self._held.append(data)
+    def _hold(self, due_ns: int | None, data: bytes) -> None:
+        """Keep data until they are due, without a time until the link heals."""
+        self._held.append((due_ns, data))
         self._waiting += len(data)
+        if self._timer is None:
+            self.go_on()
         if self._waiting > _FULL and self.source is not None:
             self.source.pause_reading()
 
     def _next(self) -> None:
-        if not self._held or self.sink is None:
-            return
-        data = self._held.pop(0)
+        _, data = self._held.popleft()
         self._waiting -= len(data)
         self._write(data)
         if self._waiting <= _FULL and self.source is not None and not self.source.is_closing():
@@ -215,12 +229,12 @@ class Pair:
         except OSError:
             self.abort()
             return
-        self.release()
+        self.go_on()
 
-    def release(self) -> None:
-        """Let go what is held in both directions."""
-        self.there.release()
-        self.back.release()
+    def go_on(self) -> None:
+        """Let go what need not be held any more, in both directions."""
+        self.there.go_on()
+        self.back.go_on()
 
     def abort(self) -> None:
         """Reset both connections."""

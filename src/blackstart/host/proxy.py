@@ -44,7 +44,7 @@ class Proxy:
             return {"error": error.strerror or str(error)}
 
     async def _listen(self, request: dict[str, Any]) -> dict[str, Any]:
-        link = Link()
+        link = Link(stream=request["protocol"] == "tcp")
         port = await _SERVE[request["protocol"]](link, request["host"], request["port"])
         self.links[request["link"]] = link
         return {"port": port}
@@ -63,7 +63,10 @@ class Proxy:
             link.upstream = (request["host"], request["port"])
         elif request["do"] == "break":
             before = time.monotonic_ns()
-            line = Line(Shape(**request["shape"]), random.Random(request["seed"]))
+            shape = Shape(**request["shape"])
+            if link.stream:  # what has no room in the line waits with its sender
+                shape = shape._replace(buffer_bytes=0)
+            line = Line(shape, random.Random(request["seed"]))
             link.break_it(
                 request["verdict"],
                 request["direction"],

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.005, 0.1
 CATCH_UP_S = 0.01  # so much lateness of a timer is made up for, no more
 LAST_ANSWERS_S = 2.0
+ABANDON_S = 1.0
 
 # The target's "no", so that the write must not be found later. A glue adds its library's own by `NO = (…)`.
 # Every other error means
@@ -114,6 +115,8 @@ class Runner:
         self._note(Line(n=number, mono_ns=time.monotonic_ns(), record=record))
         task = asyncio.create_task(self._write(number, self._connection, record))
         self._under_way[number] = (time.monotonic(), task)
+        # One that is cancelled before its first step runs none of its own code.
+        task.add_done_callback(lambda _: self._outcome(number, "info", error="given up before it was sent"))
 
     async def _pace(self) -> None:
         interval = 1.0 / self.config.rate_per_s
@@ -138,8 +141,6 @@ class Runner:
                 self._broken.set()
         else:
             self._outcome(number, "ok", data=data)
-        finally:
-            del self._under_way[number]
 
     def _outcome(
         self,
@@ -149,6 +150,8 @@ class Runner:
         data: dict[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
+        if self._under_way.pop(number, None) is None:
+            return  # it was abandoned, and that is written
         moment = time.monotonic_ns()
         self._note(Line(n=number, mono_ns=moment, outcome=outcome, data=data, error=error))
 
@@ -169,6 +172,7 @@ class Runner:
             # connection: the order of two connections promises nothing. Such writes have no answer.
             self._cancel_all()
             await _close(connection)
+            await self._abandon()
 
     async def _connect(self) -> Any:
         wait = FIRST_WAIT_S
@@ -203,6 +207,14 @@ class Runner:
             self._cancel_all()
             await asyncio.wait(tasks, timeout=LAST_ANSWERS_S)
 
+    async def _abandon(self) -> None:
+        """Wait no longer for writes that a client library does not give up: they would hold up the load."""
+        tasks = {task: number for number, (_, task) in self._under_way.items()}
+        if tasks:
+            _, stuck = await asyncio.wait(tasks, timeout=ABANDON_S)
+            for task in stuck:
+                self._outcome(tasks[task], "info", error="abandoned: the client library does not give it up")
+
     def _cancel_all(self) -> None:
         for _, task in self._under_way.values():
             task.cancel()
@@ -216,7 +228,7 @@ async def _close(connection: Any) -> None:
     with contextlib.suppress(Exception):
         result = closing()
         if inspect.isawaitable(result):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(ABANDON_S):
                 await result
 
 

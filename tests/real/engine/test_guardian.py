@@ -458,6 +458,46 @@ def test_one_undo_that_fails_does_not_hold_up_the_others(
     assert {entry["id"] for entry in journal.owed(str(tmp_path))} == {"nonsense", "broken"}
 
 
+DYING = textwrap.dedent(
+    """
+    import ctypes, os, sys, threading, time
+    from blackstart.engine import journal
+    lock = journal.hold(sys.argv[1], journal.GUARDIAN_LOCK)
+
+    def last():
+        sys.stdin.readline()
+        os._exit(0)
+
+    threading.Thread(target=last).start()
+    print("held", flush=True)
+    ctypes.CDLL(None).pthread_exit(None)
+    """
+)
+
+
+def test_the_next_start_waits_for_a_guardian_that_is_dying(tmp_path: Path) -> None:
+    """A zombie whose last thread still ends may hold the lock: that is no guardian that watches."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "file").write_text("x")
+    owed = {"id": "file", "action": "unlink", "arguments": {"path": str(run / "file")}}
+    journal.append(str(run), journal.OWED, [owed])
+    holder = subprocess.Popen(
+        [sys.executable, "-c", DYING, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert poll(lambda: dead(holder.pid))
+    last_word = threading.Timer(0.3, holder.stdin.close)
+    last_word.start()
+    assert [folder for folder, _ in leftovers.clear(tmp_path)] == [run]
+    assert not (run / "file").exists()
+    last_word.join()
+    holder.wait()
+    holder.stdout.close()
+
+
 def test_a_torn_journal_counts_up_to_its_last_whole_line(tmp_path: Path) -> None:
     """A line that was not written wholly was never acknowledged: its fault never came to be."""
     line = json.dumps({"id": "a", "action": "unlink", "arguments": {"path": str(tmp_path / "x")}}) + "\n"

@@ -110,7 +110,7 @@ def test_mistakes_about_roles_and_logs_are_named(tmp_path: Path) -> None:
     )
     found = "\n".join(problems(spoiled))
     assert "glue: glue.py has no `async def absent(…)`" in found
-    ways = "process, pid_file, match, url, glue"
+    ways = "process, pid_file, match, url, glue, unit, container"
     assert f"components.b: give exactly one of {ways} (process, glue given)" in found
     assert "events.log.lines: needs a group called event" in found
 

@@ -1,0 +1,77 @@
+"""The proxy's narrow line: what has no room waits, whatever the size in which it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from blackstart.host.proxied import TO_SERVER, Link, Pair
+from blackstart.host.proxy import Proxy
+from blackstart.host.shaping import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CHUNK = b"x" * 200_000
+
+
+class Sink:
+    """Stands for the connection to the server."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def is_closing(self) -> bool:
+        """Say that it is open."""
+        return False
+
+    def write(self, data: bytes) -> None:
+        """Keep what was passed on."""
+        self.written.append(data)
+
+
+async def narrow() -> Link:
+    """Make a stream's link whose line carries a megabyte a second and has room for a quarter of one."""
+    proxy, link = Proxy(), Link(stream=True)
+    proxy.links["line"] = link
+    shape = Shape(bytes_per_s=1e6, buffer_bytes=262_144.0)._asdict()
+    told = {"verdict": "queue", "direction": TO_SERVER, "share": 1.0, "existing": False, "seed": 1}
+    await proxy.answer({"do": "break", "link": "line", "shape": shape, **told})
+    return link
+
+
+def passed_on(chunks: Sequence[bytes]) -> tuple[int, int]:
+    """Feed it all at once; return how many bytes had passed then, and after the link was healed."""
+
+    async def run() -> tuple[int, int]:
+        link = await narrow()
+        pair, sink = Pair(link), Sink()
+        pair.there.sink = cast("Any", sink)
+        for chunk in chunks:
+            pair.there.feed(chunk)
+        await asyncio.sleep(0)
+        at_once = len(b"".join(sink.written))
+        link.release()
+        assert sink.written == list(chunks)
+        return at_once, len(b"".join(sink.written))
+
+    return asyncio.run(run())
+
+
+def test_what_has_no_room_in_a_narrow_line_waits_with_its_sender() -> None:
+    """A stream loses nothing, and nothing of it passes at once because the line is full already."""
+    assert passed_on([CHUNK] * 6) == (0, 6 * len(CHUNK))
+
+
+def test_what_waits_for_the_server_waits_for_the_line_too() -> None:
+    """Data that came before the connection to the server stood are not let go when it does."""
+
+    async def run() -> list[bytes]:
+        link = await narrow()
+        pair, sink = Pair(link), Sink()
+        pair.there.feed(CHUNK)
+        pair.there.sink = cast("Any", sink)
+        pair.go_on()
+        return sink.written
+
+    assert asyncio.run(run()) == []
