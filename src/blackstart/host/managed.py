@@ -32,8 +32,8 @@ class State(NamedTuple):
 
     `policy` says who brings it back after a death, and `restarts` whether that is the manager. `group` is in
     the path of its control group. `started_ns` (monotonic) is when its main process began, where the manager
-    tells it; `tells_ready`: it counts as running only when it said itself that it is ready. `stopping`: it
-    cannot be started yet.
+    tells it, and `ready_ns` when it said itself that it is ready (`Type=notify`: before that it does not
+    run). `stopping`: it cannot be started yet.
     """
 
     running: bool
@@ -43,7 +43,7 @@ class State(NamedTuple):
     restarts: bool
     group: str
     started_ns: int | None = None
-    tells_ready: bool = False
+    ready_ns: int | None = None
     stopping: bool = False
 
 
@@ -139,7 +139,7 @@ def _look_unit(place: Place) -> State:
     active, result = found["ActiveState"], found.get("Result", "success")
     pid = int(found.get("MainPID") or 0)
     why = f", {result}" if result != "success" else ""
-    began = int(found.get("ExecMainStartTimestampMonotonic") or 0)
+    tells = found.get("Type", "").startswith("notify") and active == "active"
     return State(
         running=active in ("active", "reloading") and pid > 0,
         pid=pid,
@@ -147,9 +147,13 @@ def _look_unit(place: Place) -> State:
         policy=f"Restart={found.get('Restart', '')}",
         restarts=found.get("Restart", "") in systemd.RESTARTING,
         group=found.get("ControlGroup", ""),
-        started_ns=began * _US or None,
-        tells_ready=found.get("Type", "").startswith("notify"),
+        started_ns=_stamp_ns(found, "ExecMainStartTimestampMonotonic"),
+        ready_ns=_stamp_ns(found, "ActiveEnterTimestampMonotonic") if tells else None,
     )
+
+
+def _stamp_ns(found: dict[str, str], name: str) -> int | None:
+    return int(found.get(name) or 0) * _US or None
 
 
 def _look_container(place: Place) -> State:

@@ -26,6 +26,7 @@ _SHOWN = (
     "Restart",
     "ControlGroup",
     "ExecMainStartTimestampMonotonic",
+    "ActiveEnterTimestampMonotonic",
 )
 _ASK_LIMIT_S = 10.0
 _START_LIMIT_S = 90.0

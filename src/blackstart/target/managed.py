@@ -104,9 +104,7 @@ class Managed:
         await asyncio.to_thread(managed.start, where)
         state = await asyncio.to_thread(managed.until_running, where, _RUNS_LIMIT_S)
         _running(component, state, where)
-        ref = await self.process(component)
-        if state.tells_ready:
-            self._seen(component, "ready", ref.pid)
+        await self.process(component)
 
     async def ask_stop(self, component: str) -> str:
         """See `contracts.AsksManagers`."""
@@ -127,10 +125,12 @@ class Managed:
         return ref
 
     def _began(self, component: str, ref: ProcessRef, state: State) -> None:
-        """Record a new main process: when it began is known, however late we found it."""
+        """Record a new main process: when it began, and said that it is ready, however late we found it."""
         told, ticks = state.started_ns, managed.began_ns(ref.pid)
         mono_ns = told or ticks or self._clock.now().mono_ns
         self._seen(component, "started", ref.pid, mono_ns, _SYSTEMD_NS if told else _TICK_NS)
+        if state.ready_ns is not None:
+            self._seen(component, "ready", ref.pid, state.ready_ns, _SYSTEMD_NS)
 
     def _seen(
         self,

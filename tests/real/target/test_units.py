@@ -80,6 +80,40 @@ def test_a_unit_that_systemd_restarts_is_found_again_with_systemds_own_stamp(
     asyncio.run(run())
 
 
+# Is ready a while after its start, and says so.
+NOTIFYING = """
+import os, socket, time
+time.sleep(0.2)
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("restart", ["always", "no"])
+def test_a_unit_that_says_when_it_is_ready_is_believed(sd: Systemd, tmp_path: Path, restart: str) -> None:
+    """`Type=notify`: it runs when it says so, and the moment is systemd's, whoever started it."""
+    program = tmp_path / "program.py"
+    program.write_text(NOTIFYING)
+    sd.service("ready", f"/usr/bin/python3 {program}", Type="notify", Restart=restart, RestartSec="10ms")
+
+    async def run() -> None:
+        ctx = Context(described(main=unit("ready")), tmp_path)
+        await ctx.target.open()
+        before = await ctx.target.process("main")
+        _, witness = await ctx.carry_out("kill")
+        assert witness.bit
+        await until(
+            lambda: sd.main_pid("ready") not in (0, before.pid) and sd.value("ready", "SubState") == "running"
+        )
+        after = await ctx.target.process("main")
+        (started,), (ready,) = ctx.notes.seen("started"), ctx.notes.seen("ready")
+        assert (started.pid, ready.pid) == (after.pid, after.pid)
+        assert ready.mono_ns // 1000 == int(sd.value("ready", "ActiveEnterTimestampMonotonic"))
+        assert ready.mono_ns - started.mono_ns > 100_000_000
+
+    asyncio.run(run())
+
+
 def test_a_unit_that_nobody_restarts_is_started_by_its_operator(sd: Systemd, tmp_path: Path) -> None:
     """`Restart=no` makes Blackstart the operator, and nobody has to say so; neighbours are left alone."""
     sd.service("alone", SLEEP, Restart="no")
