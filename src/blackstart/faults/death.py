@@ -136,9 +136,11 @@ class Strike:
     def receipt(self, fault: str, mechanism: str, source: str, when: tuple[int, int], **data: Any) -> Receipt:
         """Say what was done; `when` are the instants just before and just after."""
         before, after = when
+        hosts = sorted({hold.ref.host for hold in self.bed.holds.values()})
+        through = f" (by the helper on {', '.join(hosts)})" if hosts else ""
         return Receipt(
             fault=fault,
-            mechanism=mechanism,
+            mechanism=f"{mechanism}{through}",
             t0_mono_ns=after,
             t0_source=source,
             uncertainty_ns=after - before,

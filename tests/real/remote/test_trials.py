@@ -123,6 +123,7 @@ def test_a_component_of_another_host_is_killed_and_comes_back(there: OtherHost, 
     receipt = history.all(Injected)[0].receipt
     assert receipt.processes == {}, "no pid of that host is taken for one of ours"
     assert receipt.remote["lines"].host == "there"
+    assert "by the helper on there" in receipt.mechanism
     died = next(one for one in history.all(ProcessSeen) if one.what == "exited")
     again = [one for one in history.all(SignalSeen) if one.event == "serving"]
     assert receipt.t0_mono_ns - receipt.uncertainty_ns <= died.mono_ns <= again[-1].mono_ns
