@@ -77,7 +77,7 @@ class Segment:
         folder.mkdir(parents=True)
         self.folder, self._clock = folder, kit.clock
         self._writer = HistoryWriter(folder)
-        self.recorder = Recorder(self._writer, kit.clock)
+        self.recorder = Recorder(self._writer, kit.clock, keep_events=False)
         self.recorder(conductor.header(plan, manifest, kit))
         self.recorder.flush()
         self.trial = RunningTrial(

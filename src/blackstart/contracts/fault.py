@@ -71,7 +71,7 @@ class FaultContext(Protocol):
         ...
 
     def recorded(self) -> Sequence[Record]:
-        """Everything recorded so far: for witnesses, who look for independent traces of the fault."""
+        """Everything recorded so far, in chaos without service events: for witnesses, who look for traces."""
         ...
 
 

@@ -22,11 +22,16 @@ Listener = Callable[[Record], None]
 
 
 class Recorder:
-    """Takes records (it is a `Sink`), keeps them in memory and in the file."""
+    """Takes records (it is a `Sink`), keeps them in memory and in the file.
 
-    def __init__(self, writer: HistoryWriter, clock: Clock) -> None:
+    Service events are most of the memory. Without `keep_events` they are in the file only, and `records`
+    leaves them out: for whoever is judged from the file alone.
+    """
+
+    def __init__(self, writer: HistoryWriter, clock: Clock, *, keep_events: bool = True) -> None:
         self.writer = writer
         self._clock = clock
+        self._keep_events = keep_events
         self._records: list[Record] = []
         self._listeners: list[Listener] = []
         self._batches: dict[str, list[tuple[int, str, int]]] = {}
@@ -77,5 +82,6 @@ class Recorder:
             self._keep(ServiceBatch(service=service, events=events))
 
     def _keep(self, record: Record) -> None:
-        self._records.append(record)
+        if self._keep_events or not isinstance(record, ServiceBatch):
+            self._records.append(record)
         self.writer.append(record)

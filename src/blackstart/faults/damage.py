@@ -37,7 +37,7 @@ _CONTEXT = 65536
 
 
 class Patch(msgspec.Struct, frozen=True, kw_only=True):
-    """What one place of a file was and becomes.
+    """What one place of a file was and becomes; `within` is what was there to be damaged.
 
     A cut has no `after`: the file ends at `offset`, and `before` is what was behind.
     """
@@ -45,6 +45,7 @@ class Patch(msgspec.Struct, frozen=True, kw_only=True):
     region: Region
     before: bytes
     after: bytes | None = None
+    within: Region | None = None
 
     @property
     def cut(self) -> bool:
@@ -109,16 +110,23 @@ def drawn(found: Sequence[Region], count: int, rng: random.Random) -> list[Regio
 
 def flips(found: Sequence[Region], step: FaultStep, rng: random.Random) -> list[Patch]:
     """Turn `parameters.bits` (1) bits in every place; `parameters.bit` says which instead of chance."""
+    count, bit = int(step.parameters.get("bits", 1)), step.parameters.get("bit")
     patches = []
     for region in found:
-        before = bits.read(region.path, region.offset, region.length)
-        if not before:
+        length = min(region.length, Path(region.path).stat().st_size - region.offset)
+        if length <= 0:
             raise FaultError("is empty: no bits to flip", where=region.path)
-        count = int(step.parameters.get("bits", 1))
-        bit = step.parameters.get("bit")
-        after = bits.flipped(before, count, rng, bit=None if bit is None else int(bit))
-        patches.append(Patch(region=region, before=before, after=after))
+        patches.append(_flip(region, bits.draw(length, count, rng, bit=None if bit is None else int(bit))))
     return patches
+
+
+def _flip(region: Region, chosen: Sequence[int]) -> Patch:
+    """Touch nothing but the bytes from the first to the last of the bits: the target writes to the others."""
+    first, last = min(chosen) // 8, max(chosen) // 8
+    place = msgspec.structs.replace(region, offset=region.offset + first, length=last - first + 1)
+    before = bits.read(place.path, place.offset, place.length)
+    after = bits.flipped(before, [one - 8 * first for one in chosen])
+    return Patch(region=place, before=before, after=after, within=region)
 
 
 def restore(ctx: FaultContext, patch: Patch, number: int, step: FaultStep) -> Undo:
@@ -141,20 +149,27 @@ def _names_for(folder: Path, name: str) -> Iterator[Path]:
 def _look(patch: Patch) -> dict[str, Any]:
     """By what the guardian sees that the damage still lies there untouched."""
     region = patch.region
-    if patch.after is not None:
-        begin, left, size = region.offset, patch.after, None
-    else:
-        begin, size = max(0, region.offset - _CONTEXT), region.offset
-        left = bits.read(region.path, begin, region.offset - begin)
-    digest = hashlib.sha256(left).hexdigest()
-    look = {
+    begin, left = _surroundings(patch)
+    return {
         "path": region.path,
         "offset": region.offset,
         "begin": begin,
         "length": len(left),
-        "sha256": digest,
+        "sha256": hashlib.sha256(left).hexdigest(),
+        "size": region.offset if patch.cut else None,
     }
-    return {**look, "size": size}
+
+
+def _surroundings(patch: Patch) -> tuple[int, bytes]:
+    """Read what will lie around the damage, and the damage: where it begins, and the bytes."""
+    path, offset, end = patch.region.path, patch.region.offset, patch.region.offset + len(patch.before)
+    whole = patch.within
+    begin = max(0 if whole is None else whole.offset, offset - _CONTEXT)
+    left = bits.read(path, begin, offset - begin)
+    if patch.after is None:
+        return begin, left
+    until = end + _CONTEXT if whole is None else min(whole.offset + whole.length, end + _CONTEXT)
+    return begin, left + patch.after + bits.read(path, end, until - end)
 
 
 def apply(patches: Sequence[Patch], *, sync: bool = True) -> None:

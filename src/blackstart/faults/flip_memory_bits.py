@@ -126,7 +126,8 @@ async def _private(
     chosen = places if step.parameters.get("copies") == "all" else [rng.choice(places)]
     count, bit = int(step.parameters.get("bits", 1)), step.parameters.get("bit")
     one = None if bit is None else int(bit)
-    return process, [(place, value, bits.flipped(value, count, rng, bit=one)) for place in chosen]
+    drawn = [(place, bits.draw(len(value), count, rng, bit=one)) for place in chosen]
+    return process, [(place, value, bits.flipped(value, which)) for place, which in drawn]
 
 
 def _forbidden() -> str | None:

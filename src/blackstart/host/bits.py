@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterable
 
 _BLOCK = 4096
 
 
-def flipped(data: bytes, count: int, rng: random.Random, *, bit: int | None = None) -> bytes:
-    """Return `data` with `count` different bits turned, drawn from `rng`; `bit` names the only one instead.
+def draw(length: int, count: int, rng: random.Random, *, bit: int | None = None) -> list[int]:
+    """Draw `count` different bits of `length` bytes from `rng`; `bit` names the only one instead.
 
-    Bit 0 is the lowest of the first byte. Fewer bits than `count` turn only where there are no more.
+    Bit 0 is the lowest of the first byte. Fewer bits than `count` come only where there are no more.
     """
-    total = len(data) * 8
-    chosen = [bit % total] if bit is not None else rng.sample(range(total), min(count, total))
+    total = length * 8
+    return [bit % total] if bit is not None else rng.sample(range(total), min(count, total))
+
+
+def flipped(data: bytes, chosen: Iterable[int]) -> bytes:
+    """Return `data` with the bits turned that were drawn."""
     changed = bytearray(data)
     for one in chosen:
         changed[one // 8] ^= 1 << one % 8

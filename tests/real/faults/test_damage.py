@@ -168,6 +168,40 @@ def test_the_same_seed_turns_the_same_bits(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_only_the_bytes_of_the_bits_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the target writes elsewhere in the file at that moment stays; no whole file is held."""
+    path = files(tmp_path, "1.ckpt", size=1_000_000)[0]
+    original, began = bits.write, path.read_bytes()
+
+    def write(where: str, offset: int, data: bytes, *, sync: bool = True) -> None:
+        with path.open("r+b") as file:  # the target, just before us
+            file.write(b"new head")
+        original(where, offset, data, sync=sync)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bits, "write", write)
+        carry_out(
+            Context(tmp_path, {"c": Data(files="{run}/*.ckpt")}), "flip_file_bits", data="c", bit=4_000_003
+        )
+    now = path.read_bytes()
+    assert now[:8] == b"new head"
+    assert bits.differing(began[8:], now[8:]) == 1
+    assert sum(kept.stat().st_size for kept in (tmp_path / "fault").iterdir()) == 1
+
+
+def test_a_new_file_with_the_same_byte_by_chance_is_left_alone(tmp_path: Path) -> None:
+    """That one byte looks like the damage does not make another file ours: what lies around counts too."""
+    path = files(tmp_path, "1.ckpt")[0]
+    ctx = Context(tmp_path, {"c": Data(files="{run}/*.ckpt")})
+    carry_out(ctx, "flip_file_bits", data="c", bit=800)
+    damaged = path.read_bytes()
+    path.write_bytes(b"another" + damaged[7:])
+    (outcome,) = take_back(ctx)
+    assert outcome[0] is True
+    assert "left" in outcome[1]
+    assert path.read_bytes()[7:] == damaged[7:]
+
+
 @pytest.mark.parametrize("healed", ["rewritten", "removed"])
 def test_what_the_target_healed_is_left_alone(tmp_path: Path, healed: str) -> None:
     """A file rewritten or removed since is not written over, and that counts as taken back."""

@@ -125,6 +125,24 @@ def test_the_recorder_merges_service_events_and_shows_each_at_once(tmp_path: Pat
     assert len(batches) <= 6
 
 
+def test_what_is_judged_from_its_file_needs_no_memory_for_service_events(tmp_path: Path) -> None:
+    """A segment of chaos keeps everything but them; the file has all, in order."""
+    writer = HistoryWriter(tmp_path)
+    recorder = Recorder(writer, SystemClock(), keep_events=False)
+    told = [
+        ServiceBatch(service="orders", events=[(1, "a", 0)]),
+        Problem(code="x", text="x", mono_ns=2),
+        ServiceBatch(service="orders", events=[(3, "b", 0)]),
+    ]
+    for record in told:
+        recorder(record)
+        recorder.flush()
+    recorder.sync()
+    writer.close()
+    assert recorder.records() == (told[1],)
+    assert list(load(tmp_path).records()) == told
+
+
 def test_a_trigger_wakes_on_what_it_waits_for(tmp_path: Path) -> None:
     """Another event, other fields, or one from before the fault that it follows do not wake it."""
 
