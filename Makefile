@@ -11,7 +11,7 @@ suite: setup
 
 test: setup
 	$(BIN)/python tests/setup_system.py
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench.run $(ARGS)

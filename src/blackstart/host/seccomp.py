@@ -239,13 +239,21 @@ async def supervisor(folder: Path) -> Supervisor:
 
 
 def blind_spots(pid: int) -> list[str]:
-    """Name what of a process' output no system call shows: shared writable files, and io_uring."""
+    """Name what of a process' output no system call shows: shared writable files, and io_uring.
+
+    Of one that has ended: nothing.
+    """
     found = []
-    for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        mapped = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+        open_files = list(os.scandir(f"/proc/{pid}/fd"))
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # a zombie's belong to root
+        return []
+    for line in mapped.splitlines():
         parts = line.split(maxsplit=5)
         if parts[1][1] == "w" and parts[1][3] == "s" and len(parts) == 6 and parts[5].startswith("/"):  # noqa: PLR2004 - a named mapping
             found.append(f"shared mapping of {parts[5]}")
-    for entry in os.scandir(f"/proc/{pid}/fd"):
+    for entry in open_files:
         try:
             if "io_uring" in Path(entry.path).readlink().name:
                 found.append("io_uring")

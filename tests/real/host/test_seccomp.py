@@ -427,7 +427,7 @@ def test_a_static_program_is_covered(tmp_path: Path) -> None:
 
 
 def test_what_no_system_call_shows_is_named(tmp_path: Path) -> None:
-    """A shared writable mapping of a file is a blind spot; a private one is not."""
+    """A shared writable mapping of a file is a blind spot; a private one is not, and the dead have none."""
     (tmp_path / "ring").write_bytes(bytes(4096))
     code = (
         "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); print(1,flush=True); input()"
@@ -440,5 +440,9 @@ def test_what_no_system_call_shows_is_named(tmp_path: Path) -> None:
         process.stdout.readline()
         assert seccomp.blind_spots(process.pid) == [f"shared mapping of {tmp_path / 'ring'}"]
     finally:
-        process.communicate(b"\n")
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert seccomp.blind_spots(process.pid) == [], "a zombie"
+        process.communicate()
+    assert seccomp.blind_spots(process.pid) == []
     assert not any("ring" in one for one in seccomp.blind_spots(os.getpid()))
