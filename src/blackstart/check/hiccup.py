@@ -37,7 +37,7 @@ SAMPLE_NS = 250_000_000
 
 def doubtful(watch: ResumeWatch, facts: Facts, t0: Stamp, t5: Stamp) -> bool:
     """Say whether what ended with t5 cannot be told from hiccups of a busy host."""
-    if watch.usual is None or watch.taken_over or watch.by_epoch or _recovers(facts, t0):
+    if watch.usual is None or watch.taken_over or watch.by_epoch or recovers(facts, t0):
         return False
     ended = [
         (length, event[0])
@@ -55,7 +55,7 @@ def brief(usual: Usual, facts: Facts, silence_ns: int, end_ns: int) -> bool:
     return silence_ns <= HICCUP_FACTOR * usual.p99_ns and _busy(samples, end_ns - silence_ns, end_ns)
 
 
-def _recovers(facts: Facts, t0: Stamp) -> bool:
+def recovers(facts: Facts, t0: Stamp) -> bool:
     """Say whether anybody told of, or saw, an end, a response or a recovery since the failure."""
     since = t0.mono_ns - t0.uncertainty_ns
     ended = any(seen.what == "exited" and seen.mono_ns >= since for seen in facts.all(ProcessSeen))

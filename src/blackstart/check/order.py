@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blackstart.check.hiccup import recovers
 from blackstart.check.rto import first_return
 from blackstart.check.service import FACTOR, epoch_of
 from blackstart.check.stamps import candidates, last_notice
@@ -36,13 +37,14 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
 
     Exempt is only what was in flight (`_drained`), never because of what it looks like: a session layer
     that sends old orders again trades before validation as well. Where the service was to go on (`goes_on`),
-    what came before its first interruption was resumed by nobody; a hiccup of a busy host is no interruption.
+    what came before its first interruption was resumed by nobody; a hiccup of a busy host is no interruption,
+    and a silence of which nobody tells an end, a response or a recovery has nothing to validate.
     """
     spec = facts.manifest.services.get(facts.plan.service)
     since = rto.stamps.get(StampName.RESPONDED.value) or rto.stamps.get(StampName.RESUMED.value)
     if since is None or spec is None or spec.source != "oracle":
         return
-    went_on_ns = _went_on_ns(facts)
+    went_on_ns = _went_on_ns(facts, rto)
     if went_on_ns is None:
         return  # it was to go on, and did: nothing was resumed
     validated = candidates(facts, "validated", not_before_ns=since.mono_ns)
@@ -61,12 +63,17 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
         yield _named(Verdict.PASS, "in-flight", text, flown)
 
 
-def _went_on_ns(facts: Facts) -> int | None:
+def _went_on_ns(facts: Facts, rto: Rto) -> int | None:
     """Return until when orders were no resumption; None where that is all of them."""
     if not facts.plan.scenario.goes_on:
         return 0
     back = first_return(facts)
-    return back[0] if back else None
+    if back is None or not (
+        recovers(facts, rto.stamps[StampName.FAILURE.value])
+        or any(_later_epoch(key, facts, rto) for _, key, _ in facts.service_events())
+    ):
+        return None
+    return back[0]
 
 
 def _drained(facts: Facts, rto: Rto, since_ns: int) -> int:

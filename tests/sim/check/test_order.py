@@ -9,7 +9,7 @@ import pytest
 
 from blackstart.check import order, rto
 from blackstart.check.facts import Facts
-from blackstart.model.record import SignalSeen
+from blackstart.model.record import ProbeChange, ProcessSeen, SignalSeen
 from blackstart.model.verdict import Verdict
 
 T0 = 10**12
@@ -17,9 +17,9 @@ MS = 1_000_000
 PERIOD = 2_500_000
 
 
-def found(world: Any) -> dict[str, Any]:
-    """Check, and return the findings by code."""
-    facts = Facts(world.history())
+def found(world: Any, *without: type) -> dict[str, Any]:
+    """Check a history without records of some kinds, and return the findings by code."""
+    facts = Facts(world.history(without=lambda record: isinstance(record, without)))
     return {finding.code: finding for finding in order.check(facts, rto.check(facts)[0]).findings}
 
 
@@ -134,6 +134,24 @@ def test_a_hiccup_of_a_busy_host_makes_no_early_trade(world: Any, percent: float
     scenario = msgspec.structs.replace(world.plan.scenario, goes_on=True)
     world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
     assert ("traded-before-validated" in found(world)) is early
+
+
+@pytest.mark.parametrize(("key", "early"), [("1-C1", False), ("2-C1", True)], ids=["nobody", "a new epoch"])
+def test_a_silence_of_which_nobody_recovered_leaves_nothing_to_validate(
+    world: Any, key: str, early: bool
+) -> None:
+    """Without an end, a response or a recovery, what was validated later was something else."""
+    stage(world)
+    world.signals = [signal("state_validated", 600)]
+    before = [event for event in world.service if event[0] <= T0]
+    begin, end = T0 + 300 * MS, T0 + 500 * MS
+    after = [(mono, "1-C1", 0) for mono in range(T0 + PERIOD, begin, PERIOD)]
+    after += [(mono, key, 0) for mono in range(end, T0 + 1400 * MS, PERIOD)]
+    world.service = [*before, *after]
+    scenario = msgspec.structs.replace(world.plan.scenario, goes_on=True)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    assert ("traded-before-validated" in found(world, ProcessSeen, ProbeChange)) is early
+    assert "traded-before-validated" in found(world), "an end was seen"
 
 
 def test_a_later_epoch_was_never_in_flight(world: Any) -> None:
