@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from blackstart.host import procs
 
+_TICKS_NS = 100_000_000
+"""The kernel adds up the time of a running thread with its ticks, at least ten of them in so long."""
+
 
 class Fare(NamedTuple):
     """Nanoseconds that all threads of a process have run, and that they stood ready and waited.
@@ -33,8 +36,9 @@ class Fare(NamedTuple):
         Who was ready and has not run since has waited all the time: without running it cannot fall asleep.
         """
         run, waited = max(0, self.run_ns - before.run_ns), max(0, self.waited_ns - before.waited_ns)
-        if before.ready and run == 0:
-            waited = max(waited, self.mono_ns - before.mono_ns)
+        passed = self.mono_ns - before.mono_ns
+        if before.ready and run == 0 and passed >= _TICKS_NS:
+            waited = max(waited, passed)
         return self._replace(run_ns=run, waited_ns=waited)
 
 

@@ -182,13 +182,15 @@ def test_an_undo_that_fails_is_the_loudest_event_and_names_the_command(small: Pa
     before = (small / "table").read_bytes()
     process = begin(small, DAMAGE, ('kind = "kill"\ncomponents = ["server"]', 0.5))
     poll(lambda: '"injected"' in histories(small))
-    (small / "table").unlink()
+    (small / "table").rename(small / "aside")
     (small / "table").mkdir()  # no bytes can be written there
     status, text = end(process)
     assert status == 1, text
     (line,) = (line for line in text.splitlines() if "LEFT IN PLACE" in line)
     assert reasons(small).startswith("FAIL left-in-place: restore:")
     (small / "table").rmdir()
+    (small / "aside").rename(small / "table")
+    assert (small / "table").read_bytes() != before
     subprocess.run(line.split("by hand:")[1], shell=True, check=True, capture_output=True)
     assert (small / "table").read_bytes() == before
 

@@ -26,3 +26,9 @@ def test_who_ran_is_taken_at_the_kernels_word() -> None:
     before = Fare(0, 0, mono_ns=0, ready=True)
     grown = Fare(10 * MS, 30 * MS, mono_ns=100 * MS).since(before)
     assert (grown.run_ns, grown.waited_ns, grown.got) == (10 * MS, 30 * MS, 0.25)
+
+
+def test_what_no_tick_has_counted_yet_is_not_called_a_wait() -> None:
+    """Ready is also who runs at that moment; the kernel adds its time up with the next tick."""
+    before = Fare(500 * MS, 20 * MS, mono_ns=1_000 * MS, ready=True)
+    assert Fare(500 * MS, 20 * MS, mono_ns=1_003 * MS, ready=True).since(before).got == 1.0
