@@ -55,11 +55,13 @@ def brief(usual: Usual, facts: Facts, silence_ns: int, end_ns: int) -> bool:
     return silence_ns <= HICCUP_FACTOR * usual.p99_ns and _busy(samples, end_ns - silence_ns, end_ns)
 
 
-def recovers(facts: Facts, t0: Stamp) -> bool:
+def recovers(facts: Facts, t0: Stamp, until_ns: int | None = None) -> bool:
     """Say whether anybody told of, or saw, an end, a response or a recovery since the failure."""
     since = t0.mono_ns - t0.uncertainty_ns
-    ended = any(seen.what == "exited" and seen.mono_ns >= since for seen in facts.all(ProcessSeen))
-    return ended or any(candidates(facts, phase, not_before_ns=since) for phase in ("responded", "recovered"))
+    seen = [one.mono_ns for one in facts.all(ProcessSeen) if one.what == "exited" and one.mono_ns >= since]
+    for phase in ("responded", "recovered"):
+        seen += [stamp.mono_ns for stamp in candidates(facts, phase, not_before_ns=since)]
+    return any(until_ns is None or moment <= until_ns for moment in seen)
 
 
 def _busy(samples: Sequence[ResourceSample], begin_ns: int, end_ns: int) -> bool:

@@ -37,8 +37,9 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
 
     Exempt is only what was in flight (`_drained`), never because of what it looks like: a session layer
     that sends old orders again trades before validation as well. Where the service was to go on (`goes_on`),
-    what came before its first interruption was resumed by nobody; a hiccup of a busy host is no interruption,
-    and a silence of which nobody tells an end, a response or a recovery has nothing to validate.
+    what came before its first interruption was resumed by nobody; a hiccup of a busy host is no interruption.
+    There, and where the fault ends no part (`degrades`), a silence until whose end nobody told of an end, a
+    response or a recovery left nothing to validate.
     """
     spec = facts.manifest.services.get(facts.plan.service)
     since = rto.stamps.get(StampName.RESPONDED.value) or rto.stamps.get(StampName.RESUMED.value)
@@ -46,7 +47,7 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
         return
     went_on_ns = _went_on_ns(facts, rto)
     if went_on_ns is None:
-        return  # it was to go on, and did: nothing was resumed
+        return  # nothing was resumed
     validated = candidates(facts, "validated", not_before_ns=since.mono_ns)
     if not validated:
         return
@@ -65,15 +66,16 @@ def _before_validated(facts: Facts, rto: Rto) -> Iterable[Finding]:
 
 def _went_on_ns(facts: Facts, rto: Rto) -> int | None:
     """Return until when orders were no resumption; None where that is all of them."""
-    if not facts.plan.scenario.goes_on:
+    scenario = facts.plan.scenario
+    if not scenario.goes_on and not scenario.degrades:
         return 0
     back = first_return(facts)
-    if back is None or not (
-        recovers(facts, rto.stamps[StampName.FAILURE.value])
-        or any(_later_epoch(key, facts, rto) for _, key, _ in facts.service_events())
-    ):
+    if back is None:
+        return None if scenario.goes_on else 0
+    told = recovers(facts, rto.stamps[StampName.FAILURE.value], back[0])
+    if not told and not any(_later_epoch(key, facts, rto) for _, key, _ in facts.service_events()):
         return None
-    return back[0]
+    return back[0] if scenario.goes_on else 0
 
 
 def _drained(facts: Facts, rto: Rto, since_ns: int) -> int:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blackstart.check import relapse
 from blackstart.check.hiccup import brief, doubtful
 from blackstart.check.service import ResumeWatch
 from blackstart.check.stamps import candidates, last_notice, not_credible
@@ -77,7 +78,8 @@ def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
     rto = _rto(watch, stamps, until, unwatched)
     if at_most is not None:
         rto = msgspec.structs.replace(rto, at_most_ns=at_most, interrupted=None, censored_ns=None)
-    return rto, [*unwatched, *_incredible(facts), *remarks, *_about_service(watch, rto)]
+    later = [] if unwatched else relapse.check(facts, watch, rto, until)
+    return rto, [*unwatched, *_incredible(facts), *remarks, *_about_service(watch, rto), *later]
 
 
 def _incredible(facts: Facts) -> list[Finding]:

@@ -18,6 +18,8 @@ The rule, for live watching and for the final analysis alike (it is the same cod
   itself bounds its recovery (responded … recovered), `check.rto` asks a second question: was there not one
   event in between, and would that stretch, laid anywhere before t0, have been empty less than once in a
   hundred times (`Usual.empty_share`)? Then it was an interruption too.
+* Once it has resumed, a silence longer than ten times the usual 99th percentile and than 200 ms is a
+  *relapse*: `check.relapse` judges it.
 * On a busy host a silence may be an interruption by length and still be no outage: the scheduler let
   somebody else run. Up to ten times the usual 99th percentile, while the host had nothing to spare, and
   without a word or deed of a recovery from anybody, `check.hiccup` gives a bound instead of a figure.
@@ -70,6 +72,11 @@ class Usual(msgspec.Struct, frozen=True):
     def hold_ns(self) -> int:
         """A run longer than this holds."""
         return FACTOR * self.p99_ns
+
+    @property
+    def relapse_ns(self) -> int:
+        """A silence longer than this, once the service has resumed, is no hiccup: it is out again."""
+        return max(HICCUP_FACTOR * self.p99_ns, OPEN_NS)
 
     def empty_share(self, stretch_ns: int) -> float:
         """Of all places before t0 where a stretch of that length could begin, the share without an event."""
@@ -124,6 +131,8 @@ class ResumeWatch:
         """All interruptions, whatever fault came later: the silence (ns; 0 for a takeover), what ended it."""
         self.silences: list[int] = []
         """How long each of the silences was that `returns` ended (ns)."""
+        self.relapses: list[tuple[int, Event]] = []
+        """Long silences after it had resumed, by an epoch or by holding: how long (ns), what ended it."""
         self.events_after = 0
         self.longest_gap_ns = 0
         self._handlers = {ServiceBatch: self._batch, Injected: self._injected, StageReached: self._stage}
@@ -187,7 +196,7 @@ class ResumeWatch:
         Whether the later fault brings another epoch is not known, so silence alone is proof again.
         """
         self._resumed_before = self.resumed or (self.returns[-1] if self.returns else self._resumed_before)
-        self.resumed, self.returns, self.silences = None, [], []
+        self.resumed, self.returns, self.silences, self.relapses = None, [], [], []
         self.by_epoch = self.taken_over = False
         self._old_epoch = self._latest_epoch
 
@@ -223,6 +232,8 @@ class ResumeWatch:
 
     def _one(self, event: Event, gap_ns: int) -> None:
         self.events_after += 1
+        if self.resumed is not None and self.usual is not None and gap_ns > self.usual.relapse_ns:
+            self.relapses.append((gap_ns, event))
         if self._old_epoch is not None:
             self._judge_epoch(event, self._old_epoch)
         if gap_ns <= 0:

@@ -25,7 +25,10 @@ _UNREPORTED_NS = 6_000_000_000
 
 
 async def observe(trial: RunningTrial, breakages: Breakages) -> None:
-    """Watch until the service is back (or never went), then for `after_s` more; at most `limit_s`."""
+    """Watch until the service is back (or never went), then for `after_s` more; at most `limit_s`.
+
+    If it is silent again then, it is watched until it is not, for at most as long once more.
+    """
     limits = trial.plan.scenario.observe
     why = "limit"
 
@@ -39,6 +42,7 @@ async def observe(trial: RunningTrial, breakages: Breakages) -> None:
     await trial.until(lambda: breakages.witnessed, limits.limit_s)
     if why != "limit":
         await trial.sleep(limits.after_s)
+        await trial.until(lambda: not _silent_again(trial), limits.limit_s)
     await trial.stage("observed", why=why)
     # Watchers vouch for silence at each heartbeat of their source: let the next one come.
     await trial.sleep(_SIGHT_S)
@@ -60,6 +64,11 @@ def _over(trial: RunningTrial, breakages: Breakages) -> str | None:
         return None
     calm = _reported(trial, "recovered", t0) and now - t0 > _UNTOUCHED_NS
     return "no interruption" if calm or now - t0 > _UNREPORTED_NS else None
+
+
+def _silent_again(trial: RunningTrial) -> bool:
+    resume = trial.live.resume
+    return resume.usual is not None and not resume.running(trial.now_ns())
 
 
 def _ready_again(trial: RunningTrial) -> bool:

@@ -252,7 +252,7 @@ class World:
         self.service = [
             *events(T0 - 5000 * MS, T0),
             (T0 + MS, "1-C9999999", 1000),
-            *events(T0 + 30 * MS, T0 + 1030 * MS, epoch=2),
+            *events(T0 + 30 * MS, T0 + 1400 * MS, epoch=2),
         ]
         self.documents = documents(T0 + 2000 * MS)
         self.before = {k: v for k, v in documents(T0 - 1000 * MS).items() if k.startswith("target/")}

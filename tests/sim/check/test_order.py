@@ -136,20 +136,21 @@ def test_a_hiccup_of_a_busy_host_makes_no_early_trade(world: Any, percent: float
     assert ("traded-before-validated" in found(world)) is early
 
 
+@pytest.mark.parametrize("scenario", ["goes_on", "degrades"])
 @pytest.mark.parametrize(("key", "early"), [("1-C1", False), ("2-C1", True)], ids=["nobody", "a new epoch"])
 def test_a_silence_of_which_nobody_recovered_leaves_nothing_to_validate(
-    world: Any, key: str, early: bool
+    world: Any, key: str, early: bool, scenario: str
 ) -> None:
-    """Without an end, a response or a recovery, what was validated later was something else."""
+    """What somebody recovered only after it had ended, and what was validated then, was something else."""
     stage(world)
-    world.signals = [signal("state_validated", 600)]
+    world.signals = [signal("promotion_started", 550), signal("state_validated", 600)]
     before = [event for event in world.service if event[0] <= T0]
     begin, end = T0 + 300 * MS, T0 + 500 * MS
     after = [(mono, "1-C1", 0) for mono in range(T0 + PERIOD, begin, PERIOD)]
     after += [(mono, key, 0) for mono in range(end, T0 + 1400 * MS, PERIOD)]
     world.service = [*before, *after]
-    scenario = msgspec.structs.replace(world.plan.scenario, goes_on=True)
-    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    changed = msgspec.structs.replace(world.plan.scenario, **{scenario: True})
+    world.plan = msgspec.structs.replace(world.plan, scenario=changed)
     assert ("traded-before-validated" in found(world, ProcessSeen, ProbeChange)) is early
     assert "traded-before-validated" in found(world), "an end was seen"
 

@@ -1,0 +1,92 @@
+"""Back is only what stays: an outage that ends for a moment has not ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from blackstart.check import rto
+from blackstart.check.facts import Facts
+from blackstart.model.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+T0 = 10**12
+MS = 1_000_000
+PERIOD = 2_500_000
+
+Event = tuple[int, str, int]
+"""As `check.service`."""
+
+
+def found(world: Any, after: Sequence[Event]) -> dict[str, Any]:
+    """Let the service be so after t0, and return what is said of its recovery, by code."""
+    world.service = [*at(-5000, 0, epoch=1), *after]
+    return {finding.code: finding for finding in rto.check(Facts(world.history()))[1].findings}
+
+
+def at(first_ms: int, last_ms: int, *, epoch: int = 2, period_ns: int = PERIOD) -> list[Event]:
+    """Make events, of the recovered path, between two moments after t0."""
+    moments = range(T0 + first_ms * MS, T0 + last_ms * MS, period_ns)
+    return [(mono, f"{epoch}-C{number:07d}", 1000) for number, mono in enumerate(moments)]
+
+
+@pytest.fixture(params=[True, False], ids=["by its epoch", "by holding"])
+def recovered(world: Any, request: pytest.FixtureRequest) -> Any:
+    """Know the resumption by the epoch of an event, or only by a run that holds."""
+    if not request.param:
+        changed = msgspec.structs.replace(world.manifest.services["orders"], epoch=None)
+        services = {**world.manifest.services, "orders": changed}
+        world.manifest = msgspec.structs.replace(world.manifest, services=services)
+    scenario = world.plan.scenario
+    objectives = msgspec.structs.replace(scenario.objectives, rto_ms=500.0)
+    world.plan = msgspec.structs.replace(
+        world.plan, scenario=msgspec.structs.replace(scenario, objectives=objectives)
+    )
+    return world
+
+
+def test_a_service_that_stays_is_back(recovered: Any) -> None:
+    """Nothing is said of one that goes on to the end of observation."""
+    assert {one.verdict for one in found(recovered, at(30, 1400)).values()} <= {Verdict.PASS}
+
+
+def test_a_service_that_is_silent_at_the_end_is_not_back(recovered: Any) -> None:
+    """Thirty milliseconds of service, and then nothing until observation ended."""
+    finding = found(recovered, at(30, 60))["silent-at-the-end"]
+    assert finding.verdict is Verdict.FAIL
+    assert finding.data["silence_ns"] == pytest.approx(1340 * MS, abs=10 * MS)
+
+
+def test_one_event_of_a_new_epoch_is_not_service(world: Any) -> None:
+    """It proves a takeover, not that anybody serves."""
+    assert found(world, at(30, 31))["silent-at-the-end"].verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(("until_ms", "verdict"), [(1000, Verdict.FAIL), (450, Verdict.PASS)])
+def test_a_relapse_counts_until_it_is_over(recovered: Any, until_ms: int, verdict: Verdict) -> None:
+    """Out again until later than the objective of 500 ms: not back in time, whatever came first."""
+    finding = found(recovered, [*at(30, 60), *at(until_ms, 1400)])["relapsed"]
+    assert finding.verdict is verdict
+    assert finding.data["after_ns"] == pytest.approx(until_ms * MS, abs=10 * MS)
+
+
+def test_a_hiccup_afterwards_is_no_relapse(recovered: Any) -> None:
+    """Less than 200 ms of silence is told as an interruption, and ends nothing."""
+    said = found(recovered, [*at(30, 600), *at(750, 1400)])
+    assert "relapsed" not in said
+    assert {one.verdict for one in said.values()} <= {Verdict.PASS}
+
+
+@pytest.mark.parametrize("flag", ["", "goes_on", "degrades"])
+def test_a_third_of_the_service_is_not_service(recovered: Any, flag: str) -> None:
+    """Half the rate and more is taken for recovered; less is a remark only where it is to be expected."""
+    assert "degraded-throughput" not in found(recovered, at(30, 1400, period_ns=4 * MS))
+    if flag:
+        changed = msgspec.structs.replace(recovered.plan.scenario, **{flag: True})
+        recovered.plan = msgspec.structs.replace(recovered.plan, scenario=changed)
+    finding = found(recovered, at(30, 1400, period_ns=7 * MS))["degraded-throughput"]
+    assert finding.verdict is (Verdict.PASS if flag else Verdict.FAIL)
