@@ -70,11 +70,22 @@ def plan(**changes: Any) -> Plan:
 
 
 class World:
-    """What the simulated system does: `outage_ms` after the fault it serves again (None: never)."""
+    """What the simulated system does: `outage_ms` after the fault it serves again (None: never).
+
+    With `relapse_ms` it is silent for so long once more, half a second later.
+    """
 
     def __init__(
-        self, clock: Clock, sink: Sink, *, rate: float, outage_ms: float | None, start_ms: float = 200
+        self,
+        clock: Clock,
+        sink: Sink,
+        *,
+        rate: float,
+        outage_ms: float | None,
+        start_ms: float = 200,
+        relapse_ms: float | None = None,
     ) -> None:
+        self.relapse_ms = relapse_ms
         self.clock, self.sink = clock, sink
         self.gap_ns = round(1e9 / rate) if rate else None
         self.outage_ms, self.start_ms = outage_ms, start_ms
@@ -95,6 +106,12 @@ class World:
             self.sink(ServiceBatch(service="orders", events=[(now, f"1-C{serial}", 0)]))
             serial += 1
             await self.clock.sleep_until(now + self.gap_ns)
+
+    async def serve_for(self, ms: float) -> None:
+        """Orders at an even rate, for so long."""
+        serving = asyncio.ensure_future(self.serve())
+        await self.wait_ms(ms)
+        serving.cancel()
 
     def probe(self, *, ok: bool) -> None:
         """Change the ready probe's answer."""
@@ -124,6 +141,9 @@ class World:
                 self.signal(phase)
             self.down.clear()
             self.probe(ok=True)
+            if self.relapse_ms is not None:
+                await self.serve_for(500)
+                await self.wait_ms(self.relapse_ms)
             await self.serve()
         finally:
             serving.cancel()

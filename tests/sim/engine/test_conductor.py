@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from blackstart.check import rto
 from blackstart.check.analyse import analyse
+from blackstart.check.facts import Facts
 from blackstart.check.fault import LEFT_IN_PLACE
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit, conduct
@@ -275,6 +277,15 @@ def test_observation_goes_on_until_the_service_is_back_and_validated(tmp_path: P
     observed = next(one for one in history.all(StageReached) if one.stage == "observed")
     assert observed.detail == {"why": "resumed"}
     assert 3.0e9 <= observed.mono_ns - t0 <= 3.5e9
+
+
+def test_observation_does_not_end_in_a_silence(tmp_path: Path) -> None:
+    """What is out again when the time after is over is watched until it is back, and no RTO hides that."""
+    history = Stage(tmp_path, relapse_ms=4000).run()
+    t0 = history.all(Injected)[0].receipt.t0_mono_ns
+    observed = next(one for one in history.all(StageReached) if one.stage == "observed")
+    assert observed.mono_ns - t0 >= 4.5e9
+    assert "relapsed" in {one.code for one in rto.check(Facts(history))[1].findings}
 
 
 def test_a_system_that_never_returns_is_watched_to_the_limit(tmp_path: Path) -> None:
