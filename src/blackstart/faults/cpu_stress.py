@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _WINDOW_NS = 1_000_000_000
 _MUCH_LESS = 0.75
+_WAITED = 0.01
+"""So much of the time a component must have waited, at the least: who hardly wants to run is not hurt."""
 _BUSY = 0.1
 _GENTLE = 10
 
@@ -97,7 +99,7 @@ class CpuStress:
         return {name: now.since(self._fares.get(name, Fare())).got for name, now in _fares(bed).items()}
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
-        """Measure for a second: each component must get much less of what it wants than before."""
+        """Measure for a second: each component must wait, and get much less of what it wants than before."""
         usual = receipt.data["usually_got"]
         hogs = {one.ref.pid: schedule.fare(one.ref.pid) for one in self._company.helpers}
         before = {name: schedule.fare(one.pid) for name, one in receipt.processes.items()}
@@ -115,7 +117,10 @@ class CpuStress:
             for name, one in grown.items()
         }
         run = sum(schedule.fare(pid).since(fare).run_ns for pid, fare in hogs.items()) / passed
-        hurt = all(one.got < _MUCH_LESS * usual[name] for name, one in grown.items())
+        hurt = all(
+            one.got < _MUCH_LESS * usual[name] and one.waited_ns >= _WAITED * passed
+            for name, one in grown.items()
+        )
         return Witness(bit=hurt and run > _BUSY, evidence={**evidence, "hogs_run": run})
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:

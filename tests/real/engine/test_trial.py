@@ -35,13 +35,14 @@ RUNNER = Path(__file__).with_name("small") / "run.py"
 class Running:
     """A run under way."""
 
-    def __init__(self, runs: Path, *scenarios: str) -> None:
+    def __init__(self, runs: Path, *scenarios: str, late_s: float = 0.0) -> None:
         self.runs = runs
         self.process = subprocess.Popen(
             [sys.executable, str(RUNNER), str(runs), *scenarios],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env={**os.environ, "LATE": str(late_s)},
         )
         self.lines: list[str] = []
 
@@ -106,9 +107,10 @@ def problems(history: History) -> list[str]:
 def test_a_real_process_is_broken_and_comes_back(tmp_path: Path, scenario: str, mechanism: str) -> None:
     """Kill, clean stop and cold restart.
 
-    Bitten, started again by Blackstart as operator, watched until the service is back.
+    Bitten, started again by Blackstart as operator, watched until the service is back. It is away for longer
+    than a busy disk holds up a line.
     """
-    run = Running(tmp_path / "runs", scenario)
+    run = Running(tmp_path / "runs", scenario, late_s=1.0)
     run.end()
     (folder,) = run.trials()
     history = load(folder)

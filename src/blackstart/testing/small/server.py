@@ -1,8 +1,8 @@
-"""The small system's server: PORT FOLDER MIRROR_PORT. It keeps lines, each synced before it says `yes`.
+"""The small system's server: PORT FOLDER MIRROR_PORT [LATE_S]. It keeps lines, each synced before it says `yes`.
 
 `read` answers all of them as one JSON list, `status` what it knows of itself. Its state: `state/lines`, the
 journal; `state/beats`, which it writes and syncs all the time; `state/limits`, written once. Its rows lie in
-`memory`, a mapped file. What it cannot write it answers with `no`.
+`memory`, a mapped file. What it cannot write it answers with `no`. It starts late where that is asked for.
 """
 
 from __future__ import annotations
@@ -200,4 +200,5 @@ def _limits(path: str) -> int:
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    time.sleep(float(sys.argv[4]) if len(sys.argv) > 4 else 0.0)  # noqa: PLR2004 - the optional one
     Server(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])).run()

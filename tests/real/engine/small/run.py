@@ -1,4 +1,7 @@
-"""Run trials as `blackstart` does: RUNS SCENARIO…. Prints each stage; ends with the trial's folder."""
+"""Run trials as `blackstart` does: RUNS SCENARIO…. Prints each stage; ends with the trial's folder.
+
+`JOBS` side by side; the server starts `LATE` seconds late.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from blackstart.engine import worker
 from blackstart.engine.conductor import Kit
@@ -30,6 +35,9 @@ def progress(event: str, figures: Mapping[str, Any]) -> None:
 
 
 manifest = load(SMALL)
+server = manifest.processes["server"]
+late = msgspec.structs.replace(server, command=[*server.command, os.environ.get("LATE", "0")])
+manifest = msgspec.structs.replace(manifest, processes={**manifest.processes, "server": late})
 known = scenarios(Path(__file__).with_name("scenarios"))
 plans = [one for scenario, _ in select(known, sys.argv[2:]) for one in plan(scenario, manifest, seed=7)]
 jobs = int(os.environ.get("JOBS", "1"))
