@@ -1,4 +1,4 @@
-"""The small system's server: PORT FOLDER MIRROR_PORT [LATE_S]. It keeps lines, each synced before it says `yes`.
+"""The small system's server: PORT FOLDER MIRROR_PORT [LATE_S]. It keeps lines, synced before it says `yes`.
 
 `read` answers all of them as one JSON list, `status` what it knows of itself. Its state: `state/lines`, the
 journal; `state/beats`, which it writes and syncs all the time; `state/limits`, written once. Its rows lie in
