@@ -99,12 +99,13 @@ def _bitten(facts: Facts, injected: Injected) -> Iterable[Finding]:
 
 
 def _reverted(facts: Facts, receipts: Iterable[Receipt]) -> bool | None:
-    """Say whether all was taken back: False where a comparison said no, None where nobody looked."""
+    """Say whether all was taken back: False where a comparison said no, None where none said yes."""
     done = {reverted.undo_id: reverted.verified for reverted in facts.all(Reverted)}
     if any(verified is False for verified in done.values()):
         return False
     wanted = {undo.id for receipt in receipts for undo in receipt.undo}
-    seen = facts.stage("reverted") is not None and wanted <= done.keys()
+    proven = {undo_id for undo_id, verified in done.items() if verified}
+    seen = facts.stage("reverted") is not None and wanted <= proven
     return True if seen else None
 
 

@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from blackstart.check import analyse
+from blackstart.history.view import History
+from blackstart.model.record import Reverted
 from blackstart.model.verdict import Verdict
 
 MS = 1_000_000
@@ -45,6 +47,19 @@ def test_a_comparison_that_the_manifest_asks_for_must_be_made(
     verdict, found = codes(world)
     assert verdict is Verdict.UNKNOWN
     assert "not-checked" in found
+
+
+def test_an_undo_that_nobody_could_compare_proves_nothing(world: Any) -> None:
+    """Carried out, but not compared with what was before: it is not proven that the fault was taken back."""
+    records = [
+        msgspec.structs.replace(one, verified=None) if isinstance(one, Reverted) else one
+        for one in world.records()
+    ]
+    trial = analyse(History.of(records, world.folder))
+    assert trial.verdict is Verdict.UNKNOWN
+    assert [reason.partition(":")[0] for reason in trial.reasons] == ["not-reverted"]
+    assert trial.fault is not None
+    assert trial.fault.reverted is None
 
 
 def test_an_indeterminate_event_has_no_order_to_check(world: Any) -> None:
