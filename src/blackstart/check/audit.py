@@ -67,9 +67,9 @@ class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `acknowledged` counts `ok` events, `recovered` held rows. `counts` are exact; `lists` hold the
     first keys of each kind; `files` the whole lists as JSON lines. `lost_notional` is None when the
-    ledger states no money. `not_checked` says which comparisons the files did not allow; `one_sided`
-    those of them where one file stated what to compare and the other did not. `acknowledged_again`
-    counts keys that stand as `ok` in the ledger more than once.
+    ledger states no money. `not_checked` says which comparisons the files did not allow for events that
+    are acknowledged and held; `one_sided` where one file stated what to compare and the other did not.
+    `acknowledged_again` counts keys that stand as `ok` in the ledger more than once.
     """
 
     acknowledged: int
@@ -337,9 +337,9 @@ class _Audit:
         return self._number(f"SELECT count(*) FROM ledger WHERE o = 0 {behind} {ahead}")
 
     def _not_checked(self) -> tuple[str, ...]:
-        """Say which comparisons could be made for no event that is on both sides, or only for some."""
+        """Say which comparisons could not be made for all events that are acknowledged and held."""
         row = self._row(f"""SELECT count(*), count(*) FILTER ((f & {COMPARED}) <> 0),
-            count(*) FILTER (ls IS NOT NULL AND rs IS NOT NULL) FROM j WHERE {BOTH} AND {KNOWN}""")
+            count(*) FILTER (ls IS NOT NULL AND rs IS NOT NULL) FROM j WHERE {BOTH} AND (f & 12) = 0""")
         pairs = {"content": row[1], "order": row[2]}
         return tuple(
             f"{what} of {row[0] - done} of {row[0]} events" for what, done in pairs.items() if done < row[0]
