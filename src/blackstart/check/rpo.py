@@ -1,7 +1,8 @@
 """RPO: what became of every acknowledged event, stream by stream, from a trial's ledgers (R49, R70).
 
 A stream fails when it lost more than the objective allows, or holds anything twice, invented, altered,
-or behind something that was acknowledged later (booked from a resend, that is `late`, excepted).
+or behind something that was acknowledged later (booked from a resend, that is `late`, excepted). The
+objective holds for the figure that is shown, too: the losses of all streams together.
 Indeterminate and late events are reported, not judged. A side that is missing, damaged, altered since
 the trial, or empty where something must have been acknowledged makes the answer UNKNOWN, never zero.
 """
@@ -48,6 +49,7 @@ def check(facts: Facts) -> tuple[Rpo, CheckResult]:
     streams = {name: _stream(facts, name) for name in _names(facts)}
     rpo = _total(facts, streams)
     findings = [f for name, loss in streams.items() for f in _judge(name, loss, facts)]
+    findings += _exceeded(rpo, facts.objectives.rpo_events)
     if not streams:
         text = "the manifest names no stream: nothing shows what was lost"
         findings.append(Finding(verdict=Verdict.UNKNOWN, code="no-streams", text=text))
@@ -124,6 +126,15 @@ def _total(facts: Facts, streams: dict[str, StreamLoss]) -> Rpo:
         acknowledged=sum(loss.acknowledged for loss in known),
         streams=streams,
     )
+
+
+def _exceeded(rpo: Rpo, allowed: int) -> Iterable[Finding]:
+    """Judge the streams together, where each alone lost no more than is allowed."""
+    lost = {name: loss.counts["lost"] for name, loss in rpo.streams.items() if loss.counts.get("lost")}
+    if (rpo.events or 0) > allowed >= max(lost.values(), default=0):
+        parts = ", ".join(f"{name} {count}" for name, count in lost.items())
+        text = f"{rpo.events} events are lost in all streams together ({parts}), at most {allowed} allowed"
+        yield Finding(verdict=Verdict.FAIL, code="rpo-exceeded", text=text, data={"lost": lost})
 
 
 def _age_ms(t0_ns: int | None, earliest: Iterable[int | None]) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 
 from blackstart.check import analyse
 from blackstart.history.view import History
-from blackstart.model.record import Reverted
+from blackstart.model.record import LedgerFile, Reverted
 from blackstart.model.verdict import Verdict
 
 MS = 1_000_000
@@ -112,6 +112,22 @@ def test_a_gap_longer_than_the_objective_is_not_without_interruption(world: Any)
     verdict, found = codes(world)
     assert verdict is Verdict.UNKNOWN
     assert "objective-below-resolution" in found
+
+
+@pytest.mark.parametrize(("allowed", "found"), [(3, set()), (2, {"rpo-exceeded"}), (0, {"lost"})])
+def test_the_allowance_of_losses_is_for_all_streams_together(
+    world: Any, allowed: int, found: set[str]
+) -> None:
+    """Three streams that lose one event each have lost three, which is what the report shows and judges."""
+    stream = world.manifest.streams["executions"]
+    streams = dict.fromkeys(["executions", "copy", "archive"], stream)
+    world.manifest = msgspec.structs.replace(world.manifest, streams=streams)
+    world.objectives(rpo_events=allowed)
+    world.ledgers["recovered"].pop()
+    files = [one for one in world.records() if isinstance(one, LedgerFile)]
+    world.extra = [msgspec.structs.replace(one, stream=name) for one in files for name in ("copy", "archive")]
+    assert codes(world) == (Verdict.FAIL if found else Verdict.PASS, found)
+    assert analyse(world.history()).rpo.events == 3
 
 
 def test_a_loosened_objective_is_noted(world: Any) -> None:
