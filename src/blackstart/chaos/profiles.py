@@ -12,6 +12,7 @@ from blackstart.chaos import calendar
 from blackstart.chaos.model import Profile
 from blackstart.errors import PermitError, ScenarioError
 from blackstart.model.stops import Stops
+from blackstart.scenario.fields import no_amounts
 
 if TYPE_CHECKING:
     from blackstart.chaos.model import Orders, Windows
@@ -51,6 +52,8 @@ def _parse(text: str, where: str) -> Profile:
         profile = msgspec.toml.decode(text, type=Profile)
     except msgspec.DecodeError as error:
         raise ScenarioError(str(error), where=where, hint=HINT) from error
+    for key, what in no_amounts(profile):
+        raise ScenarioError(f"{key}: {what}", where=where, hint=HINT)
     low, high = profile.interval_s
     if not 0 < low <= high or not 0 <= profile.overlap <= 1 or profile.concurrent_faults < 1:
         what = "`interval_s` is (from, to), `overlap` a share of 0 to 1, `concurrent_faults` at least 1"

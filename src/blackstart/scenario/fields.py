@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import types
 import typing
 from typing import Any
 
 import msgspec
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ENUM = re.compile(r"^Invalid enum value '?([^']*)'?$")
 
@@ -31,6 +35,28 @@ def allowed(root: Any, path: str, message: str) -> str:
     close = difflib.get_close_matches(wrong.group(1), values, n=1, cutoff=0.5)
     meant = f"did you mean '{close[0]}'? " if close else ""
     return f"{meant}allowed: {', '.join(repr(value) for value in values)}"
+
+
+_HANDED_ON = ("where", "keep", "settings", "parameters")
+"""Tables of others, whose numbers mean what those say."""
+
+
+def no_amounts(document: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Name every number that is no amount, and what is wrong: it would silently disable what it limits."""
+    if isinstance(document, int | float):
+        if not math.isfinite(document) or document < 0:
+            yield key, f"{document} is no amount; write a finite number, 0 or more"
+        return
+    inner: Iterator[tuple[str, Any]] = iter(())
+    if isinstance(document, msgspec.Struct):
+        names = (name for name in document.__struct_fields__ if name not in _HANDED_ON)
+        inner = ((name, getattr(document, name)) for name in names)
+    elif isinstance(document, dict):
+        inner = ((str(name), value) for name, value in document.items())
+    elif isinstance(document, tuple | list):
+        inner = ((str(number), value) for number, value in enumerate(document))
+    for name, value in inner:
+        yield from no_amounts(value, f"{key}.{name}" if key else name)
 
 
 def _given(kind: Any) -> Any:

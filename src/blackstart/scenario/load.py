@@ -16,7 +16,7 @@ import msgspec
 
 from blackstart.errors import ScenarioError
 from blackstart.model.scenario import Scenario
-from blackstart.scenario.fields import allowed, type_at
+from blackstart.scenario.fields import allowed, no_amounts, type_at
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -120,6 +120,8 @@ def _check(scenario: Scenario, where: str) -> None:
         raise ScenarioError(
             f"`{scenario.id}` cannot be an id", where=f"{where}: id", hint="letters, digits, `.`, `_` and `-`"
         )
+    for key, what in no_amounts(scenario):
+        raise ScenarioError(what, where=f"{where}: {key}")
     triggers = {f"then[{k}].trigger": step.trigger for k, step in enumerate(scenario.then)}
     for key, trigger in {"trigger": scenario.trigger, **triggers}.items():
         if trigger.at in ("oracle", "signal") and not trigger.event:

@@ -12,6 +12,7 @@ from jmespath.exceptions import JMESPathError
 from blackstart.model.match import matches
 from blackstart.model.scenario import Objectives
 from blackstart.model.stops import Stops
+from blackstart.scenario.fields import no_amounts
 from blackstart.target import glue, host_problems, variables
 from blackstart.target.suggest import did_you_mean
 
@@ -47,6 +48,7 @@ def problems(manifest: Manifest) -> list[str]:
     """
     checks = (
         _head,
+        _amounts,
         _processes,
         _components,
         _managed,
@@ -98,6 +100,11 @@ def _head(manifest: Manifest) -> Iterator[str]:
         yield f"environment: missing; say where this system runs ({allowed}): nothing is broken unasked"
     if not NAME.fullmatch(manifest.name):
         yield f"name: `{manifest.name}` cannot be part of a file name; use letters, digits, `-`, `_`, `.`"
+
+
+def _amounts(manifest: Manifest) -> Iterator[str]:
+    for key, what in no_amounts(manifest):
+        yield f"{key}: {what}"
 
 
 def _processes(manifest: Manifest) -> Iterator[str]:
@@ -204,6 +211,8 @@ def _source(manifest: Manifest, service: Service, key: str) -> Iterator[str]:
     elif source == "workload":
         yield from _needs(manifest.workload, f"{key}.source", "[workload]")
     elif source == "sql":
+        if service.period_ms <= 0:
+            yield f"{key}.period_ms: must be above 0"
         if service.dsn is None or service.query is None:
             yield f"{key}: source `sql` needs dsn and query"
     elif source.startswith("probe:"):

@@ -255,6 +255,8 @@ def test_the_load_is_lightened_with_what_it_must_reach() -> None:
         "load_share = 0.0",
         "speed = 1",
         "concurrent_faults = 0",
+        "recovery_limit_s = nan",
+        "stop = { not_recovered_s = inf }",
         'windows = { open = [{ begin = "25:00", end = "26:00" }] }',
     ],
 )

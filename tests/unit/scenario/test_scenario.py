@@ -108,6 +108,15 @@ def test_every_packaged_scenario_is_whole() -> None:
         (("[objectives]", '[trigger]\nat = "lunch"\n[objectives]'), ["trigger.at", "'now'", "'oracle'"]),
         (("[objectives]", '[trigger]\nat = "oracle"\n[objectives]'), ["trigger.event", "which event"]),
         (("[objectives]", "[observe]\nlimit_s = 0\n[objectives]"), ["observe.limit_s", "more than 0"]),
+        (("[objectives]", "[observe]\nlimit_s = nan\n[objectives]"), ["observe.limit_s", "nan is no amount"]),
+        (("rto_ms = 100", "rto_ms = inf"), ["objectives.rto_ms: inf is no amount", "finite"]),
+        (("rto_ms = 100", "rto_ms = 1\nrpo_events = -1"), ["objectives.rpo_events: -1 is no amount"]),
+        (("rto_ms = 100", "rto_ms = 1\npnl_tolerance = nan"), ["objectives.pnl_tolerance: nan"]),
+        (("[objectives]", "[load]\nminimum_per_s = -1\n[objectives]"), ["load.minimum_per_s: -1.0"]),
+        (
+            ("[objectives]", '[[expect]]\nwhy = "w"\noracle = "x"\nat_least = -1\n[objectives]'),
+            ["expect.0.at_least: -1 is no amount"],
+        ),
         (("[fault]", "[fault"), ["not TOML", "line"]),
     ],
 )

@@ -154,6 +154,31 @@ def test_a_strangers_manifest_and_glue_stay_short(name: str) -> None:
         ("ready.tcp =", 'ready.file = "x"\nready.tcp =', "file and tcp given; choose one"),
         ("schema = 1", 'schema = 1\nnot_applicable = { profit = "x" }', "no validator `profit`"),
         ("schema = 1", "schema = 1\nobjectives = { R1 = { rto = 1.0 } }", "no objective `rto`"),
+        *(
+            (
+                "schema = 1",
+                f"schema = 1\nobjectives = {{ R1 = {{ {name} = {value} }} }}",
+                f"R1.{name}: {value} is no",
+            )
+            for name, value in (("pnl_tolerance", "nan"), ("rto_ms", "inf"), ("rpo_events", "-1.0"))
+        ),
+        (
+            "schema = 1",
+            "schema = 1\nlimits = { fault_limit_s = inf }",
+            "limits.fault_limit_s: inf is no amount",
+        ),
+        (
+            "[probes.up]",
+            "[probes.up]\nperiod_ms = nan",
+            "probes.up.period_ms: nan is no amount; write a finite",
+        ),
+        ("[workload]", "[workload]\nrate_per_s = inf", "workload.rate_per_s: inf is no amount"),
+        (
+            'source = "workload"',
+            'source = "sql"\nperiod_ms = 0',
+            "services.orders.period_ms: must be above 0",
+        ),
+        ('glue = "read"', 'glue = "read"\nsettle_s = -1', "streams.writes.settle_s: -1.0 is no amount"),
         ("schema = 1", 'schema = 1\n[limits]\ncomponents = ["x"]\n[x]', "unknown key `x`"),
         ("schema = 1", "schema = ", "not TOML"),
     ],
