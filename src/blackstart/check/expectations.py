@@ -2,10 +2,14 @@
 
 A scenario names signs (`checkpoint-rejected`); the manifest's `[signs]` say how the target tells them. The
 same watch serves the running trial, which waits for what is still to come, and the final judgement.
+
+What must `never` be seen has to be looked for: where the target told nothing at all from that moment on,
+nobody could have told it. Under a fault that only `degrades` a silent log is no failure: the finding says so.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from blackstart.model.match import matches
@@ -25,12 +29,16 @@ NS_PER_S = 1_000_000_000
 class ExpectationWatch:
     """One expectation, fed every record of a trial in order."""
 
-    def __init__(self, expected: Expectation, manifest: Manifest, *, faults: int) -> None:
+    def __init__(
+        self, expected: Expectation, manifest: Manifest, *, faults: int, silence: bool = False
+    ) -> None:
         self.expected = expected
         self.declared = expected.oracle is not None or expected.signal in manifest.signs
         reason = manifest.signs.get(expected.signal or "")
         self.ruled_out = reason if isinstance(reason, str) else None
         self._faults = faults
+        self._silence = silence
+        self._heard: list[tuple[int, str]] = []
         self._told = _told(expected, manifest)
         self._seen: list[int] = []
         self._undos: set[str] = set()
@@ -39,7 +47,8 @@ class ExpectationWatch:
     @classmethod
     def of(cls, plan: Plan, manifest: Manifest) -> list[ExpectationWatch]:
         """Watch everything that the plan's scenario expects."""
-        return [cls(one, manifest, faults=len(plan.faults)) for one in plan.scenario.expect]
+        silence = plan.scenario.degrades
+        return [cls(one, manifest, faults=len(plan.faults), silence=silence) for one in plan.scenario.expect]
 
     def feed(self, record: Record) -> None:
         """Take in one record."""
@@ -47,8 +56,11 @@ class ExpectationWatch:
             self._injected(record)
         elif isinstance(record, Reverted):
             self._taken_back(record)
-        elif isinstance(record, SignalSeen | OracleSeen) and self._told(record):
-            self._seen.append(record.mono_ns)
+        elif isinstance(record, SignalSeen | OracleSeen):
+            if self._told(record):
+                self._seen.append(record.mono_ns)
+            if self.expected.never and isinstance(record, SignalSeen):
+                self._heard.append((record.mono_ns, record.source))
 
     def seen(self) -> list[int]:
         """When it was seen, from the moment on at which it counts, in time."""
@@ -103,7 +115,20 @@ class ExpectationWatch:
         if not expected.never and count < expected.at_least:
             text = f"{expected.why}: {said}, at least {expected.at_least} expected"
             return _finding(Verdict.FAIL, "expectation-missed", text)
+        if expected.never and expected.signal is not None:
+            return self._looked(said)
         return _finding(Verdict.PASS, "expectation-met", f"{expected.why}: {said}")
+
+    def _looked(self, said: str) -> Finding:
+        """Say in how much it was looked for; a name that nobody ever says cannot be told from one unsaid."""
+        since_ns = self._since_ns or 0
+        heard = Counter(source for ns, source in self._heard if ns >= since_ns)
+        parts = [f"{count} event{'' if count == 1 else 's'} of {source}" for source, count in heard.items()]
+        where = ", ".join(parts) or "nothing, for the target told of nothing"
+        text = f"{self.expected.why}: {said}, looked for in {where} from then on"
+        if not heard and not self._silence:
+            return _finding(Verdict.UNKNOWN, "not-looked", text)
+        return _finding(Verdict.PASS, "expectation-met", text)
 
 
 def check(facts: Facts) -> CheckResult:

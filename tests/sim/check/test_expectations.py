@@ -69,7 +69,7 @@ def judged(expected: dict[str, Any], *records: Record, faults: int = 1) -> tuple
         ({"at_least": 2}, [fault(10), signal(11)], Verdict.FAIL),
         ({"at_most": 1}, [fault(10), signal(11), signal(12)], Verdict.FAIL),
         ({"never": True}, [fault(10), signal(11)], Verdict.FAIL),
-        ({"never": True}, [signal(9), fault(10)], Verdict.PASS),
+        ({"never": True}, [signal(9), fault(10), signal(11, "smoke")], Verdict.PASS),
         ({"after": "start"}, [signal(9), fault(10)], Verdict.PASS),
     ],
 )
@@ -108,6 +108,26 @@ def test_nobody_is_judged_by_signs_that_nobody_described() -> None:
         expected = {"signal": "bell", "never": never}
         assert judged(expected, fault(10)) == (Verdict.UNKNOWN, "expectation-not-judged")
     assert judged({"signal": "siren"}, fault(10)) == (Verdict.PASS, "expectation-not-applicable")
+
+
+def test_what_never_was_seen_has_been_looked_for() -> None:
+    """Where nobody told anything since the fault, nobody could have told this; the rest is counted."""
+    expected = Expectation(why="no alarm", signal="alarm", never=True)
+
+    def finding(*records: Record, silence: bool = False) -> tuple[Verdict, str, str]:
+        watch = ExpectationWatch(expected, MANIFEST, faults=1, silence=silence)
+        for record in records:
+            watch.feed(record)
+        found = watch.finding()
+        return found.verdict, found.code, found.text
+
+    assert finding(signal(9, "smoke"), fault(10))[:2] == (Verdict.UNKNOWN, "not-looked")
+    heard = finding(fault(10), signal(11, "smoke"), signal(12, "smoke"))
+    assert heard[:2] == (Verdict.PASS, "expectation-met")
+    assert "looked for in 2 events of log" in heard[2]
+    silent = finding(fault(10), silence=True)
+    assert silent[0] is Verdict.PASS, "a target that need not tell of a fault that ends nothing"
+    assert "the target told of nothing" in silent[2]
 
 
 def test_an_event_of_the_exchange_can_be_expected() -> None:
