@@ -54,9 +54,9 @@ def no_amounts(document: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(document, dict):
         inner = ((str(name), value) for name, value in document.items())
     elif isinstance(document, tuple | list):
-        inner = ((str(number), value) for number, value in enumerate(document))
+        inner = ((f"[{number}]", value) for number, value in enumerate(document))
     for name, value in inner:
-        yield from no_amounts(value, f"{key}.{name}" if key else name)
+        yield from no_amounts(value, f"{key}.{name}".replace(".[", "[").lstrip("."))
 
 
 def _given(kind: Any) -> Any:

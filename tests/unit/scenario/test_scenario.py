@@ -115,7 +115,7 @@ def test_every_packaged_scenario_is_whole() -> None:
         (("[objectives]", "[load]\nminimum_per_s = -1\n[objectives]"), ["load.minimum_per_s: -1.0"]),
         (
             ("[objectives]", '[[expect]]\nwhy = "w"\noracle = "x"\nat_least = -1\n[objectives]'),
-            ["expect.0.at_least: -1 is no amount"],
+            ["expect[0].at_least: -1 is no amount"],
         ),
         (("[fault]", "[fault"), ["not TOML", "line"]),
     ],
