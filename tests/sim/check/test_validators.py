@@ -74,14 +74,15 @@ def oracle_position(**changes: Any) -> Spoil:
 
 
 def everywhere(name: str, **changes: Any) -> Spoil:
-    """Alter what the exchange says at both readings: of ALFA's prices, or of a session."""
+    """Alter what the exchange says at both readings: of ALFA's prices, of another symbol, or of a session."""
 
     def spoil(world: Any) -> None:
         for said in (world.earlier, world.documents):
             found = said[f"oracle/{name}"]
+            of_alfa = name == "market_data" and not changes.keys() - found["ALFA"].keys()
             said[f"oracle/{name}"] = {
                 **found,
-                **({"ALFA": {**found["ALFA"], **changes}} if name == "market_data" else changes),
+                **({"ALFA": {**found["ALFA"], **changes}} if of_alfa else changes),
             }
 
     return spoil
@@ -292,10 +293,10 @@ UNKNOWN: list[tuple[str, Spoil, str]] = [
     ("market_data", untold("market_data"), "not-read"),
     ("market_data", lambda world: world.earlier.clear(), "market-not-read"),
     ("market_data", item("target/market_data", "symbols", 0, symbol="OTHER"), "price-not-compared"),
+    ("market_data", everywhere("market_data", OTHER={"bid": 1, "ask": 2, "last": 1}), "symbol-missing"),
     ("market_data", item("target/market_data", "symbols", 0, bid=None, ask=None), "price-not-compared"),
     ("connectivity", top("target/connectivity", links=[]), "nothing-to-compare"),
     ("market_data", top("target/market_data", symbols=[]), "nothing-to-compare"),
-    ("strategy", lambda world: world.before.clear(), "not-read"),
     ("strategy", top("target/strategy", indicators=None), "malformed-document"),
     ("strategy", item("target/strategy", "indicators", 0, value=0.0), "indicators-zero"),
     ("strategy", item("target/strategy", "indicators", 0, samples=999), "indicators-frozen"),
@@ -329,6 +330,33 @@ def test_an_error_while_reading_is_unknown(world: Any, name: str) -> None:
     result = VALIDATORS[name](Facts(History.of(records, world.folder)))
     assert result.verdict is Verdict.UNKNOWN
     assert any("503" in finding.text for finding in result.findings)
+
+
+COMPARED_WITH_BEFORE = ["risk", "connectivity", "market_data", "strategy", "infrastructure"]
+
+
+@pytest.mark.parametrize("name", COMPARED_WITH_BEFORE)
+@pytest.mark.parametrize(("document", "code"), [(None, "not-read"), ("garbage", "malformed-document")])
+def test_nothing_to_compare_with_from_before_the_fault_is_unknown(
+    world: Any, name: str, document: Any, code: str
+) -> None:
+    """Without the document from before the fault nobody compared the two: never a PASS."""
+    world.before[f"target/{name}"] = document
+    assert outcome(world, name) == (Verdict.UNKNOWN, {code})
+
+
+def test_every_traded_symbol_has_market_data(world: Any) -> None:
+    """A symbol with a position that the document never named fails, whatever stood there before the fault."""
+    fewer("target/market_data", "symbols")(world)
+    world.before["target/market_data"] = world.documents["target/market_data"]
+    assert outcome(world, "market_data") == (Verdict.FAIL, {"symbol-missing"})
+
+
+def test_symbols_that_are_not_the_target_s_need_no_market_data(world: Any) -> None:
+    """Where the manifest names what the target trades, the exchange may have more."""
+    everywhere("market_data", OTHER={"bid": 1, "ask": 2, "last": 1})(world)
+    world.manifest = msgspec.structs.replace(world.manifest, symbols=("ALFA", "BRAVO"))
+    assert outcome(world, "market_data")[0] is Verdict.PASS
 
 
 def test_what_is_measured_after_the_final_read_does_not_count(world: Any) -> None:

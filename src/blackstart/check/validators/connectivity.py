@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from blackstart.check.validators.documents import (
     document,
+    earlier,
     fail,
     gone,
-    optional,
     raw,
     remark,
     shaped,
@@ -33,7 +33,7 @@ def check(facts: Facts) -> Iterable[Finding]:
     links = document(facts, "connectivity", Connectivity).links
     if not links:
         yield unknown("nothing-to-compare", "the target names no links")
-    before = optional(facts, "connectivity", Connectivity, moment="before")
+    before = yield from earlier(facts, "connectivity", Connectivity)
     old = [f"{link.kind} {link.name}" for link in before.links] if before else []
     yield from gone(old, [f"{link.kind} {link.name}" for link in links], "link")
     for link in links:

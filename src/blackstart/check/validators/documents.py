@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -97,13 +97,22 @@ def raw(facts: Facts, name: str, *, side: str = "target", moment: str = "after")
 def document(facts: Facts, name: str, kind: type[T], *, side: str = "target", moment: str = "after") -> T:
     """Return a document in its documented shape. Raises UnreadError naming the field that is not."""
     found, _ = raw(facts, name, side=side, moment=moment)
-    return shaped(found, kind, f"{side} document '{name}'")
+    return shaped(found, kind, f"{side} document '{name}' ({moment})")
 
 
-def optional(facts: Facts, name: str, kind: type[T], *, moment: str = "after") -> T | None:
+def earlier(facts: Facts, name: str, kind: type[T]) -> Generator[Finding, None, T | None]:
+    """Return the document from before the fault; without it nobody compared anything with it: UNKNOWN."""
+    try:
+        return document(facts, name, kind, moment="before")
+    except UnreadError as error:
+        yield unknown(error.code, f"{error}: nothing from before the fault to compare with")
+        return None
+
+
+def optional(facts: Facts, name: str, kind: type[T]) -> T | None:
     """Return a document of the target, or None when there is none to be had."""
     try:
-        return document(facts, name, kind, moment=moment)
+        return document(facts, name, kind)
     except UnreadError:
         return None
 

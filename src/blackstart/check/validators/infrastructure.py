@@ -16,9 +16,9 @@ from blackstart.check import rto
 from blackstart.check.validators.documents import (
     ahead,
     document,
+    earlier,
     fail,
     gone,
-    optional,
     raw,
     remark,
     unknown,
@@ -150,7 +150,7 @@ def _leak(name: str, found: list[dict[str, Any]]) -> Iterable[Finding]:
 
 def _own(facts: Facts) -> Iterable[Finding]:
     now = document(facts, "infrastructure", Infrastructure)
-    before = optional(facts, "infrastructure", Infrastructure, moment="before")
+    before = yield from earlier(facts, "infrastructure", Infrastructure)
     _, read_ns = raw(facts, "infrastructure")
     if before:
         yield from gone(_parts(before), _parts(now), "infrastructure:")

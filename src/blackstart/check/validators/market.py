@@ -33,6 +33,12 @@ def around(facts: Facts, name: str) -> list[Market]:
     return [shaped(one.document, Market, "oracle document 'market_data'") for one in found]
 
 
+def listed(facts: Facts) -> set[str]:
+    """Return the symbols that the oracle's market names at any reading."""
+    found = [one.document for one in facts.states("oracle", "market_data") if one.error is None]
+    return {symbol for document in found if isinstance(document, dict) for symbol in document}
+
+
 def marks(facts: Facts, stated: Mapping[str, Number], name: str) -> Iterable[Finding]:
     """Compare the marks of a document with bid, ask and last trade at the exchange."""
     if not stated:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blackstart.check.validators import market
+from blackstart.check.validators import market, truth
 from blackstart.check.validators.documents import (
     ahead,
     document,
+    earlier,
     fail,
     gone,
-    optional,
     raw,
     unknown,
     validator,
@@ -36,7 +36,7 @@ def check(facts: Facts) -> Iterable[Finding]:
     _, read_ns = raw(facts, "market_data")
     if not symbols:
         yield unknown("nothing-to-compare", "the target names no symbols")
-    before = optional(facts, "market_data", MarketData, moment="before")
+    before = yield from earlier(facts, "market_data", MarketData)
     old = [quote.symbol for quote in before.symbols] if before else []
     yield from gone(old, [quote.symbol for quote in symbols], "symbol")
     for quote in symbols:
@@ -48,4 +48,17 @@ def check(facts: Facts) -> Iterable[Finding]:
         if age_ns > FRESH_NS or quote.stale:
             text = f"{quote.symbol}: {age_ns / 1e9:.3f} s old{', flagged stale' if quote.stale else ''}"
             yield fail("stale-market-data", text, symbol=quote.symbol, age_ns=age_ns)
+    yield from _untold(facts, {quote.symbol for quote in symbols})
     yield from market.quotes(facts, symbols)
+
+
+def _untold(facts: Facts, told: set[str]) -> Iterable[Finding]:
+    """Miss what was traded, and what the exchange has of the manifest's symbols (without any: all)."""
+    traded = truth.traded(facts)
+    for symbol in sorted(traded - told):
+        yield fail("symbol-missing", f"{symbol}: was traded, and is not in the document", symbol=symbol)
+    listed = market.listed(facts)
+    ours = listed & set(facts.manifest.symbols) if facts.manifest.symbols else listed
+    for symbol in sorted(ours - traded - told):
+        text = f"{symbol}: the exchange has it, and it is not in the document"
+        yield unknown("symbol-missing", text, symbol=symbol)

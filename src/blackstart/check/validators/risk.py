@@ -11,7 +11,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from blackstart.check.validators import market, truth
-from blackstart.check.validators.documents import document, fail, optional, remark, unknown, validator
+from blackstart.check.validators.documents import (
+    document,
+    earlier,
+    fail,
+    optional,
+    remark,
+    unknown,
+    validator,
+)
 from blackstart.check.validators.shapes import Order, Pnl, Risk, RiskFigures
 
 if TYPE_CHECKING:
@@ -32,7 +40,7 @@ Exposure = dict[str, int]
 def check(facts: Facts) -> Iterable[Finding]:
     """Compare the target's usage with our own reckoning, and both with the limits."""
     risk = document(facts, "risk", Risk)
-    before = optional(facts, "risk", Risk, moment="before")
+    before = yield from earlier(facts, "risk", Risk)
     for breach in risk.breaches:
         yield fail("limit-breached", f"the target reports: {breach}")
     if before is not None and before.limits != risk.limits:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from blackstart.check.validators.documents import document, fail, optional, remark, unknown, validator
+from blackstart.check.validators.documents import document, earlier, fail, remark, unknown, validator
 from blackstart.check.validators.shapes import Indicator, Strategy
 
 if TYPE_CHECKING:
@@ -28,13 +28,12 @@ Indicators = dict[tuple[str, str], Indicator]
 def check(facts: Facts) -> Iterable[Finding]:
     """Look at the indicators, and compare their samples with those before the fault."""
     strategy = document(facts, "strategy", Strategy)
-    before = optional(facts, "strategy", Strategy, moment="before")
+    before = yield from earlier(facts, "strategy", Strategy)
     if not strategy.initialised:
         yield fail("not-initialised", "the strategy is not initialised")
     if not strategy.indicators:
         yield unknown("nothing-to-compare", "the strategy names no indicators")
     if before is None:
-        yield unknown("not-read", "no strategy document from before the fault to compare with")
         return
     old = {(one.symbol, one.name): one for one in before.indicators}
     now = {(one.symbol, one.name): one for one in strategy.indicators}

@@ -112,6 +112,14 @@ def positions(facts: Facts) -> dict[str, OraclePosition]:
     return shaped(found, dict[str, OraclePosition], "oracle document 'positions'")
 
 
+def traded(facts: Facts) -> set[str]:
+    """Return the symbols that the oracle states a position of, were it flat; none where it states nothing."""
+    try:
+        return set(positions(facts))
+    except UnreadError:
+        return set()
+
+
 def open_orders(facts: Facts) -> dict[str, Order]:
     """Return the orders that rest at the oracle. Raises UnreadError."""
     found, _ = raw(facts, "orders", side="oracle")
