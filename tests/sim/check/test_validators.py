@@ -116,6 +116,19 @@ def marked(mark: float) -> Spoil:
     return spoil
 
 
+def by_symbol(**more: float) -> Spoil:
+    """Add something to ALFA's profit and take it from BRAVO's, so that the sums stay right."""
+
+    def spoil(world: Any) -> None:
+        rows = {symbol: dict(row) for symbol, row in world.documents["target/pnl"]["by_symbol"].items()}
+        for field, one in more.items():
+            rows["ALFA"][field] += one
+            rows["BRAVO"][field] -= one
+        world.change("target/pnl", by_symbol=rows)
+
+    return spoil
+
+
 NO_PRICES: dict[str, Any] = {"bid": None, "ask": None, "last": None}
 
 
@@ -168,6 +181,9 @@ FAILING: list[tuple[str, Spoil, str]] = [
     ("pnl", top("target/pnl", realised=float("nan")), "pnl-not-finite"),
     ("pnl", top("target/pnl", total=1), "pnl-does-not-add-up"),
     ("pnl", marked(1_100_000), "mark-off-market"),
+    ("pnl", by_symbol(realised=10**10), "pnl-mismatch"),
+    ("pnl", by_symbol(unrealised=10**10), "pnl-mismatch"),
+    ("pnl", by_symbol(realised=float("nan")), "pnl-not-finite"),
     ("pnl", everywhere("market_data", bid=900_000, ask=900_200, last=900_000), "mark-off-market"),
     ("connectivity", item("target/connectivity", "links", 1, connected=False), "not-connected"),
     ("connectivity", everywhere("connectivity", FIRM=False), "session-not-logged-on"),
@@ -465,6 +481,28 @@ def test_profit_tolerance_is_the_objective(world: Any) -> None:
     )
     assert outcome(world, "pnl")[0] is Verdict.PASS
     world.objectives(pnl_tolerance=1.0)
+def test_a_wrong_quantity_of_profit_fails(world: Any) -> None:
+    """The quantity that profit is stated of is the exchange's, exactly."""
+    by_symbol(quantity=1)(world)
+    assert outcome(world, "pnl") == (Verdict.FAIL, {"pnl-quantity"})
+
+
+def test_profit_by_symbol_sums_to_the_whole(world: Any) -> None:
+    """Within the tolerance of each symbol, but not of the sum: what is stated as a whole is more."""
+    rows = world.documents["target/pnl"]["by_symbol"]
+    less = {symbol: {**row, "realised": row["realised"] - 900_000} for symbol, row in rows.items()}
+    world.change("target/pnl", by_symbol=less)
+    assert outcome(world, "pnl") == (Verdict.FAIL, {"pnl-does-not-add-up"})
+
+
+def test_quantities_that_are_not_stated_by_symbol_are_remarked(world: Any) -> None:
+    """Positions are compared elsewhere: that profit names none is said, not judged."""
+    rows = world.documents["target/pnl"]["by_symbol"]
+    world.change("target/pnl", by_symbol={symbol: {**row, "quantity": None} for symbol, row in rows.items()})
+    assert "not-compared" in outcome(world, "pnl")[1]
+    assert outcome(world, "pnl")[0] is Verdict.PASS
+
+
     assert outcome(world, "pnl")[0] is Verdict.FAIL
 
 

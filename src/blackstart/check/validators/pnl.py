@@ -1,4 +1,4 @@
-"""P&L recomputed from the exchange's executions, $100 tolerance by default (R54, source document 7.2).
+"""P&L recomputed from executions, whole and by symbol, $100 tolerance by default (R54, source document 7.2).
 
 Two independent ways: total = cash + quantity x mark, which needs no order of events, and realised
 profit at average cost, in the order in which the target booked. The marks are the target's, and must be
@@ -29,6 +29,7 @@ def check(facts: Facts) -> Iterable[Finding]:
     pnl = document(facts, "pnl", Pnl)
     tolerance = facts.objectives.pnl_tolerance * TICKS_PER_UNIT
     figures = [pnl.realised, pnl.unrealised, pnl.total]
+    figures += [figure for one in pnl.by_symbol.values() for figure in (one.realised, one.unrealised)]
     if not all(isfinite(figure) for figure in figures):
         yield fail("pnl-not-finite", "profit and loss is not a finite number")
         return
@@ -36,6 +37,7 @@ def check(facts: Facts) -> Iterable[Finding]:
         yield fail("pnl-does-not-add-up", "realised and unrealised do not sum to the total")
     held = _held(facts)
     yield from _total(pnl, held, tolerance)
+    yield from _by_symbol(pnl, held, tolerance, recomputed=truth.fills(facts) is not None)
     valued = {s: one.mark for s, one in pnl.by_symbol.items() if s in held and held[s].quantity}
     yield from market.marks(facts, {s: mark for s, mark in valued.items() if mark}, "pnl")
     if truth.fills(facts) is None:
@@ -68,6 +70,37 @@ def _total(pnl: Pnl, held: Mapping[str, truth.Holding], tolerance: float) -> Ite
             return
         total += holding.cash + holding.quantity * (mark or 0)
     yield from _differs("total profit", pnl.total, total, tolerance)
+
+
+def _by_symbol(
+    pnl: Pnl, held: Mapping[str, truth.Holding], tolerance: float, *, recomputed: bool
+) -> Iterable[Finding]:
+    """Compare each symbol's figures with the exchange's: errors of two symbols may cancel out in a sum."""
+    for symbol, stated in sorted(pnl.by_symbol.items()):
+        holding = held.get(symbol) or truth.Holding()
+        if stated.quantity is not None and stated.quantity != holding.quantity:
+            text = f"{symbol}: profit and loss of {stated.quantity:,}, at the exchange {holding.quantity:,}"
+            yield fail("pnl-quantity", text, symbol=symbol)
+        if recomputed:
+            yield from _differs(f"{symbol}: realised profit", stated.realised, holding.realised, tolerance)
+        if not holding.quantity or stated.mark:
+            total = holding.cash + holding.quantity * (stated.mark or 0)
+            said = stated.realised + stated.unrealised
+            yield from _differs(f"{symbol}: total profit", said, total, tolerance)
+    if missing := sorted(held.keys() - pnl.by_symbol.keys()):
+        text = (
+            f"{', '.join(missing)}: traded, and not stated by symbol; so the symbols' figures were not summed"
+        )
+        yield remark("not-compared", text, symbols=missing)
+        return
+    for what, whole in (("realised", pnl.realised), ("unrealised", pnl.unrealised)):
+        parts = sum(getattr(one, what) for one in pnl.by_symbol.values())
+        if abs(parts - whole) > tolerance:
+            yield fail(
+                "pnl-does-not-add-up", f"{what} by symbol does not sum to the whole: {parts:,} {whole:,}"
+            )
+    if silent := sorted(symbol for symbol, one in pnl.by_symbol.items() if one.quantity is None):
+        yield remark("not-compared", f"{', '.join(silent)}: no quantity stated", symbols=silent)
 
 
 def _differs(what: str, stated: float, computed: float, tolerance: float) -> Iterable[Finding]:
