@@ -159,6 +159,7 @@ def documents(read_ns: int) -> dict[str, Any]:
             "usage": {
                 "position": {"ALFA": 40, "BRAVO": 20},
                 "gross_notional": 40 * MARKS["ALFA"] + 20 * MARKS["BRAVO"],
+                "concentration_pct": 50.19,
             },
             "breaches": [],
         },

@@ -109,10 +109,10 @@ def earlier(facts: Facts, name: str, kind: type[T]) -> Generator[Finding, None, 
         return None
 
 
-def optional(facts: Facts, name: str, kind: type[T]) -> T | None:
+def optional(facts: Facts, name: str, kind: type[T], *, moment: str = "after") -> T | None:
     """Return a document of the target, or None when there is none to be had."""
     try:
-        return document(facts, name, kind)
+        return document(facts, name, kind, moment=moment)
     except UnreadError:
         return None
 

@@ -34,6 +34,7 @@ def check(facts: Facts) -> Iterable[Finding]:
         yield unknown("nothing-to-compare", "the exchange holds no position: nothing was shown")
     for symbol in sorted(held.keys() | theirs.keys()):
         yield from _compare(symbol, held.get(symbol), theirs.get(symbol))
+    yield from _cash_not_compared(facts, held, theirs)
     yield from _oracle_agrees(facts, theirs)
     yield from _limits(facts, held)
 
@@ -46,6 +47,19 @@ def _compare(symbol: str, ours: Position | None, theirs: OraclePosition | None) 
     if ours and ours.cash is not None and theirs and theirs.cash is not None and ours.cash != theirs.cash:
         text = f"{symbol}: internal cash {ours.cash:,} ticks, exchange {theirs.cash:,}"
         yield fail("cash-mismatch", text, symbol=symbol, internal=ours.cash, exchange=theirs.cash)
+
+
+def _cash_not_compared(
+    facts: Facts, held: Mapping[str, Position], theirs: Mapping[str, OraclePosition]
+) -> Iterable[Finding]:
+    """Miss cash that one side states, or that the target stated before the fault."""
+    before = optional(facts, "positions", Positions, moment="before")
+    stated = {one.symbol for one in before.positions if one.cash is not None} if before else set[str]()
+    ours = {symbol for symbol, one in held.items() if one.cash is not None}
+    there = {symbol for symbol, one in theirs.items() if one.cash is not None}
+    if lacking := sorted(((stated | there) & held.keys() - ours) | (ours & theirs.keys() - there)):
+        text = f"cash of {', '.join(lacking)}: not stated on both sides"
+        yield unknown("not-compared", text, symbols=lacking)
 
 
 def _oracle_agrees(facts: Facts, stated: Mapping[str, OraclePosition]) -> Iterable[Finding]:

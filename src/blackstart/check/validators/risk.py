@@ -60,6 +60,7 @@ def check(facts: Facts) -> Iterable[Finding]:
     yield from _limits(risk, exposure)
     for symbol, (used, actual) in sorted(_wrong(exposure, usage).items()):
         yield fail("risk-usage-wrong", f"{symbol}: usage {used:,}, at the exchange {actual:,}", symbol=symbol)
+    yield from _not_compared(usage, risk.limits, (before and before.usage) or RiskFigures())
     yield from _capital(facts, risk, usage, exposure)
 
 
@@ -94,6 +95,14 @@ def _wrong(exposure: Mapping[str, int], usage: RiskFigures) -> dict[str, tuple[i
     """Return where usage and exposure differ: (used, actual) by symbol."""
     pairs = {s: (abs(usage.position.get(s, 0)), exposure.get(s, 0)) for s in {*exposure, *usage.position}}
     return {symbol: pair for symbol, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _not_compared(usage: RiskFigures, limits: RiskFigures, before: RiskFigures) -> Iterable[Finding]:
+    """Miss a usage that there is a limit of, or that was stated before the fault."""
+    for field in ("gross_notional", "concentration_pct"):
+        wanted = getattr(limits, field) is not None or getattr(before, field) is not None
+        if wanted and getattr(usage, field) is None:
+            yield unknown("not-compared", f"{field}: the target does not state its usage", field=field)
 
 
 def _capital(facts: Facts, risk: Risk, usage: RiskFigures, exposure: Mapping[str, int]) -> Iterable[Finding]:
