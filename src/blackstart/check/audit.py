@@ -47,6 +47,7 @@ LEDGER_ONLY, HELD_ONLY = 1, 2
 INFO, FAILED, UNDEFINED = 4, 8, 12
 DIFFERS, COMPARED, LATE, HALF = 16, 32, 64, 128
 
+SHARE, COLD_SHARE = 0.5, 0.9
 BOTH = "(f & 3) = 0"
 KNOWN = f"(f & 12) <= {INFO}"
 LISTS = {
@@ -69,7 +70,8 @@ class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
     first keys of each kind; `files` the whole lists as JSON lines. `lost_notional` is None when the
     ledger states no money. `not_checked` says which comparisons the files did not allow for events that
     are acknowledged and held; `one_sided` where one file stated what to compare and the other did not.
-    `acknowledged_again` counts keys that stand as `ok` in the ledger more than once.
+    `acknowledged_again` counts keys that stand as `ok` in the ledger more than once. `excused` counts what
+    is held behind something acknowledged later and is not `reordered` because the target calls it late.
     """
 
     acknowledged: int
@@ -83,6 +85,16 @@ class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
     not_checked: tuple[str, ...] = ()
     one_sided: tuple[str, ...] = ()
     acknowledged_again: int = 0
+    excused: int = 0
+
+
+def incredible(excused: int, acknowledged: int, *, cold: bool = False) -> bool:
+    """Say whether the target's own word `late` keeps most events from being checked for their order.
+
+    Nobody else can tell what was late: what lay in a damaged part of a journal may be, for one. After a cold
+    restart all from before it may be, and only what came in afterwards shows an order.
+    """
+    return excused > (COLD_SHARE if cold else SHARE) * acknowledged
 
 
 def audit(
@@ -181,6 +193,7 @@ class _Audit:
             not_checked=self._not_checked(),
             one_sided=self._one_sided(),
             acknowledged_again=again,
+            excused=self._number("SELECT count(DISTINCT ls) FROM suspects WHERE excused"),
         )
 
     def _views(self) -> None:
@@ -283,16 +296,16 @@ class _Audit:
         """Find what may repeat and what is held out of order, in one pass from the last acknowledged on.
 
         An event is held behind one that was acknowledged later when the lowest place of all later ones lies
-        before its own. Rows of one `ls`, or of one `rs`, do not judge each other.
+        before its own. Rows of one `ls`, or of one `rs`, do not judge each other. Late ones are excused.
         """
         self._con.execute(f"""
-            CREATE TEMP TABLE suspects AS SELECT ls, rs, again, behind FROM
-              (SELECT ls, rs, ls = lag(ls) OVER latest_first AS again,
-                 coalesce({KNOWN} AND (f & {LATE}) = 0 AND
-                   rs > min(rs) FILTER (WHERE {KNOWN}) OVER latest_first, false) AS behind
+            CREATE TEMP TABLE suspects AS
+            SELECT ls, rs, again, moved AND NOT late AS behind, moved AND late AS excused FROM
+              (SELECT ls, rs, ls = lag(ls) OVER latest_first AS again, (f & {LATE}) <> 0 AS late,
+                 coalesce({KNOWN} AND rs > min(rs) FILTER (WHERE {KNOWN}) OVER latest_first, false) AS moved
                FROM j WHERE {BOTH} AND ls IS NOT NULL
                WINDOW latest_first AS (ORDER BY ls DESC, rs DESC ROWS UNBOUNDED PRECEDING))
-              WHERE again OR behind""")
+              WHERE again OR moved""")
 
     def _duplicated(self) -> None:
         """Count the copies of what may repeat; where the ledger has no order to tell by, of everything."""

@@ -3,7 +3,8 @@
 A stream fails when it lost more than the objective allows, or holds anything twice, invented, altered,
 or behind something that was acknowledged later (booked from a resend, that is `late`, excepted). The
 objective holds for the figure that is shown, too: the losses of all streams together.
-Indeterminate and late events are reported, not judged. A side that is missing, damaged, altered since
+Indeterminate and late events are reported, not judged; where most events would be held in a wrong order were
+they not called late, nobody checked the order: UNKNOWN. A side that is missing, damaged, altered since
 the trial, or empty where something must have been acknowledged makes the answer UNKNOWN, never zero.
 """
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.check.audit import AuditResult, audit
+from blackstart.check.audit import AuditResult, audit, incredible
 from blackstart.errors import LedgerError
 from blackstart.model.outcome import Rpo, StreamLoss
 from blackstart.model.record import LedgerFile
@@ -79,6 +80,7 @@ def _loss(result: AuditResult, stream: Stream | None) -> StreamLoss:
         earliest_lost_mono_ns=result.earliest_lost_mono_ns,
         lost_notional=result.lost_notional,
         gap_events=result.gap_events,
+        excused=result.excused,
         not_checked=tuple(_with_reason(what, stream) for what in result.not_checked),
     )
     return msgspec.structs.replace(loss, **result.lists)
@@ -172,9 +174,23 @@ def _judge(name: str, loss: StreamLoss, facts: Facts) -> Iterable[Finding]:
     for kind, words in REMARKS.items():
         if loss.counts[kind]:
             yield _finding(Verdict.PASS, name, kind, words, loss)
+    yield from _excused(name, loss, cold=facts.plan.scenario.recovery == "cold")
     for what in loss.not_checked:
         verdict = Verdict.UNKNOWN if _wanted(what, facts.manifest.streams.get(name)) else Verdict.PASS
         yield Finding(verdict=verdict, code="not-checked", text=f"{name}: not checked: {what}")
+
+
+def _excused(name: str, loss: StreamLoss, *, cold: bool) -> Iterable[Finding]:
+    """Say how many events only the target's own word `late` keeps from being out of order."""
+    if loss.excused:
+        most = incredible(loss.excused, loss.acknowledged, cold=cold)
+        share = f"{loss.excused} of {loss.acknowledged} are held behind something acknowledged later"
+        yield Finding(
+            verdict=Verdict.UNKNOWN if most else Verdict.PASS,
+            code="late-not-credible" if most else "late-excused",
+            text=f"{name}: {share}, excused by the target's own word that they were late",
+            data={"stream": name, "count": loss.excused},
+        )
 
 
 def _wanted(what: str, stream: Stream | None) -> bool:

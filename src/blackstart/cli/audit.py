@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blackstart.check.audit import audit as compare
+from blackstart.check.audit import incredible
 from blackstart.cli.folder import made
 from blackstart.model.outcome import LOSS_KINDS
 
@@ -24,8 +25,8 @@ def audit(
 ) -> int:
     """Print what became of every acknowledged event.
 
-    Status 1 when anything is wrong with any; else 2 when there was nothing to compare, or one file states
-    what the other does not.
+    Status 1 when anything is wrong with any; else 2 when there was nothing to compare, one file states what
+    the other does not, or most events are in a wrong order and called late.
     """
     if lists is not None:
         made(lists, "--lists")
@@ -36,7 +37,8 @@ def audit(
         print("\n".join(_lines(result)))
     if any(result.counts.get(kind) for kind in BAD):
         return 1
-    return 0 if result.acknowledged and not result.one_sided else 2
+    doubted = result.one_sided or incredible(result.excused, result.acknowledged)
+    return 0 if result.acknowledged and not doubted else 2
 
 
 def _lines(result: AuditResult) -> list[str]:
@@ -54,6 +56,9 @@ def _lines(result: AuditResult) -> list[str]:
         lines.append(
             f"remark: {result.acknowledged_again:,} keys are acknowledged more than once, and count once"
         )
+    if result.excused:
+        word = "unknown" if incredible(result.excused, result.acknowledged) else "remark"
+        lines.append(f"{word}: {result.excused:,} are held in a wrong order, excused because called late")
     if not result.acknowledged:
         lines.append("unknown: nothing was acknowledged: nothing was compared")
     return lines + [f"whole list: {path}" for path in result.files.values()]

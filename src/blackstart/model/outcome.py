@@ -45,7 +45,8 @@ class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
 
     The counts are exact; the lists name at most `listed` keys each (the full lists are in the trial's
     `audit/` folder). `gap_events` is the sequence-gap measure of the source document, section 6.3, reported
-    beside the event measure. `not_checked` says which comparisons the ledgers did not allow.
+    beside the event measure. `not_checked` says which comparisons the ledgers did not allow. `excused` counts
+    late events that would be reordered otherwise.
     """
 
     acknowledged: int
@@ -62,6 +63,7 @@ class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
     lost_notional: int | None = None
     gap_events: int | None = None
     not_checked: tuple[str, ...] = ()
+    excused: int = 0
     error: str | None = None
 
 

@@ -61,8 +61,17 @@ def _row(record: dict[str, Any], stream: Stream, name: str) -> Row:
         content=(
             canonical.content(record, stream.content, stream.rename, stream=name) if stream.content else None
         ),
-        late=bool(record.get(stream.rename.get("late", "late"), False)),
+        late=_late(record, stream, name),
     )
+
+
+def _late(record: dict[str, Any], stream: Stream, name: str) -> bool:
+    """Return what the target says of it; a text like "false" or a number is no answer. Null is none, too."""
+    field = stream.rename.get("late", "late")
+    said = record.get(field)
+    if said is None or isinstance(said, bool):
+        return bool(said)
+    raise TargetError(f"`{field}` is neither true nor false: {said!r}", where=f"streams.{name}")
 
 
 async def _records(target: LocalTarget, name: str, stream: Stream) -> AsyncIterator[dict[str, Any]]:

@@ -96,7 +96,33 @@ def test_late_is_not_reordered_and_not_lost(world: Any) -> None:
     world.ledgers["recovered"] = [{**rows[0], "seq": 99, "late": True}, *rows[1:]]
     trial = analyse(world.history())
     assert trial.rpo.streams["executions"].late == ("X1",)
+    assert trial.rpo.streams["executions"].excused == 1
     assert trial.checks[-1].verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("recovery", "moved", "verdict"),
+    [
+        ("hot", 7, Verdict.PASS),
+        ("hot", 8, Verdict.UNKNOWN),
+        ("cold", 11, Verdict.PASS),
+        ("cold", 12, Verdict.UNKNOWN),
+    ],
+)
+def test_the_targets_word_does_not_excuse_most_events_from_order(
+    world: Any, recovery: str, moved: int, verdict: Verdict
+) -> None:
+    """Held in reverse and called late: nobody checked the order. After a cold restart it may be more."""
+    acknowledged, held = world.ledgers["acknowledged"], world.ledgers["recovered"]
+    for number in range(6, 13):
+        acknowledged.append({**acknowledged[0], "key": f"X{number}", "seq": number})
+        held.append({**held[0], "key": f"X{number}", "seq": number})
+    late = [{**row, "seq": -row["seq"], "late": True} for row in held[:moved]]
+    world.ledgers["recovered"] = [*late, *held[moved:]]
+    scenario = msgspec.structs.replace(world.plan.scenario, recovery=recovery)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    check = {one.check: one for one in analyse(world.history()).checks}["rpo"]
+    assert check.verdict is verdict
 
 
 def test_the_kernels_own_back_off_is_told_beside_the_recovery(world: Any) -> None:

@@ -46,6 +46,19 @@ def test_what_one_side_alone_states_is_unknown(
     assert status(tmp_path, FULL, FULL) == 0
 
 
+@pytest.mark.parametrize(
+    ("seqs", "code", "told"), [((3, 2, 1), 2, "unknown: 2"), ((2, 1, 3), 0, "remark: 1")]
+)
+def test_an_order_that_is_excused_by_late_alone_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seqs: tuple[int, ...], code: int, told: str
+) -> None:
+    """What the target calls late may be out of order; where that is most of it, status 2."""
+    ledger = "".join(f'{{"key": "{key}", "seq": {seq}}}\n' for key, seq in zip("abc", (1, 2, 3), strict=True))
+    held = "".join(f'{{"key": "{k}", "seq": {s}, "late": true}}\n' for k, s in zip("abc", seqs, strict=True))
+    assert status(tmp_path, ledger, held) == code
+    assert f"{told} are held in a wrong order" in capsys.readouterr().out
+
+
 def test_a_loss_is_worse_than_what_could_not_be_compared(tmp_path: Path) -> None:
     """FAIL goes before UNKNOWN."""
     assert status(tmp_path, FULL, '{"key": "a"}\n') == 1

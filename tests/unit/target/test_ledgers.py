@@ -93,6 +93,18 @@ def test_a_held_event_without_a_named_field_makes_its_stream_unknown(tmp_path: P
     assert "streams.s" in (record.error or "")
 
 
+@pytest.mark.parametrize(("late", "known"), [(True, True), (None, True), ("false", False), (1, False)])
+def test_late_is_a_truth_value_or_nothing(tmp_path: Path, late: object, known: bool) -> None:
+    """A text "false" is no way to be exempt from the check of order: the stream is UNKNOWN."""
+
+    async def held(_settings: object) -> list[dict[str, object]]:
+        return [{"id": "a", "v": "", "at": 1, "late": late}]
+
+    record = asyncio.run(_export(held, tmp_path))
+    assert (record.error is None) is known
+    assert known or "`late` is neither true nor false" in (record.error or "")
+
+
 async def _export(held: object, folder: Path) -> LedgerFile:
     glue_file = folder / "held_glue.py"
     glue_file.write_text("read = None\n", encoding="utf-8")
