@@ -94,7 +94,7 @@ class LiveView(Lines):
         trading = Text("yes", "green") if one.trading else Text("NO", "bold red")
         grid.add_row("uptime", "trading", "orders", "lag", "positions right", "not yet booked")
         grid.add_row(
-            f"{one.uptime:.2%}",
+            DASH if one.uptime is None else f"{one.uptime:.2%}",
             trading,
             f"{one.rate_per_s:,.0f}/s",
             lag,

@@ -127,14 +127,15 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What is seen at one moment (R19): uptime so far, whether it trades, how fast, how late, how right.
 
-    `uptime` is the share of the time in which it was ready; `lag_ms` how long answers to orders took in the
+    `uptime` is the share of the time in which it was ready (None, as `ready`, where the manifest names no
+    readiness probe: nobody measures it); `lag_ms` how long answers to orders took in the
     last second (median), or how old the newest event is where answers are not seen; `positions_right` the
     share of symbols whose positions agreed with the oracle's at the last reconciliation; `behind` how many
     acknowledged events the target had not yet booked then.
     """
 
-    uptime: float = 1.0
-    ready: bool = False
+    uptime: float | None = None
+    ready: bool | None = None
     trading: bool = False
     rate_per_s: float = 0.0
     lag_ms: float | None = None

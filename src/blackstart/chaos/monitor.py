@@ -125,7 +125,7 @@ class Monitor:
         rate = self._rate.per_s(now_ns)
         return Figures(
             uptime=self._uptime(now_ns),
-            ready=self._ready(),
+            ready=None if self._manifest.ready is None else self._ready(),
             trading=rate > 0 and self._ready(),
             rate_per_s=round(rate, 1),
             lag_ms=self._lag_ms(now_ns),
@@ -201,9 +201,9 @@ class Monitor:
     def _ready(self) -> bool:
         return self._manifest.ready is None or self._ready_since is not None
 
-    def _uptime(self, now_ns: int) -> float:
+    def _uptime(self, now_ns: int) -> float | None:
         if self._begun_ns is None or now_ns <= self._begun_ns or self._manifest.ready is None:
-            return 1.0
+            return None
         ready = self._ready_ns + (0 if self._ready_since is None else now_ns - self._ready_since)
         return min(1.0, ready / (now_ns - self._begun_ns))
 

@@ -87,6 +87,10 @@ def run(wanted: Orders, *, out: Path, folder: Path | None, as_json: bool) -> int
     return statuses.of_verdicts([result.verdict])
 
 
+def _uptime(share: float | None) -> str:
+    return "uptime not measured (no `ready` probe)" if share is None else f"uptime {share:.2%}"
+
+
 def show(result: ChaosResult, console: Console, page: Path) -> None:
     """Print what it came to."""
     counts, summary = result.counts, result.summary
@@ -96,7 +100,7 @@ def show(result: ChaosResult, console: Console, page: Path) -> None:
     alarms = f"{len(result.alerts)} alerts, {result.false_alarms} without a fault"
     lines = [
         f"{result.verdict}: {len(result.injections)} injections in {clock(summary.duration_s)}: {tally}",
-        f"lost {lost} acknowledged events · {alarms} · uptime {summary.figures.uptime:.2%}",
+        f"lost {lost} acknowledged events · {alarms} · {_uptime(summary.figures.uptime)}",
         *result.reasons[:10],
         *left_out_lines(result.left_out),
         f"replay: {result.replay}",
@@ -155,7 +159,7 @@ def _print_status(one: log.Status) -> None:
     print(f"  {one.profile} on {one.target}, seed {one.seed}: {one.state}, {clock(one.at_s)} so far, {left}")
     if figures:
         trading = "trading" if figures["trading"] else "NOT TRADING"
-        print(f"  {trading}, {figures['rate_per_s']:,.0f} orders/s, uptime {figures['uptime']:.2%}")
+        print(f"  {trading}, {figures['rate_per_s']:,.0f} orders/s, {_uptime(figures['uptime'])}")
     counts = ", ".join(f"{number} {name}" for name, number in one.counts.items())
     print(f"  broken now: {' + '.join(one.active) or 'nothing'}; injections: {counts}; {one.alerts} alerts")
     for line in one.last:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import blackstart
+from blackstart.chaos import report as chaos
 from blackstart.check.analyse import analyse
 from blackstart.cli import host, listed, status
 from blackstart.cli.run import REPORTERS
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 
 
 def histories(folder: Path) -> list[Path]:
-    """Find the trials in `folder`, which is one or holds some. Raises HistoryError when there is none."""
+    """Find the trials in `folder`, which is one or holds some. Raises HistoryError when there is none.
+
+    A session of chaos is none: its histories are stretches of one long trial, judged by rules of their own.
+    """
+    if (folder / chaos.JSON).is_file():
+        hint = f"its result is in {chaos.JSON}; `blackstart chaos replay` breaks the same again"
+        raise HistoryError("a session of chaos cannot be rechecked", where=str(folder), hint=hint)
     found = (
         [folder]
         if (folder / FILE_NAME).is_file()

@@ -160,6 +160,20 @@ class Stage:
         self.on["playing"] = begin
 
 
+def test_uptime_is_told_only_where_a_probe_measures_it(tmp_path: Path) -> None:
+    """A target that is killed again and again was not up all the time just because nobody looked."""
+    stage = Stage(tmp_path)
+    measured = stage.run(for_s=60.0).figures
+    assert measured.uptime is not None
+    assert 0.9 < measured.uptime < 1.0
+    (tmp_path / "blind").mkdir()
+    blind = Stage(tmp_path / "blind")
+    blind.manifest = msgspec.structs.replace(blind.manifest, ready=None)
+    unseen = blind.run(for_s=60.0).figures
+    assert (unseen.uptime, unseen.ready) == (None, None)
+    assert unseen.trading
+
+
 def test_a_session_breaks_and_recovers_until_its_time_is_over(tmp_path: Path) -> None:
     """Each injection is logged with witness and undoing, every one passes, and nobody is alarmed."""
     stage = Stage(tmp_path)

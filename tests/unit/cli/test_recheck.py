@@ -70,3 +70,10 @@ def test_damaged_results_are_not_taken_for_none(run: Run) -> None:
     (Path(run.folder) / "results.json").write_text("{", encoding="utf-8")
     with pytest.raises(HistoryError):
         recheck([Path(run.folder)], as_json=False)
+
+
+def test_a_session_of_chaos_is_refused(run: Run) -> None:
+    """Its stretches are no trials: judged as such they would all be UNKNOWN."""
+    Path(run.folder, "chaos.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(HistoryError, match="a session of chaos cannot be rechecked"):
+        recheck([Path(run.folder)], as_json=True)
