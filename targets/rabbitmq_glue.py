@@ -17,10 +17,17 @@ async def write(connection, record):
     await connection.ours.default_exchange.publish(message, routing_key="ledger")
 
 
-async def read(settings):  # all goes back into the queue when this connection ends: nothing is acknowledged
+async def read(
+    settings,
+):  # takes all, and puts all back before it goes: the next reader finds the whole queue
     async with await aio_pika.connect(settings["url"], timeout=2) as connection:
-        queue = await (await connection.channel()).declare_queue("ledger", durable=True)
+        channel = await connection.channel()
+        queue = await channel.declare_queue("ledger", durable=True)
         found = []
         while (message := await queue.get(fail=False)) is not None:
             found.append(json.loads(message.body))
+            last = message
+        if found:
+            await last.nack(multiple=True, requeue=True)
+            await channel.declare_queue("ledger", passive=True)  # answered when they are back
         return found

@@ -68,6 +68,12 @@ def lines(folder: Path) -> list[tuple[str, float]]:
     return [(" ".join(one.split()[1:-1]), float(one.split()[-1])) for one in said]
 
 
+def last(folder: Path) -> str:
+    """Return what became of the newest round; nothing before the first."""
+    said = lines(folder)
+    return said[-1][0] if said else ""
+
+
 def rounds(folder: Path, number: int) -> Callable[[], bool]:
     """Make a question: has the writer gone so many rounds since that was first asked."""
     begun: list[int] = []
@@ -129,7 +135,7 @@ def test_calls_fail_with_that_error_until_it_is_taken_back(
     """The writer gets the error, from those calls and on those files only; then all is as before."""
     writer = start(tmp_path)
     try:
-        shown = lambda: lines(tmp_path)[-1][0] == expected  # noqa: E731 - it is one word
+        shown = lambda: last(tmp_path) == expected  # noqa: E731 - it is one word
         receipt, witness = asyncio.run(carry_out(kind, tmp_path, writer, shown, who, **parameters))
         assert witness.bit is True
         assert witness.evidence["calls_failed"] > 0
@@ -144,7 +150,7 @@ def test_exactly_those_calls_fail(tmp_path: Path) -> None:
     writer = start(tmp_path)
     try:
         failed = lambda: [said for said, _ in lines(tmp_path)].count("write 5")  # noqa: E731 - it is one word
-        shown = lambda: failed() == 10 and lines(tmp_path)[-1][0] == "fine"  # noqa: E731 - see above
+        shown = lambda: failed() == 10 and last(tmp_path) == "fine"  # noqa: E731 - see above
         _, witness = asyncio.run(carry_out("disk_error", tmp_path, writer, shown, first=5, last=14))
         assert witness.evidence["calls_failed"] == failed() == 10
         said = [said for said, _ in lines(tmp_path)]
@@ -186,7 +192,7 @@ def test_a_call_that_does_not_come_is_no_fault(tmp_path: Path) -> None:
     try:
         with pytest.raises(FaultError, match="no such call came: rename"):
             asyncio.run(carry_out("disk_error", tmp_path, writer, lambda: True, call="rename", limit_s=0.2))
-        assert lines(tmp_path)[-1][0] == "fine"
+        assert last(tmp_path) == "fine"
     finally:
         end(writer)
 
@@ -238,7 +244,7 @@ def test_from_the_start_on_whoever_comes_after_it_is_hit_too(
         await fault.aim(ctx, step)
         receipt = await fault.inject(ctx, step)
         assert "from the start" in receipt.mechanism
-        assert await until(lambda: lines(tmp_path)[-1][0] == expected)
+        assert await until(lambda: last(tmp_path) == expected)
         assert (await fault.witness(ctx, receipt)).bit is True
         end(writers[0])
         before = len(lines(tmp_path))
@@ -247,7 +253,7 @@ def test_from_the_start_on_whoever_comes_after_it_is_hit_too(
         assert {said for said, _ in lines(tmp_path)[before:]} == {expected}
         await fault.revert(ctx, receipt)
         await asyncio.to_thread(ctx.undo)
-        assert await until(lambda: lines(tmp_path)[-1][0] == "fine")
+        assert await until(lambda: last(tmp_path) == "fine")
         (await seccomp.supervisor(ctx.folder)).close()
 
     try:
