@@ -61,20 +61,19 @@ warm = ["main"]
 {kind} = {health_text}
 period_ms = 2.0
 
-[services.orders] # the stream whose return ends the outage; with the workload below: source = "workload"
-source = "probe:health"
+[services.orders] # the stream whose return ends the outage
+source = "probe:health" # with the workload below take this line out: who accepts has not answered a write yet
+#: source = "workload"
+#: key = "id"
 
 # What follows is what a PASS needs besides; `blackstart validate` says what is missing.
-# Fill it in and remove each "#: ".
+# Fill it in and remove each "#: ", also above.
 # A workload keeps a ledger of acknowledged writes, so that Blackstart can say what was lost. Write a file
 # mysystem_glue.py with `async def connect(settings)`, `async def write(connection, record)` and
 # `async def read(settings)`, and name it at the top of this file. Its acknowledged writes are the load, too:
 # the answers of a probe are none.
 #: [workload]
 #: rate_per_s = 400.0
-#: [services.writes]
-#: source = "workload"
-#: key = "id"
 #: [streams.writes]
 #: acknowledged = "workload"
 #: glue = "read"

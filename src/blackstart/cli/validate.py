@@ -18,6 +18,7 @@ from blackstart.scenario import load as scenarios
 from blackstart.scenario import plan
 from blackstart.target import managed
 from blackstart.target import manifest as manifests
+from blackstart.target.doubts import doubts
 from blackstart.target.problems import never_passes
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def fit(manifest: Manifest, scenario: Scenario) -> Fit:
 
 
 def warnings(manifest: Manifest) -> list[str]:
-    """Say what a right manifest still will not do: run here, or ever be PASS."""
+    """Say what a right manifest still will not do: run here, ever be PASS, or see all that it should."""
     try:
         permit.check(manifest)
         refused = []
@@ -70,6 +71,7 @@ def warnings(manifest: Manifest) -> list[str]:
         refused
         + absent
         + [f"this manifest can never PASS, because {reason}" for reason in never_passes(manifest)]
+        + doubts(manifest)
     )
 
 

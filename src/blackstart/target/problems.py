@@ -77,7 +77,7 @@ def never_passes(manifest: Manifest) -> list[str]:
 def _unseen(manifest: Manifest) -> Iterator[str]:
     sources = {service.source.partition(":")[0] for service in manifest.services.values()}
     if sources == {"probe"}:
-        yield 'its services are probes, and our own questions are no load: add one with source = "workload"'
+        yield 'its services are probes, and our own questions are no load: give source = "workload"'
     if not manifest.streams:
         yield "it names no stream under [streams.NAME], so nothing shows what was lost"
     absent = [

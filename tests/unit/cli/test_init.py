@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blackstart.cli.init import QUESTIONS, init, quote, render
-from blackstart.cli.validate import fit
+from blackstart.cli.validate import fit, warnings
 from blackstart.errors import ManifestError
 from blackstart.scenario import load as scenarios
 from blackstart.target import manifest as manifests
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULTS = {key: default for key, (_, default) in QUESTIONS.items()}
+GLUE = """\
+async def connect(settings): ...
+async def write(connection, record): ...
+async def read(settings): ...
+"""
 NOTHING: dict[str, str | None] = dict.fromkeys(QUESTIONS)
 
 
@@ -88,12 +93,32 @@ def test_filled_in_it_can_pass_and_before_it_is_not_silently_green(tmp_path: Pat
     assert fresh.not_applicable == {}
     assert any("positions" in reason for reason in never_passes(fresh))
     assert any("probes" in reason for reason in never_passes(fresh))
-    glue = "async def connect(settings): ...\nasync def write(connection, record): ...\n"
-    (tmp_path / "mysystem_glue.py").write_text(glue + "async def read(settings): ...\n", encoding="utf-8")
-    file.write_text(file.read_text(encoding="utf-8").replace("#: ", ""), encoding="utf-8")
+    (tmp_path / "mysystem_glue.py").write_text(GLUE, encoding="utf-8")
+    _switch_on(file)
     filled = manifests.load(file)
     assert never_passes(filled) == []
     assert filled.workload is not None
+
+
+def test_filled_in_an_answered_write_ends_the_outage(tmp_path: Path) -> None:
+    """The probe's line cannot be forgotten beside the workload's, and nothing is left to warn of."""
+    file = tmp_path / "mine.toml"
+    init(file, NOTHING, ask=False)
+    (tmp_path / "mysystem_glue.py").write_text(GLUE, encoding="utf-8")
+    kept = file.read_text(encoding="utf-8").replace("#: ", "")
+    with pytest.raises(tomllib.TOMLDecodeError):
+        tomllib.loads(kept)
+    _switch_on(file)
+    filled = manifests.load(file)
+    assert {name: one.source for name, one in filled.services.items()} == {"orders": "workload"}
+    assert warnings(filled) == []
+
+
+def _switch_on(file: Path) -> None:
+    """Fill the template in as its comments say."""
+    lines = file.read_text(encoding="utf-8").replace("#: ", "").splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.startswith('source = "probe:'))
+    file.write_text(text, encoding="utf-8")
 
 
 def test_piped_answers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

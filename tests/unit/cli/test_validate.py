@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blackstart.cli.validate import fit, validate, warnings
-from blackstart.model.manifest import StateDocument
+from blackstart.model.manifest import Service, StateDocument
 from blackstart.scenario import load as scenarios
 from blackstart.target import manifest as manifests
 
@@ -58,3 +58,12 @@ def test_what_the_suite_does_not_run_is_marked(capsys: pytest.CaptureFixture[str
     assert marked
     standard = sum(one.standard for one in packaged)
     assert lines[-1] == f"{len(packaged)} of {len(packaged)} scenarios fit, {standard} of them in the suite"
+
+
+def test_a_probe_beside_a_workload_is_no_end_of_an_outage() -> None:
+    """A server that accepts again and answers nothing would look recovered: the lines to write are told."""
+    redis = manifests.load("redis")
+    services = {**redis.services, "port": Service(source="probe:up")}
+    (told,) = warnings(msgspec.structs.replace(redis, services=services))
+    assert told.startswith("RTO ends at a probe although there is a [workload]")
+    assert '[services.port] source = "workload", key = "id"' in told
