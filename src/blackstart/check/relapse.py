@@ -8,6 +8,10 @@ beside it, up to the end of observation:
 * in the last second, fewer than half of the events that there were before t0, by more than chance (three
   standard deviations): FAIL (`degraded-throughput`); a remark where the scenario says that the
   service goes on (`goes_on`) or that the fault only makes the going hard (`degrades`).
+
+Where the service is a probe, the workload that is the load (`check.steady`) has to be answered again, too:
+not one acknowledged write from t5 (or, without an outage, from t0) to the end is FAIL
+(`workload-unanswered`).
 """
 
 from __future__ import annotations
@@ -16,7 +20,10 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from blackstart.check.hiccup import brief
+from blackstart.check.service import BASELINE_NS, OPEN_NS, usual
+from blackstart.check.steady import carrier
 from blackstart.model.instant import StampName
+from blackstart.model.record import ServiceBatch, ServiceWatched
 from blackstart.model.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
@@ -41,6 +48,23 @@ def check(facts: Facts, watch: ResumeWatch, rto: Rto, until_ns: int) -> Iterable
         return
     yield from _relapsed(facts, watch, rto)
     yield from _throughput(facts, watch, rhythm, until_ns)
+
+
+def unanswered(facts: Facts, rto: Rto, until_ns: int) -> Iterable[Finding]:
+    """Judge the workload's acknowledged writes, where the service that was watched is another and is back."""
+    load, t0 = carrier(facts.manifest, facts.plan.service), rto.stamps[StampName.FAILURE.value].mono_ns
+    watched = any(w.service == load and w.until_mono_ns >= until_ns for w in facts.all(ServiceWatched))
+    if load == facts.plan.service or not watched or rto.censored_ns is not None:
+        return
+    answers = [mono for one in facts.all(ServiceBatch) if one.service == load for mono, _, _ in one.events]
+    rhythm = usual(sorted({mono for mono in answers if t0 - BASELINE_NS <= mono <= t0}))
+    back = t0 + (rto.total_ns or 0)
+    if rhythm is None or any(back < mono <= until_ns for mono in answers):
+        return
+    if until_ns - back > max(rhythm.interruption_ns, OPEN_NS):
+        waited = (until_ns - back) / NS_PER_MS
+        text = f"not one write of the workload was acknowledged in the last {waited:,.0f} ms ('{load}')"
+        yield Finding(verdict=Verdict.FAIL, code="workload-unanswered", text=text)
 
 
 def _silent(facts: Facts, watch: ResumeWatch, rhythm: Usual, until_ns: int) -> Finding:

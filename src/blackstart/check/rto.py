@@ -78,8 +78,14 @@ def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
     rto = _rto(watch, stamps, until, unwatched)
     if at_most is not None:
         rto = msgspec.structs.replace(rto, at_most_ns=at_most, interrupted=None, censored_ns=None)
-    later = [] if unwatched else relapse.check(facts, watch, rto, until)
-    return rto, [*unwatched, *_incredible(facts), *remarks, *_about_service(watch, rto), *later]
+    later = [*relapse.check(facts, watch, rto, until), *relapse.unanswered(facts, rto, until)]
+    return rto, [
+        *unwatched,
+        *_incredible(facts),
+        *remarks,
+        *_about_service(watch, rto),
+        *([] if unwatched else later),
+    ]
 
 
 def _incredible(facts: Facts) -> list[Finding]:

@@ -9,6 +9,8 @@ import pytest
 
 from blackstart.check import rto
 from blackstart.check.facts import Facts
+from blackstart.model.manifest import Service, WorkloadSpec
+from blackstart.model.record import ServiceBatch, ServiceWatched
 from blackstart.model.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -90,3 +92,16 @@ def test_a_third_of_the_service_is_not_service(recovered: Any, flag: str) -> Non
         recovered.plan = msgspec.structs.replace(recovered.plan, scenario=changed)
     finding = found(recovered, at(30, 1400, period_ns=7 * MS))["degraded-throughput"]
     assert finding.verdict is (Verdict.PASS if flag else Verdict.FAIL)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_probe_that_answers_is_not_a_workload_that_is_answered(world: Any, *, answered: bool) -> None:
+    """A server that accepts again and acknowledges no write is not back; one write says more than that."""
+    services = {"orders": Service(source="probe:ready"), "writes": Service(source="workload")}
+    world.manifest = msgspec.structs.replace(world.manifest, services=services, workload=WorkloadSpec())
+    writes = [*at(-5000, 0), *(at(900, 901) if answered else [])]
+    watched = ServiceWatched(service="writes", since_mono_ns=T0 - 6000 * MS, until_mono_ns=T0 + 1500 * MS)
+    world.extra = [ServiceBatch(service="writes", events=writes), watched]
+    said = found(world, at(30, 1400))
+    assert ("workload-unanswered" in said) is not answered
+    assert answered or said["workload-unanswered"].verdict is Verdict.FAIL
