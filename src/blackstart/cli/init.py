@@ -78,6 +78,9 @@ source = "probe:health" # with the workload below take this line out: who accept
 #: acknowledged = "workload"
 #: glue = "read"
 #: key = "id"
+#: content = ["value"]           # fields that must come back unchanged
+#: ordered = "#"                 # `read` gives them in the order in which they were acknowledged; if there is
+#                                # none, instead: unordered = "why"
 
 # Each of these is UNKNOWN until it is described under [state.NAME] url = "…" (and judged by an [oracle]), or
 # until you say here, for each on its own, why it makes no sense for this system.

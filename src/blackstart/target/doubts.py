@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def doubts(manifest: Manifest) -> list[str]:
     """Say what would not be found, and what to write. An empty list: nothing of the kind."""
-    return list(_probes(manifest))
+    return [*_probes(manifest), *_streams(manifest)]
 
 
 def _probes(manifest: Manifest) -> Iterator[str]:
@@ -23,4 +23,13 @@ def _probes(manifest: Manifest) -> Iterator[str]:
             yield (
                 "RTO ends at a probe although there is a [workload]: what accepts may answer no write; "
                 f'write [services.{name}] source = "workload", key = "id"'
+            )
+
+
+def _streams(manifest: Manifest) -> Iterator[str]:
+    for name, stream in manifest.streams.items():
+        if not stream.content and stream.ordered is None:
+            yield (
+                f"stream {name}: neither content nor order is compared: changed or reordered events would "
+                f"not be found; write content = [fields], and ordered = field, in [streams.{name}]"
             )

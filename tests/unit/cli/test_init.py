@@ -111,6 +111,7 @@ def test_filled_in_an_answered_write_ends_the_outage(tmp_path: Path) -> None:
     _switch_on(file)
     filled = manifests.load(file)
     assert {name: one.source for name, one in filled.services.items()} == {"orders": "workload"}
+    assert (filled.streams["writes"].content, filled.streams["writes"].ordered) == (("value",), "#")
     assert warnings(filled) == []
 
 

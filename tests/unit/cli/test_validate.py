@@ -67,3 +67,11 @@ def test_a_probe_beside_a_workload_is_no_end_of_an_outage() -> None:
     (told,) = warnings(msgspec.structs.replace(redis, services=services))
     assert told.startswith("RTO ends at a probe although there is a [workload]")
     assert '[services.port] source = "workload", key = "id"' in told
+
+
+def test_a_stream_of_keys_alone_finds_no_changed_value() -> None:
+    """Neither fields nor order to compare: a value that was overwritten would pass."""
+    redis = manifests.load("redis")
+    bare = {n: msgspec.structs.replace(s, content=(), ordered=None) for n, s in redis.streams.items()}
+    (told,) = warnings(msgspec.structs.replace(redis, streams=bare))
+    assert told.startswith("stream writes: neither content nor order is compared")
