@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,7 +17,6 @@ from blackstart.target.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 QUESTIONS = {
     "name": ("What is the system called?", "mysystem"),
@@ -38,10 +38,11 @@ TEMPLATE = """\
 schema = 1
 name = {name_text}
 environment = {environment_text} # sim, dev, test, staging run; production needs an approval
-#: glue = "mysystem_glue.py"
-# ports = ["api"]                # free ports, chosen anew for each trial; use them as {{port.api}}
+ready = "health" # the probe below says when all of it is ready
+#: glue = {glue}
+# ports = ["api"]                # a free port, anew for each trial: write {{port.api}} for {port} below
 
-[processes.main] # what Blackstart starts; {{run}} is the run folder, {{seed}} and {{python}} are known, too
+[processes.main] # what Blackstart starts in the run folder, {{run}}; beside this manifest: {{here}}/FILE
 command = {command}
 ready.{kind} = {health_text}
 restart = "blackstart" # after a kill Blackstart, the operator, starts it again; "self": something else does
@@ -69,11 +70,12 @@ source = "probe:health" # with the workload below take this line out: who accept
 # What follows is what a PASS needs besides; `blackstart validate` says what is missing.
 # Fill it in and remove each "#: ", also above.
 # A workload keeps a ledger of acknowledged writes, so that Blackstart can say what was lost. Write a file
-# mysystem_glue.py with `async def connect(settings)`, `async def write(connection, record)` and
+# {glue_file} with `async def connect(settings)`, `async def write(connection, record)` and
 # `async def read(settings)`, and name it at the top of this file. Its acknowledged writes are the load, too:
 # the answers of a probe are none.
 #: [workload]
 #: rate_per_s = 400.0
+#: settings = {{ port = "{port}" }} # what the functions of the glue are given
 #: [streams.writes]
 #: acknowledged = "workload"
 #: glue = "read"
@@ -153,18 +155,41 @@ def _kind(health: str) -> str:
 
 def render(file: Path, given: Mapping[str, str]) -> str:
     """Fill the template in. Raises ManifestError for answers that no manifest can hold."""
-    command = _command(given["command"])
+    command = _here(_command(given["command"]), file.parent)
     health = given["health"]
+    glue = f"{re.sub(r'[^A-Za-z0-9_]', '_', given['name'])}_glue.py"
     return TEMPLATE.format(
         file=file,
         name=given["name"],
         name_text=quote(given["name"]),
         environment_text=quote(given["environment"]),
         command=f"[{', '.join(quote(part) for part in command)}]",
+        glue=quote(glue),
+        glue_file=glue,
+        port=_port(health),
         kind=_kind(health),
         health_text=quote(health),
         not_applicable="\n".join(f'#: {name} = "why not"' for name in DOCUMENTS if name != "infrastructure"),
     )
+
+
+def _here(command: list[str], folder: Path) -> list[str]:
+    """Name the program's own file by the manifest's folder: the working folder is another, the run folder.
+
+    It is the first part that is such a file; what comes later may be what the program writes.
+    """
+    for index, part in enumerate(command):
+        bare = index == 0 and "/" not in part  # a program on PATH
+        if not bare and not Path(part).is_absolute() and (folder / part).is_file():
+            return [*command[:index], f"{{here}}/{Path(part)}", *command[index + 1 :]]
+    return command
+
+
+def _port(health: str) -> str:
+    """Return the port that the health check names, or that its scheme implies."""
+    _, _, place = health.rpartition("//")
+    found = re.search(r":(\d+)$", place.partition("/")[0])
+    return found.group(1) if found else "443" if health.startswith("https") else "80"
 
 
 def _command(text: str) -> list[str]:

@@ -115,6 +115,38 @@ def test_filled_in_an_answered_write_ends_the_outage(tmp_path: Path) -> None:
     assert warnings(filled) == []
 
 
+def test_the_program_beside_the_manifest_is_found_in_every_run_folder(tmp_path: Path) -> None:
+    """A command typed in its folder names its file by the manifest's; what it writes stays as it is."""
+    for name in ("kv.py", "kv.log"):
+        (tmp_path / name).touch()
+    answers = {
+        **NOTHING,
+        "name": "my-kv",
+        "command": "python3 ./kv.py 7654 kv.log",
+        "health": "127.0.0.1:7654",
+    }
+    file = tmp_path / "mine.toml"
+    init(file, answers, ask=False)
+    manifest = manifests.load(file)
+    assert manifest.processes["main"].command == ("python3", "{here}/kv.py", "7654", "kv.log")
+    assert manifest.ready == "health"
+    filled = tomllib.loads(
+        file.read_text(encoding="utf-8").replace('source = "probe', "#").replace("#: ", "")
+    )
+    assert filled["glue"] == "my_kv_glue.py"
+    assert filled["workload"]["settings"] == {"port": "7654"}
+
+
+@pytest.mark.parametrize(
+    ("health", "port"), [("http://a:81/x:9", "81"), ("https://a/", "443"), ("http://a", "80")]
+)
+def test_the_glue_is_given_the_port_of_the_health_check(tmp_path: Path, health: str, port: str) -> None:
+    """Written out, or that of the scheme; and it is said how a free one takes its place."""
+    text = render(tmp_path / "x.toml", {**DEFAULTS, "health": health})
+    assert f'#: settings = {{ port = "{port}" }}' in text
+    assert f"write {{port.api}} for {port} below" in text
+
+
 def _switch_on(file: Path) -> None:
     """Fill the template in as its comments say."""
     lines = file.read_text(encoding="utf-8").replace("#: ", "").splitlines(keepends=True)
