@@ -16,7 +16,7 @@ from blackstart.faults import registry
 from blackstart.report.terminal import console
 from blackstart.scenario import load as scenarios
 from blackstart.scenario import plan
-from blackstart.target import managed
+from blackstart.target import commands, managed
 from blackstart.target import manifest as manifests
 from blackstart.target.doubts import doubts
 from blackstart.target.problems import never_passes
@@ -71,6 +71,7 @@ def warnings(manifest: Manifest) -> list[str]:
         refused
         + absent
         + [f"this manifest can never PASS, because {reason}" for reason in never_passes(manifest)]
+        + list(commands.absent(manifest))
         + doubts(manifest)
     )
 

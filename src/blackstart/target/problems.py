@@ -13,7 +13,7 @@ from blackstart.model.match import matches
 from blackstart.model.scenario import Objectives
 from blackstart.model.stops import Stops
 from blackstart.scenario.fields import no_amounts
-from blackstart.target import glue, host_problems, variables
+from blackstart.target import commands, glue, host_problems, variables
 from blackstart.target.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def problems(manifest: Manifest) -> list[str]:
         _head,
         _amounts,
         _processes,
+        commands.problems,
         _components,
         _managed,
         host_problems.problems,

@@ -243,7 +243,7 @@ def test_a_later_process_cannot_be_used_before_it_runs() -> None:
 
 def test_readiness_may_use_the_process_own_endpoints() -> None:
     """A process may tell by its endpoints file where to ask whether it is ready."""
-    process = Process(command=("x",), endpoints="{run}/e.json", ready=Ready(url="{own.http}/ready"))
+    process = Process(command=("sh",), endpoints="{run}/e.json", ready=Ready(url="{own.http}/ready"))
     manifest = Manifest(schema=1, name="x", environment="test", processes={"own": process})
     assert problems(manifest) == []
 
