@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from blackstart.errors import ManifestError
+from blackstart.scenario.fields import NOT_SUGGESTED
 from blackstart.target import manifest as manifests
 from blackstart.target.problems import DOCUMENTS, ENVIRONMENTS, NAME
 from blackstart.target.suggest import did_you_mean
@@ -118,7 +119,8 @@ def check(key: str, answer: str) -> None:
         what = f"`{answer}` cannot be part of a file name"
         raise ManifestError(what, where=key, hint="use letters, digits, `-`, `_`, `.`")
     if key == "environment" and answer not in ENVIRONMENTS:
-        raise ManifestError(f"`{answer}` is none{did_you_mean(answer, ENVIRONMENTS)}", where=key)
+        suggested = [name for name in ENVIRONMENTS if name not in NOT_SUGGESTED]
+        raise ManifestError(f"`{answer}` is none{did_you_mean(answer, suggested)}", where=key)
     if key == "command":
         _command(answer)
     if key == "health":

@@ -77,7 +77,7 @@ def warnings(manifest: Manifest) -> list[str]:
 
 
 def validate(target: str, *, as_json: bool) -> int:
-    """Print what fits; status 1 when nothing does. Raises ManifestError with everything that is wrong."""
+    """Print what fits; status 1 when nothing does. Raises ManifestError with what is wrong."""
     manifest = manifests.load(target)
     fits = [fit(manifest, scenario) for scenario in scenarios.packaged()]
     if as_json:

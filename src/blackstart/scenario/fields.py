@@ -14,6 +14,9 @@ import msgspec
 if typing.TYPE_CHECKING:
     from collections.abc import Iterator
 
+NOT_SUGGESTED = ("production",)
+"""What nobody may come to by way of a misspelling: it is where things are broken that earn money."""
+
 _ENUM = re.compile(r"^Invalid enum value '?([^']*)'?$")
 
 
@@ -32,7 +35,8 @@ def allowed(root: Any, path: str, message: str) -> str:
     if wrong is None or typing.get_origin(kind) is not typing.Literal:
         return ""
     values = [str(value) for value in typing.get_args(kind)]
-    close = difflib.get_close_matches(wrong.group(1), values, n=1, cutoff=0.5)
+    suggested = [value for value in values if value not in NOT_SUGGESTED]
+    close = difflib.get_close_matches(wrong.group(1), suggested, n=1, cutoff=0.5)
     meant = f"did you mean '{close[0]}'? " if close else ""
     return f"{meant}allowed: {', '.join(repr(value) for value in values)}"
 

@@ -55,6 +55,7 @@ def test_an_address_becomes_the_right_kind_of_probe(tmp_path: Path, health: str)
         ({"command": ""}, "command"),
         ({"environment": "moon"}, "environment"),
         ({"environment": "stagin"}, "did you mean `staging`"),
+        ({"environment": "prod"}, "`prod` is none (known: dev, sim, staging, test)"),
         ({"name": "a b"}, "name"),
     ],
 )

@@ -305,3 +305,24 @@ def test_a_stream_cannot_have_an_order_and_have_none(folder: Path) -> None:
     assert not list(problems(read(path)))
     path.write_text(GOOD + 'ordered = "n"\nunordered = "no"\n')
     assert [one for one in problems(read(path)) if "`unordered` that it has none" in one]
+
+
+def test_mistakes_of_form_come_first_and_that_is_said(folder: Path) -> None:
+    """Behind an unknown key others may hide; no hint sends anybody to where he is already."""
+    (folder / "thing.toml").write_text(GOOD.replace("command =", "comand ="))
+    with pytest.raises(ManifestError, match="comand") as form:
+        load(folder / "thing.toml")
+    (folder / "thing.toml").write_text(GOOD.replace('ready = "up"', 'ready = "nobody"'))
+    with pytest.raises(ManifestError, match="nobody") as other:
+        load(folder / "thing.toml")
+    assert "what else is wrong is looked for once this is mended" in form.value.render()
+    assert "what else" not in other.value.render()
+    assert "validate" not in form.value.render() + other.value.render()
+
+
+def test_nobody_comes_to_production_by_a_suggestion(folder: Path) -> None:
+    """A short form of it is refused with what is allowed; which one was meant is for a human to say."""
+    (folder / "thing.toml").write_text(GOOD.replace('"test"', '"prod"'))
+    with pytest.raises(ManifestError, match=r"allowed: .*'production'") as refused:
+        load(folder / "thing.toml")
+    assert "did you mean" not in refused.value.render()
