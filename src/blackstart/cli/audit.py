@@ -10,7 +10,7 @@ import msgspec
 from blackstart.check.audit import audit as compare
 from blackstart.check.audit import incredible
 from blackstart.cli.folder import made
-from blackstart.model.outcome import LOSS_KINDS
+from blackstart.model.outcome import LOSS_KINDS, counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def audit(
 def _lines(result: AuditResult) -> list[str]:
     lines = [f"acknowledged  {result.acknowledged:,}", f"recovered     {result.recovered:,}"]
     for kind in LOSS_KINDS:
-        number = result.counts.get(kind)
+        number = counted(kind, result.counts, result.not_checked)
         lines.append(
             f"{kind:13} {'not checked' if number is None else format(number, ',')}{_names(result, kind)}"
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from blackstart.model.instant import Stamp  # noqa: TC001  # msgspec reads the annotations
 from blackstart.model.verdict import CheckResult, Verdict  # noqa: TC001  # msgspec reads the annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 RESULTS_SCHEMA = 1
 
@@ -45,8 +49,9 @@ class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
 
     The counts are exact; the lists name at most `listed` keys each (the full lists are in the trial's
     `audit/` folder). `gap_events` is the sequence-gap measure of the source document, section 6.3, reported
-    beside the event measure. `not_checked` says which comparisons the ledgers did not allow. `excused` counts
-    late events that would be reordered otherwise.
+    beside the event measure. `not_checked` says which comparisons the ledgers did not allow: where none of a
+    kind was made (`content of 9 of 9 events`), the zero of `corrupted` (`order`: `reordered`) says nothing.
+    `excused` counts late events that would be reordered otherwise.
     """
 
     acknowledged: int
@@ -68,6 +73,15 @@ class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
 
 
 LOSS_KINDS = ("lost", "duplicated", "phantom", "corrupted", "reordered", "indeterminate", "late")
+FOUND_BY = {"corrupted": "content", "reordered": "order"}
+"""The comparison that finds a kind of loss: not made, nobody knows how many there are."""
+_NONE_COMPARED = re.compile(r"(content|order) of (\d+) of \2 events\b")
+
+
+def counted(kind: str, counts: Mapping[str, int], not_checked: Iterable[str]) -> int | None:
+    """Return how many of a kind there are; None where not a single event was compared for it."""
+    unseen = [found[1] for what in not_checked if (found := _NONE_COMPARED.match(what))]
+    return None if FOUND_BY.get(kind) in unseen else counts.get(kind)
 
 
 class Rpo(msgspec.Struct, frozen=True, kw_only=True):

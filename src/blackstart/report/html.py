@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from blackstart.errors import HistoryError
 from blackstart.history.view import load
 from blackstart.model.instant import Stamp, StampName
-from blackstart.model.outcome import LOSS_KINDS, PHASES, Rto, Run, StreamLoss, Trial
+from blackstart.model.outcome import LOSS_KINDS, PHASES, Rto, Run, StreamLoss, Trial, counted
 from blackstart.model.verdict import CheckResult, Verdict
 from blackstart.report.drawing import FlowDrawing, Segment, draw_flow, phase_bar
 from blackstart.report.flow import Flow, flow, service_times
@@ -59,6 +59,7 @@ class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     loss: StreamLoss
+    counts: dict[str, int | None]
     lists: tuple[tuple[str, int, tuple[str, ...]], ...]
 
 
@@ -144,6 +145,7 @@ def stream_lines(trial: Trial) -> tuple[StreamLine, ...]:
         StreamLine(
             name=name,
             loss=loss,
+            counts={kind: counted(kind, loss.counts, loss.not_checked) for kind in LOSS_KINDS},
             lists=tuple(
                 (kind, loss.counts.get(kind, len(keys)), keys[:LISTED])
                 for kind in LOSS_KINDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blackstart.report.rows import AT_MOST, NEARLY_ZERO
+from blackstart.report.rows import AT_MOST, NEARLY_ZERO, UNCHECKED
 from blackstart.report.wording import DASH
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ NOT_BACK = ">: not back when watching ended, after that long"
 NOT_TOLD_APART = (
     f"{AT_MOST}: no outage that could be told from a hiccup of the busy host, or one that had ended by then"
 )
+UNCHECKED_EVENTS = f"{UNCHECKED} under RPO: {{}} not checked in every stream; the report says in which"
 NOTHING_KNOWN = f"{DASH} under RTO, RPO or state: nobody could measure it, or nothing was checked"
 
 
@@ -39,5 +40,8 @@ def legend(rows: Iterable[Row], *, phases: bool) -> Iterator[str]:
         yield NOT_BACK
     if any(line.rto.startswith(AT_MOST) for line in lines):
         yield NOT_TOLD_APART
+    left = sorted({what for line in lines if line.rpo.endswith(UNCHECKED) for what in line.unchecked})
+    if left:
+        yield UNCHECKED_EVENTS.format(", ".join(left))
     if any(DASH in (line.rto, line.rpo, line.state) for line in lines):
         yield NOTHING_KNOWN

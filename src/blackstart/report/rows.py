@@ -15,10 +15,14 @@ from blackstart.stats.order import summary
 MERGED = "validation-not-applicable"
 NEARLY_ZERO = "\u22480"
 AT_MOST = "\u2264"
+UNCHECKED = "*"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the summary table, as text. `phases` has five entries, or none without an outage."""
+    """One line of the summary table, as text. `phases` has five entries, or none without an outage.
+
+    `unchecked` is what was not compared (`content`, `order`) without a reason in the manifest.
+    """
 
     id: str
     title: str
@@ -26,6 +30,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     rto: str
     phases: tuple[str, ...]
     rpo: str
+    unchecked: tuple[str, ...] = ()
     state: str
     note: str
 
@@ -97,8 +102,15 @@ def _phase_text(rto: Rto, number: int, value: int | None) -> str:
 
 
 def rpo_text(rpo: Rpo) -> str:
-    """`0 of 18,204`: lost events of acknowledged ones."""
-    return DASH if rpo.events is None else f"{count(rpo.events)} of {count(rpo.acknowledged)}"
+    """`0 of 18,204`: lost events of acknowledged ones; with a mark where content or order stays open."""
+    mark = UNCHECKED if unchecked(rpo) else ""
+    return DASH if rpo.events is None else f"{count(rpo.events)} of {count(rpo.acknowledged)}{mark}"
+
+
+def unchecked(rpo: Rpo) -> tuple[str, ...]:
+    """Name what was not compared in some stream, where the manifest does not say why (in parentheses)."""
+    left = (what for loss in rpo.streams.values() for what in loss.not_checked if not what.endswith(")"))
+    return tuple(sorted({what.partition(" ")[0] for what in left}))
 
 
 def state_text(trial: Trial) -> str:
@@ -171,6 +183,7 @@ def row(trial: Trial) -> Row:
         rto=rto_text(trial.rto),
         phases=phase_texts(trial.rto, merge=merged(trial)),
         rpo=rpo_text(trial.rpo),
+        unchecked=unchecked(trial.rpo),
         state=state_text(trial),
         note=note_text(trial),
     )

@@ -43,6 +43,8 @@ def test_what_one_side_alone_states_is_unknown(
         assert status(tmp_path, *pair) == 2
         assert f"unknown: {field} of 2 events stands on one side only" in capsys.readouterr().out
     assert status(tmp_path, bare, bare) == 0
+    kind = "corrupted" if field == "content" else "reordered"
+    assert f"{kind:13} not checked" in capsys.readouterr().out
     assert status(tmp_path, FULL, FULL) == 0
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blackstart.model.outcome import Rpo, Rto, StreamLoss
-from blackstart.report.html import Html, encode, flat, folder_of
+from blackstart.report.html import Html, encode, flat, folder_of, stream_lines
 from blackstart.report.legend import NOT_TOLD_APART, UNKNOWN_PHASE
-from blackstart.testing.samples import sample_run, sample_trial, write_histories
+from blackstart.testing.samples import sample_loss, sample_run, sample_trial, write_histories
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +111,19 @@ def test_a_stream_that_nobody_could_read_has_no_counts(tmp_path: Path) -> None:
     cells = re.findall(r'<td class="num[^"]*">([^<]*)</td>', table[: table.index("</tbody>")])
     assert cells
     assert set(cells) == {"\u2013"}
+
+
+def test_what_was_not_compared_has_no_count(tmp_path: Path) -> None:
+    """Zero corrupted means that content was compared: where it was for no event, a dash stands there."""
+    loss = sample_loss(9)
+    kinds = {"corrupted": "content of 9 of 9 events", "reordered": "order of 9 of 9 events (none)"}
+    for kind, what in kinds.items():
+        some = msgspec.structs.replace(loss, not_checked=(what, "content of 1 of 9 events"))
+        trial = sample_trial("R1", "", rpo=Rpo(events=0, acknowledged=9, streams={"rows": some}))
+        (line,) = stream_lines(trial)
+        assert [name for name, number in line.counts.items() if number is None] == [kind]
+        page = encode(msgspec.structs.replace(sample_run(), trials=(trial,)), tmp_path)
+        assert page.count('<td class="num faint">\u2013</td>') == 1
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

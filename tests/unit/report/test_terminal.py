@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from blackstart.model.outcome import Rto, Trial
+from blackstart.model.outcome import Rpo, Rto, Trial
 from blackstart.model.verdict import Finding, Verdict, conclude
 from blackstart.report.html import phase_lines
 from blackstart.report.legend import (
@@ -16,6 +16,7 @@ from blackstart.report.legend import (
     NOT_TOLD_APART,
     NOTHING_KNOWN,
     NOTHING_TO_VALIDATE,
+    UNCHECKED_EVENTS,
     UNKNOWN_PHASE,
     legend,
 )
@@ -23,7 +24,7 @@ from blackstart.report.live import LiveView
 from blackstart.report.rows import phase_texts, repeated, row, rto_text
 from blackstart.report.terminal import print_run
 from blackstart.report.wording import bare_ms, duration, limit, uncertainty
-from blackstart.testing.samples import sample_rto, sample_run, sample_trial
+from blackstart.testing.samples import sample_loss, sample_rto, sample_run, sample_trial
 
 
 def printed(width: int) -> str:
@@ -163,12 +164,31 @@ def test_every_mark_in_the_table_is_explained() -> None:
         NOTHING_TO_VALIDATE: {"phases": ("1.0", "1.0", "1.0", "\u2013", "1.0")},
         NOT_BACK: {"rto": "> 30 s"},
         NOT_TOLD_APART: {"rto": rto_text(Rto(at_most_ns=7_000_000))},
-        NOTHING_KNOWN: {"rpo": "\u2013"},
+        UNCHECKED_EVENTS.format("order"): {"rpo": "0 of 1*", "unchecked": ("order",)},
+        NOTHING_KNOWN: {"rpo": "\u2013", "unchecked": ("order",)},
     }
     for meaning, change in marks.items():
         assert list(legend([plain, msgspec.structs.replace(plain, **change)], phases=True)) == [meaning]
     narrow = msgspec.structs.replace(plain, phases=("?", "<1", "1.0", "\u2013", "1.0"))
     assert not list(legend([narrow], phases=False))
+
+
+@pytest.mark.parametrize(
+    ("not_checked", "left"),
+    [
+        (("content of 9 of 9 events", "order of 3 of 9 events"), ("content", "order")),
+        (("order of 9 of 9 events (a table has none)",), ()),
+        ((), ()),
+    ],
+)
+def test_a_loss_of_zero_tells_what_nobody_compared(
+    not_checked: tuple[str, ...], left: tuple[str, ...]
+) -> None:
+    """Beside the loss stands a mark where content or order was not compared and no manifest says why."""
+    loss = msgspec.structs.replace(sample_loss(9), not_checked=not_checked)
+    rpo = Rpo(events=0, acknowledged=9, streams={"orders": sample_loss(9), "rows": loss})
+    line = row(msgspec.structs.replace(sample_trial("R1", ""), rpo=rpo))
+    assert (line.rpo, line.unchecked) == ("0 of 9*" if left else "0 of 9", left)
 
 
 def test_a_phase_below_its_uncertainty_is_a_bound() -> None:
