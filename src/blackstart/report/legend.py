@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blackstart.model.verdict import Verdict
 from blackstart.report.rows import AT_MOST, NEARLY_ZERO, UNCHECKED
 from blackstart.report.wording import DASH
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _VALIDATE = 3
 UNKNOWN_PHASE = "?: nobody could measure this phase"
+OPEN_PHASE = f"{UNKNOWN_PHASE}; beside a PASS: the fault ended no part of the target, or the service went on"
 BOUNDED_PHASE = f"<58, {NEARLY_ZERO}: the phase is no longer than that; its stamps are no surer"
 NOTHING_TO_VALIDATE = (
     f"validate {DASH}: there was no state to validate; resume is the whole rest of the recovery"
@@ -31,7 +33,8 @@ def legend(rows: Iterable[Row], *, phases: bool) -> Iterator[str]:
     lines = list(rows)
     cells = [cell for line in lines for cell in line.phases] if phases else []
     if "?" in cells:
-        yield UNKNOWN_PHASE
+        passed = any("?" in line.phases for line in lines if line.verdict is Verdict.PASS)
+        yield OPEN_PHASE if passed else UNKNOWN_PHASE
     if any(cell.startswith(("<", NEARLY_ZERO)) for cell in cells):
         yield BOUNDED_PHASE
     if phases and any(line.phases[_VALIDATE : _VALIDATE + 1] == (DASH,) for line in lines):

@@ -16,6 +16,7 @@ from blackstart.report.legend import (
     NOT_TOLD_APART,
     NOTHING_KNOWN,
     NOTHING_TO_VALIDATE,
+    OPEN_PHASE,
     UNCHECKED_EVENTS,
     UNKNOWN_PHASE,
     legend,
@@ -159,7 +160,8 @@ def test_every_mark_in_the_table_is_explained() -> None:
     plain = msgspec.structs.replace(lines[0], rto="1.0 ms", phases=("1.0",) * 5, rpo="0 of 1", state="8/8")
     assert not list(legend([plain], phases=True))
     marks: dict[str, dict[str, object]] = {
-        UNKNOWN_PHASE: {"phases": ("1.0", "?", "1.0", "1.0", "1.0")},
+        OPEN_PHASE: {"phases": ("1.0", "?", "1.0", "1.0", "1.0")},
+        UNKNOWN_PHASE: {"phases": ("1.0", "?", "1.0", "1.0", "1.0"), "verdict": Verdict.UNKNOWN},
         BOUNDED_PHASE: {"phases": ("\u22480", "1.0", "1.0", "1.0", "<58")},
         NOTHING_TO_VALIDATE: {"phases": ("1.0", "1.0", "1.0", "\u2013", "1.0")},
         NOT_BACK: {"rto": "> 30 s"},
