@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _VALIDATE = 3
 UNKNOWN_PHASE = "?: nobody could measure this phase"
 OPEN_PHASE = f"{UNKNOWN_PHASE}; beside a PASS: the fault ended no part of the target, or the service went on"
-BOUNDED_PHASE = f"<58, {NEARLY_ZERO}: the phase is no longer than that; its stamps are no surer"
+BOUNDED_PHASE = "<N: the phase is no longer than N; its stamps are no surer"
+SHORT_PHASE = f"{NEARLY_ZERO}: the phase is shorter than 0.05 ms; its stamps are no surer"
 NOTHING_TO_VALIDATE = (
     f"validate {DASH}: there was no state to validate; resume is the whole rest of the recovery"
 )
@@ -35,8 +36,10 @@ def legend(rows: Iterable[Row], *, phases: bool) -> Iterator[str]:
     if "?" in cells:
         passed = any("?" in line.phases for line in lines if line.verdict is Verdict.PASS)
         yield OPEN_PHASE if passed else UNKNOWN_PHASE
-    if any(cell.startswith(("<", NEARLY_ZERO)) for cell in cells):
+    if any(cell.startswith("<") for cell in cells):
         yield BOUNDED_PHASE
+    if NEARLY_ZERO in cells:
+        yield SHORT_PHASE
     if phases and any(line.phases[_VALIDATE : _VALIDATE + 1] == (DASH,) for line in lines):
         yield NOTHING_TO_VALIDATE
     if any(line.rto.startswith(">") for line in lines):

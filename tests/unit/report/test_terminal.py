@@ -17,6 +17,7 @@ from blackstart.report.legend import (
     NOTHING_KNOWN,
     NOTHING_TO_VALIDATE,
     OPEN_PHASE,
+    SHORT_PHASE,
     UNCHECKED_EVENTS,
     UNKNOWN_PHASE,
     legend,
@@ -162,7 +163,8 @@ def test_every_mark_in_the_table_is_explained() -> None:
     marks: dict[str, dict[str, object]] = {
         OPEN_PHASE: {"phases": ("1.0", "?", "1.0", "1.0", "1.0")},
         UNKNOWN_PHASE: {"phases": ("1.0", "?", "1.0", "1.0", "1.0"), "verdict": Verdict.UNKNOWN},
-        BOUNDED_PHASE: {"phases": ("\u22480", "1.0", "1.0", "1.0", "<58")},
+        BOUNDED_PHASE: {"phases": ("1.0", "1.0", "1.0", "1.0", "<12.9")},
+        SHORT_PHASE: {"phases": ("\u22480", "1.0", "1.0", "1.0", "1.0")},
         NOTHING_TO_VALIDATE: {"phases": ("1.0", "1.0", "1.0", "\u2013", "1.0")},
         NOT_BACK: {"rto": "> 30 s"},
         NOT_TOLD_APART: {"rto": rto_text(Rto(at_most_ns=7_000_000))},
