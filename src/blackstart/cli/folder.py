@@ -1,4 +1,4 @@
-"""Folders that the user names."""
+"""Folders and files that the user names, to be written."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ def made(folder: Path, option: str = "--out") -> Path:
             f"cannot be written: {why}", where=str(folder), hint=f"give another folder: {option}"
         )
     return folder
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write a file. Raises BlackstartError when that cannot be."""
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        why = error.strerror or str(error)
+        hint = "give another file, in a folder that is there"
+        raise BlackstartError(f"cannot be written: {why}", where=str(file), hint=hint) from error

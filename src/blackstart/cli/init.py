@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from blackstart.cli.folder import write
 from blackstart.errors import ManifestError
 from blackstart.scenario.fields import NOT_SUGGESTED
 from blackstart.target import manifest as manifests
@@ -103,7 +104,7 @@ def init(file: Path, answers: Mapping[str, str | None], *, ask: bool) -> int:
             check(key, answer)
     given = {key: _answer(key, answers.get(key), ask=ask) for key in QUESTIONS}
     text = render(file, given)
-    file.write_text(text, encoding="utf-8")
+    write(file, text.encode())
     try:
         manifests.load(file)
     except ManifestError:

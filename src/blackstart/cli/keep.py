@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.cli.folder import made
+from blackstart.cli.folder import made, write
 from blackstart.cli.keeper import FAILED, UP, Up
 from blackstart.engine import leftovers, permit
 from blackstart.errors import TargetError
@@ -155,7 +155,7 @@ def snapshot(file: Path | None, *, folder: Path | None, out: Path) -> int:
     if file is None:
         sys.stdout.buffer.write(document)
     else:
-        file.write_bytes(document)
+        write(file, document)
     errors = msgspec.json.decode(document)["errors"]
     for place, error in errors.items():
         print(f"{place}: {error}", file=sys.stderr)

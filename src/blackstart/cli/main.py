@@ -16,8 +16,8 @@ from blackstart.errors import BlackstartError
 app = typer.Typer(
     name="blackstart",
     help="Break a trading system on purpose, measure how long it is gone, and prove what came back.",
-    epilog="Exit status: 0 all pass, 1 any fail, 2 any unknown or broken off, 3 not permitted, 64 usage."
-    " A command other than `suite` and `run` that Ctrl-C ends: 130.",
+    epilog="Exit status: 0 all pass, 1 any fail, 2 any unknown or broken off, 3 not permitted, 64 usage,"
+    " 70 a bug of Blackstart. A command other than `suite` and `run` that Ctrl-C ends: 130.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""Exit statuses (DESIGN section 4): 0 pass, 1 fail, 2 unknown or broken off, 3 not permitted, 64 usage."""
+"""Exit statuses: 0 pass, 1 fail, 2 unknown or broken off, 3 not permitted, 64 usage, 70 a bug of ours."""
 
 from __future__ import annotations
 

@@ -97,8 +97,9 @@ def _load_file(path: Path) -> Scenario:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise ScenarioError(
-            f"cannot be read: {error}", where=str(path), hint="give the path of a scenario file"
+            f"cannot be read: {why}", where=str(path), hint="give the path of a scenario file"
         ) from error
     return parse(text, str(path))
 

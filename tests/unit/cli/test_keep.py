@@ -8,7 +8,7 @@ import pytest
 
 from blackstart.cli import keep
 from blackstart.cli.keeper import Up
-from blackstart.errors import TargetError
+from blackstart.errors import BlackstartError, TargetError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,3 +53,13 @@ def test_down_asks_which_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert stopped == ups
     del ups[1]
     assert keep.down(None, out=tmp_path) == 0
+
+
+def test_a_snapshot_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that does not exist is an error of the user's, with the file's name, and no bug."""
+    monkeypatch.setattr(keep, "_choose", lambda *_: [one(tmp_path, "a")])
+    monkeypatch.setattr(keep, "_ask", lambda *_: b'{"errors": {}}')
+    with pytest.raises(BlackstartError, match=r"nodir/x\.json: cannot be written") as caught:
+        keep.snapshot(tmp_path / "nodir" / "x.json", folder=None, out=tmp_path)
+    assert caught.value.exit_status == 64
+    assert keep.snapshot(tmp_path / "x.json", folder=None, out=tmp_path) == 0

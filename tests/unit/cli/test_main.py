@@ -52,6 +52,8 @@ def test_wrong_usage_is_64_and_says_what_to_do(
         (("audit", "nowhere.jsonl", "nothing.jsonl"), "nowhere.jsonl"),
         (("recheck", "nowhere"), "no history here"),
         (("diff", "a.json", "b.json"), "a.json"),
+        (("run", "nope.toml", "-t", "redis"), "nope.toml: cannot be read: No such file or directory"),
+        (("init", "nodir/x.toml", "--yes"), "nodir/x.toml: cannot be written: No such file or directory"),
     ],
 )
 def test_what_the_user_can_mend_is_told_in_three_lines(
@@ -125,7 +127,7 @@ def test_help_names_every_command_and_every_status(
     commands = "suite run validate up down snapshot diff audit recheck doctor calibrate init halt"
     assert all(f"\n  {name} " in text for name in commands.split())
     assert "..." not in text.replace("[ARGS]...", "")
-    assert "64 usage" in " ".join(text.split())
+    assert "64 usage, 70 a bug" in " ".join(text.split())
     assert call(monkeypatch, "chaos", "--help") == 0
     text = capsys.readouterr().out
     assert all(f"\n  {name} " in text for name in ("run", "start", "replay", "status", "stop"))
