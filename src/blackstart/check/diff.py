@@ -46,8 +46,24 @@ def _document(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) ->
 
 def _text(place: str, old: Any, new: Any) -> str:
     if old is None:
-        return f"{place}: new ({new})"
-    return f"{place}: gone (was {old})" if new is None else f"{place}: {old} → {new}"
+        return f"{place}: new ({plain(new)})"
+    was = plain(old)
+    return f"{place}: gone (was {was})" if new is None else f"{place}: {was} → {plain(new)}"
+
+
+def plain(value: Any) -> str:
+    """Write a value as people read it: `symbol=ALFA quantity=300`, lists and what is nested in brackets."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_nested(one)}" for key, one in value.items()) or "empty"
+    return _nested(value)
+
+
+def _nested(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({plain(value)})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_nested, value))}]"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def differences(old: Any, new: Any, place: str) -> Iterator[tuple[str, Any, Any]]:

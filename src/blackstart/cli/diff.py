@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,8 +13,10 @@ from blackstart.check.diff import diff as compare
 from blackstart.cli.status import of_verdicts
 from blackstart.errors import LedgerError
 from blackstart.model.verdict import Verdict
+from blackstart.report.wording import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from blackstart.model.verdict import CheckResult, Finding
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 SIDES = ("target", "oracle")
 MOVING = ("infrastructure", "market_data", "connectivity")
 """Documents that change while a system lives on: told behind what changes only by trading or by a fault."""
+EXAMPLES = 3
 WORDS = {Verdict.FAIL: "changed", Verdict.UNKNOWN: "unknown"}
 """A difference between two moments is no failure: whether it should be there, only the reader knows."""
 
@@ -57,13 +61,16 @@ def read(path: Path) -> dict[str, Any]:
     return found | dict.fromkeys(document.get("errors", {}))
 
 
-def diff(before: Path, after: Path, *, as_json: bool) -> int:
-    """Print every difference; status 1 when there is one, 2 when something could not be compared."""
+def diff(before: Path, after: Path, *, as_json: bool, everything: bool = False) -> int:
+    """Print what differs, document by document, with a few examples unless `everything` is wished.
+
+    Status 1 when there is a difference, 2 when something could not be compared.
+    """
     result = compare(read(before), read(after))
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document(result))) + b"\n")
     else:
-        print("\n".join(_lines(result)))
+        print("\n".join(_lines(result, None if everything else EXAMPLES)))
     return of_verdicts([result.verdict])
 
 
@@ -76,24 +83,46 @@ def document(result: CheckResult) -> dict[str, Any]:
     return {"result": WORDS.get(result.verdict, "same"), "differences": found}
 
 
-def _lines(result: CheckResult) -> list[str]:
-    """Summary first, then what matters, then what moves by itself."""
+def _lines(result: CheckResult, shown: int | None) -> list[str]:
+    """Summary first, then what matters, then what moves by itself; each document with its own figures."""
     if not result.findings:
         return ["no difference" if result.verdict == "PASS" else "nothing to compare"]
-    changed = sum(one.verdict is Verdict.FAIL for one in result.findings)
-    unknown = sum(one.verdict is Verdict.UNKNOWN for one in result.findings)
-    head = f"{changed} changed, {unknown} could not be compared"
-    still = [_line(one) for one in result.findings if not _moves(one)]
-    moving = [_line(one) for one in result.findings if _moves(one)]
-    apart = [f"of these, {len(moving)} in what moves while a system lives:"] if moving else []
-    return [head, *still, *apart, *moving]
+    differing = [one for one in result.findings if one.verdict is Verdict.FAIL]
+    unknown = [one for one in result.findings if one.verdict is Verdict.UNKNOWN]
+    head = f"{plural(len(differing), 'difference')}, {len(unknown)} could not be compared"
+    still = _by_document((one for one in differing if not _moves(one)), shown)
+    moving = _by_document((one for one in differing if _moves(one)), shown)
+    number = sum(map(_moves, differing))
+    apart = [f"of these, {number} in what moves while a system lives:"] if moving else []
+    return [head, *(f"unknown: {one.text}" for one in unknown), *still, *apart, *moving]
 
 
-def _line(finding: Finding) -> str:
-    return f"{WORDS.get(finding.verdict, 'remark'):8} {finding.text}"
+def _by_document(findings: Iterable[Finding], shown: int | None) -> list[str]:
+    """Count what is gone, new and changed in each document, and show so many of each."""
+    lines: list[str] = []
+    for name, found in groupby(findings, _document):
+        sorts: dict[str, list[Finding]] = {"gone": [], "new": [], "changed": []}
+        for one in found:
+            sorts[_sort(one)].append(one)
+        lines.append(f"{name}: {', '.join(f'{len(some)} {sort}' for sort, some in sorts.items())}")
+        for sort, some in sorts.items():
+            lines += [f"  {one.text.removeprefix(name).lstrip('.')}" for one in some[:shown]]
+            if shown is not None and len(some) > shown:
+                lines.append(f"  and {len(some) - shown} more {sort}: --all")
+    return lines
+
+
+def _sort(finding: Finding) -> str:
+    if finding.data["after"] is None:
+        return "gone"
+    return "new" if finding.data["before"] is None else "changed"
+
+
+def _document(finding: Finding) -> str:
+    """Return the document's name, which its text begins with: `target.market_data.quotes/…`."""
+    found = re.match(r"\w+\.\w+", finding.text)
+    return found.group() if found else ""
 
 
 def _moves(finding: Finding) -> bool:
-    """Tell by the document's name, which its text begins with: `target.market_data.quotes/…`."""
-    document = re.match(r"\w+\.(\w+)", finding.text)
-    return finding.verdict is Verdict.FAIL and document is not None and document.group(1) in MOVING
+    return finding.verdict is Verdict.FAIL and _document(finding).partition(".")[2] in MOVING

@@ -180,6 +180,7 @@ def diff(
     before: Annotated[Path, typer.Argument(help="A snapshot.")],
     after: Annotated[Path, typer.Argument(help="A later one.")],
     *,
+    everything: Annotated[bool, typer.Option("--all", help="Every difference, not three examples.")] = False,
     as_json: Json = False,
 ) -> int:
     """Compare two snapshots by meaning.
@@ -188,7 +189,7 @@ def diff(
     """
     from blackstart.cli import diff as command  # noqa: PLC0415
 
-    status: int = command.diff(before, after, as_json=as_json)
+    status: int = command.diff(before, after, as_json=as_json, everything=everything)
     return status
 
 

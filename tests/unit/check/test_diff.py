@@ -43,8 +43,8 @@ def test_gone_and_new_entries_are_told_apart() -> None:
     first = {"d": {"l": [{"name": "x", "v": 1}]}}
     second = {"d": {"l": [{"name": "y", "v": 1}]}}
     assert texts(first, second) == [
-        "d.l/x: gone (was {'name': 'x', 'v': 1})",
-        "d.l/y: new ({'name': 'y', 'v': 1})",
+        "d.l/x: gone (was name=x v=1)",
+        "d.l/y: new (name=y v=1)",
     ]
 
 
@@ -61,4 +61,4 @@ def test_plain_lists_are_compared_by_place() -> None:
 
 def test_true_is_not_one() -> None:
     """A flag that became a number is a difference."""
-    assert texts({"a": {"x": True}}, {"a": {"x": 1}}) == ["a.x: True → 1"]
+    assert texts({"a": {"x": True}}, {"a": {"x": 1}}) == ["a.x: true → 1"]

@@ -49,11 +49,36 @@ def test_the_summary_comes_first_and_what_moves_by_itself_last(
         files[-1].write_text(json.dumps(document), encoding="utf-8")
     assert diff(*files, as_json=False) == 1
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head == "3 changed, 1 could not be compared"
-    assert [line.split()[0] for line in lines] == ["unknown", "changed", "of", "changed", "changed"]
-    assert "positions" in lines[1]
-    assert "infrastructure" in lines[3]
-    assert "market_data" in lines[4]
+    assert head == "3 differences, 1 could not be compared"
+    assert lines == [
+        "unknown: target.orders: not in the first snapshot",
+        "target.positions: 0 gone, 0 new, 1 changed",
+        "  A: 1 \u2192 2",
+        "of these, 2 in what moves while a system lives:",
+        "target.infrastructure: 0 gone, 0 new, 1 changed",
+        "  A: 1 \u2192 2",
+        "target.market_data: 0 gone, 0 new, 1 changed",
+        "  A: 1 \u2192 2",
+    ]
+
+
+def test_many_differences_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A document that changed a lot takes a few lines, in words and not as Python; --all shows every one."""
+    entries = [{"symbol": f"S{n}", "quantity": n, "flags": [True, {"a": None}]} for n in range(20)]
+    first, second = (write(tmp_path / f"{k}.json", {"positions": entries[k : k + 15]}) for k in (0, 5))
+    assert diff(first, second, as_json=False) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "10 differences, 0 could not be compared",
+        "target.positions: 5 gone, 5 new, 0 changed",
+        "  positions/S0: gone (was symbol=S0 quantity=0 flags=[true, (a=none)])",
+    ]
+    assert len(lines) == 10
+    assert lines[5] == "  and 2 more gone: --all"
+    assert diff(first, second, as_json=False, everything=True) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    assert "--all" not in lines[-1]
 
 
 def test_json_uses_the_words_of_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
