@@ -103,7 +103,7 @@ def show(result: ChaosResult, console: Console, page: Path) -> None:
         f"lost {lost} acknowledged events · {alarms} · {_uptime(summary.figures.uptime)}",
         *result.reasons[:10],
         *left_out_lines(result.left_out),
-        f"replay: {result.replay}",
+        f"replay: {terminal.copyable(result.replay)}",
         f"report: {page}",
     ]
     for line in filter(None, lines):

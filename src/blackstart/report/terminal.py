@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,7 +20,6 @@ from blackstart.report.rows import repeated, row, tally
 from blackstart.report.wording import NS_PER_S, plural
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import TextIO
 
     from blackstart.model.outcome import Run
@@ -55,8 +59,21 @@ def closing(run: Run, report: Path | None) -> Text:
         text.append(f" · report: {report}")
     worst = sorted(run.trials, key=lambda trial: ("FAIL", "UNKNOWN", "PASS").index(trial.verdict))
     if worst:
-        text.append(f" · replay one: {worst[0].replay}")
+        text.append(f" · replay one: {copyable(worst[0].replay)}")
     return text
+
+
+def copyable(line: str) -> str:
+    """Return a command of ours as this shell understands it: with its path where PATH finds another or none.
+
+    A program that is not called `blackstart` (`python -m`) says nothing about where that lies.
+    """
+    name, program = "blackstart", Path(sys.argv[0])
+    found = shutil.which(name)
+    if program.name != name or not program.is_file() or (found and program.samefile(found)):
+        return line
+    path = os.path.relpath(program)
+    return shlex.quote(path if "/" in path else f"./{path}") + line.removeprefix(name)
 
 
 def table(run: Run, *, width: int) -> Table:

@@ -24,7 +24,7 @@ from blackstart.report.legend import (
 )
 from blackstart.report.live import LiveView
 from blackstart.report.rows import phase_texts, repeated, row, rto_text
-from blackstart.report.terminal import print_run
+from blackstart.report.terminal import copyable, print_run
 from blackstart.report.wording import bare_ms, duration, limit, uncertainty
 from blackstart.testing.samples import sample_loss, sample_rto, sample_run, sample_trial
 
@@ -93,6 +93,27 @@ def test_the_closing_line_replays_the_worst_trial() -> None:
     assert last.startswith("6 trials: 3 pass, 2 fail, 1 unknown")
     assert "runs/x/report.html" in last
     assert "blackstart run R33 --seed 7" in last
+
+
+def test_a_command_to_copy_names_a_program_that_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off PATH the closing line has the program's path from here; on it, and in results, its plain name."""
+    program = tmp_path / ".venv" / "bin" / "blackstart"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [".venv/bin/blackstart", "suite"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "replay one: .venv/bin/blackstart run R33 --seed 7" in printed(200)
+    assert sample_run().trials[0].replay.startswith("blackstart run")
+    monkeypatch.chdir(program.parent)
+    monkeypatch.setattr("sys.argv", ["blackstart"])
+    assert copyable("blackstart run R1") == "./blackstart run R1"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert "replay one: blackstart run R33 --seed 7" in printed(200)
+    monkeypatch.setattr("sys.argv", ["/usr/lib/blackstart/cli/__main__.py"])
+    assert copyable("blackstart run R1") == "blackstart run R1"
 
 
 def test_without_any_measurement_the_time_is_a_dash() -> None:
