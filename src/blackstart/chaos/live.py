@@ -15,7 +15,7 @@ from blackstart.chaos.model import Alert, Figures, Injection, LeftOut, Orders
 from blackstart.model.verdict import Verdict
 from blackstart.report.lines import Lines
 from blackstart.report.rows import rto_text
-from blackstart.report.wording import DASH
+from blackstart.report.wording import DASH, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -108,7 +108,7 @@ class LiveView(Lines):
             (f"{number} {verdict.value.lower()}", _STYLE[verdict]) for verdict, number in self._counts.items()
         ]
         skipped = (f"  {self._not_judged} not judged" if self._not_judged else "", "dim")
-        alerts = (f"   {self._alerts} alerts", "bold red" if self._alerts else "dim")
+        alerts = (f"   {plural(self._alerts, 'alert')}", "bold red" if self._alerts else "dim")
         memory = (f"   Blackstart {self._memory / 1e6:.0f} MB", "dim")
         return Text.assemble(
             "injections   ", counts[0], "  ", counts[2], "  ", counts[1], skipped, alerts, memory

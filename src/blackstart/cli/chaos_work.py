@@ -20,7 +20,7 @@ from blackstart.cli.folder import made
 from blackstart.cli.hold import holding
 from blackstart.errors import ScenarioError, TargetError
 from blackstart.report import terminal
-from blackstart.report.wording import DASH
+from blackstart.report.wording import DASH, plural
 from blackstart.target import manifest as manifests
 
 if TYPE_CHECKING:
@@ -97,9 +97,10 @@ def show(result: ChaosResult, console: Console, page: Path) -> None:
     lost = DASH if summary.rpo.events is None else f"{summary.rpo.events:,} of {summary.rpo.acknowledged:,}"
     tally = f"{counts['pass']} pass, {counts['fail']} fail, {counts['unknown']} unknown"
     tally += f", {counts[NOT_JUDGED]} not judged" if counts[NOT_JUDGED] else ""
-    alarms = f"{len(result.alerts)} alerts, {result.false_alarms} without a fault"
+    alarms = f"{plural(len(result.alerts), 'alert')}, {result.false_alarms} without a fault"
+    injections = plural(len(result.injections), "injection")
     lines = [
-        f"{result.verdict}: {len(result.injections)} injections in {clock(summary.duration_s)}: {tally}",
+        f"{result.verdict}: {injections} in {clock(summary.duration_s)}: {tally}",
         f"lost {lost} acknowledged events · {alarms} · {_uptime(summary.figures.uptime)}",
         *result.reasons[:10],
         *left_out_lines(result.left_out),
@@ -161,7 +162,8 @@ def _print_status(one: log.Status) -> None:
         trading = "trading" if figures["trading"] else "NOT TRADING"
         print(f"  {trading}, {figures['rate_per_s']:,.0f} orders/s, {_uptime(figures['uptime'])}")
     counts = ", ".join(f"{number} {name}" for name, number in one.counts.items())
-    print(f"  broken now: {' + '.join(one.active) or 'nothing'}; injections: {counts}; {one.alerts} alerts")
+    alerts = plural(one.alerts, "alert")
+    print(f"  broken now: {' + '.join(one.active) or 'nothing'}; injections: {counts}; {alerts}")
     for line in one.last:
         print(f"    {line}")
 

@@ -30,13 +30,14 @@ from blackstart.errors import BlackstartError
 from blackstart.faults import registry
 from blackstart.host import containers, systemd
 from blackstart.report.terminal import console
+from blackstart.report.wording import plural
 from blackstart.scenario import load as scenarios
 from blackstart.scenario.plan import carry
 from blackstart.target import hosts, needs
 from blackstart.target import manifest as manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from blackstart.model.manifest import Manifest
 
@@ -309,4 +310,18 @@ def _print(found: list[Finding]) -> None:
         if one.state != "works" and one.hint:
             detail.append(f"  \u2192 {one.hint}", "yellow")
         table.add_row(marks[one.state], Text(one.what), detail)
-    console(sys.stdout).print(table)
+    out = console(sys.stdout)
+    out.print(table)
+    out.print(closing(found), soft_wrap=True)
+
+
+def closing(found: Sequence[Finding]) -> str:
+    """Sum up: how many faults can be had here, and what keeps every trial from running."""
+    faults = [one.state for one in found if one.what.startswith("fault ")]
+    missing = ", ".join(one.what for one in found if one.state == "missing")
+    had = f"{faults.count('works')} of {plural(len(faults), 'fault')} can be had here; " if faults else ""
+    return had + (
+        f"every trial needs, and misses: {missing}"
+        if missing
+        else "nothing that every trial needs is missing"
+    )

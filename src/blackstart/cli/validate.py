@@ -14,6 +14,7 @@ from blackstart.engine import permit
 from blackstart.errors import BlackstartError, PermitError
 from blackstart.faults import registry
 from blackstart.report.terminal import console
+from blackstart.report.wording import plural
 from blackstart.scenario import load as scenarios
 from blackstart.scenario import plan
 from blackstart.target import commands, managed
@@ -98,7 +99,8 @@ def _print(manifest: Manifest, path: str, fits: list[Fit]) -> None:
     out.print(
         Text.assemble(("\u2713 ", "bold green"), f"{path}: {manifest.title or manifest.name}"), soft_wrap=True
     )
-    out.print(f"  environment {manifest.environment}, {len(manifest.components)} components", soft_wrap=True)
+    components = plural(len(manifest.components), "component")
+    out.print(f"  environment {manifest.environment}, {components}", soft_wrap=True)
     for text in warnings(manifest):
         out.print(Text.assemble(("! ", "bold yellow"), text), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)

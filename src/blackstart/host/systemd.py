@@ -46,9 +46,11 @@ def manager(which: str | None) -> str:
     folder = os.environ.get("XDG_RUNTIME_DIR")
     if not folder:
         what = "nobody says where our user's manager is: XDG_RUNTIME_DIR is not set"
-        raise TargetError(
-            what, where="systemctl --user", hint=f"export XDG_RUNTIME_DIR=/run/user/{os.getuid()}"
-        )
+        usual = f"/run/user/{os.getuid()}"
+        there = f"export XDG_RUNTIME_DIR={usual}"
+        is_there = os.path.isdir(usual)  # noqa: PTH112 - start time
+        absent = f"our user has no manager here (no {usual}); systemd has `loginctl enable-linger`"
+        raise TargetError(what, where="systemctl --user", hint=there if is_there else absent)
     return folder
 
 

@@ -23,7 +23,7 @@ from paperfirm.risk.core import RiskBook
 from paperfirm.risk.service import RiskService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 ORDERS = 9
@@ -206,6 +206,7 @@ class World:
         self.folder = folder
         self.standby = State()
         self.standby_journal = journal.Journal(folder / "b", last_seq=0)
+        self.journals = [self.standby_journal]
         self.told: dict[str, Outcome] = {}
         self.queues: dict[str, deque[Callable[[], None]]] = {
             name: deque()
@@ -236,6 +237,7 @@ class World:
 
     def primary(self, state: State, log: journal.Journal, epoch: int) -> tuple[Committer, Desk]:
         """Build what a primary of an epoch consists of."""
+        self.journals.append(log)
         committer = Committer(
             state, log, clock=(self.tick, self.tick), soon=lambda work: self.put("loop", work)
         )
@@ -333,6 +335,11 @@ class World:
                 queue.clear()
         self.committer.journal.close()
         self.standby_journal.close()
+
+    def close(self) -> None:
+        """Close all files."""
+        for one in self.journals:
+            one.close()
 
     def lose_router(self) -> None:
         """End the router's connection: it had taken any part of what was sent; the primary lives on."""
@@ -434,7 +441,18 @@ def steps_of(folder: Path, seed: int) -> int:
     assert len(world.told) == ORDERS
     assert len(world.exchange.orders) == ORDERS
     assert world.standby.dump() == world.state.dump(), "in the end the standby is equal"
+    world.close()
     return count
+
+
+def after_every_delivery(folder: Path, seed: int) -> Iterator[World]:
+    """Yield the same world after one delivery, after two, and so on; few files may be open at a time."""
+    for at in range(steps_of(folder / "whole", seed)):
+        world = World(folder / str(at), seed)
+        for _ in range(at):
+            world.step()
+        yield world
+        world.close()
 
 
 @pytest.fixture(autouse=True)
@@ -447,27 +465,21 @@ def _no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_failover_at_every_delivery(tmp_path: Path, seed: int) -> None:
     """Killed after any delivery, the primary is replaced by its standby without losing anything accepted."""
-    for at in range(steps_of(tmp_path / "whole", seed)):
-        world = World(tmp_path / str(at), seed)
-        for _ in range(at):
-            world.step()
+    for world in after_every_delivery(tmp_path, seed):
         world.kill()
-        log = journal.Journal(tmp_path / str(at) / "b", last_seq=world.standby.seq)
+        log = journal.Journal(world.folder / "b", last_seq=world.standby.seq)
         judge(world, world.lead(world.standby, log))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_restart_at_every_delivery(tmp_path: Path, seed: int) -> None:
     """Both engines killed after any delivery: the primary's own journal alone loses nothing accepted."""
-    for at in range(steps_of(tmp_path / "whole", seed)):
-        world = World(tmp_path / str(at), seed)
-        for _ in range(at):
-            world.step()
+    for world in after_every_delivery(tmp_path, seed):
         world.kill()
         state = State()
-        for record, _ in journal.read(tmp_path / str(at) / "a", after=0):
+        for record, _ in journal.read(world.folder / "a", after=0):
             state.apply(record)
-        log = journal.Journal(tmp_path / str(at) / "a", last_seq=state.seq)
+        log = journal.Journal(world.folder / "a", last_seq=state.seq)
         judge(world, world.lead(state, log))
 
 
@@ -477,15 +489,12 @@ def test_all_disks_lost_at_every_delivery(tmp_path: Path, seed: int) -> None:
 
     A client that asks again gets its first outcome, and no second order goes out.
     """
-    for at in range(steps_of(tmp_path / "whole", seed)):
-        world = World(tmp_path / str(at), seed)
-        for _ in range(at):
-            world.step()
+    for world in after_every_delivery(tmp_path, seed):
         world.kill()
         while world.queues["fix"]:
             world.queues["fix"].popleft()()
         world.exchange.forget()
-        desk = world.lead(State(), journal.Journal(tmp_path / str(at) / "cold", last_seq=0), deep=True)
+        desk = world.lead(State(), journal.Journal(world.folder / "cold", last_seq=0), deep=True)
         judge(world, desk)
         first, orders = dict(world.told), len(world.exchange.orders)
         for name, outcome in first.items():
@@ -502,10 +511,7 @@ def test_router_lost_at_every_delivery(tmp_path: Path, seed: int) -> None:
 
     No order is sent late, sent twice, or given up although it was sent.
     """
-    for at in range(steps_of(tmp_path / "whole", seed)):
-        world = World(tmp_path / str(at), seed)
-        for _ in range(at):
-            world.step()
+    for world in after_every_delivery(tmp_path, seed):
         world.lose_router()
         world.recover(world.committer, world.desk)
         judge(world, world.desk, epoch=1)
@@ -514,10 +520,7 @@ def test_router_lost_at_every_delivery(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_risk_lost_at_every_delivery(tmp_path: Path, seed: int) -> None:
     """The risk manager lost after any delivery: the next one counts exactly what the engine has open."""
-    for at in range(steps_of(tmp_path / "whole", seed)):
-        world = World(tmp_path / str(at), seed)
-        for _ in range(at):
-            world.step()
+    for world in after_every_delivery(tmp_path, seed):
         world.lose_risk()
         world.recover(world.committer, world.desk)
         judge(world, world.desk, epoch=1)

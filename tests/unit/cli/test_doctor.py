@@ -9,7 +9,9 @@ import pytest
 
 from blackstart.cli import doctor
 from blackstart.contracts import HasMechanisms
+from blackstart.errors import TargetError
 from blackstart.faults import registry
+from blackstart.host import systemd
 from blackstart.target import manifest as manifests
 
 if TYPE_CHECKING:
@@ -75,3 +77,25 @@ def test_network_faults_keep_the_same_contract(firm: Manifest) -> None:
     found = doctor._fault("reset", bare)
     assert found.state == "optional"
     assert "the manifest has no link `exchange`" in found.hint
+
+
+def test_the_closing_line_sums_up() -> None:
+    """The last line says how many faults can be had, and what every trial misses."""
+    works = doctor.Finding(what="fault kill", state="works", how="")
+    absent = doctor.Finding(what="fault oom", state="optional", how="")
+    disk = doctor.Finding(what="disk space here", state="missing", how="")
+    assert (
+        doctor.closing([works, absent])
+        == "1 of 2 faults can be had here; nothing that every trial needs is missing"
+    )
+    assert doctor.closing([disk]) == "every trial needs, and misses: disk space here"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_folder_is_advised_that_is_not_there(monkeypatch: pytest.MonkeyPatch, *, there: bool) -> None:
+    """Where our user has no manager, nobody is told to name its folder."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("os.path.isdir", lambda _: there)
+    with pytest.raises(TargetError) as caught:
+        systemd.manager("user")
+    assert caught.value.hint.startswith("export XDG_RUNTIME_DIR=") is there

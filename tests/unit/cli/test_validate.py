@@ -75,3 +75,10 @@ def test_a_stream_of_keys_alone_finds_no_changed_value() -> None:
     bare = {n: msgspec.structs.replace(s, content=(), ordered=None) for n, s in redis.streams.items()}
     (told,) = warnings(msgspec.structs.replace(redis, streams=bare))
     assert told.startswith("stream writes: neither content nor order is compared")
+
+
+def test_one_component_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """A single component is not told in the plural."""
+    assert len(manifests.load("redis").components) == 1
+    validate("redis", as_json=False)
+    assert ", 1 component\n" in capsys.readouterr().out
