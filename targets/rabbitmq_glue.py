@@ -17,17 +17,10 @@ async def write(connection, record):
     await connection.ours.default_exchange.publish(message, routing_key="ledger")
 
 
-async def read(
-    settings,
-):  # takes all, and puts all back before it goes: the next reader finds the whole queue
+async def read(settings):  # takes all, and puts all back before it goes: the next reader finds all
     async with await aio_pika.connect(settings["url"], timeout=2) as connection:
-        channel = await connection.channel()
-        queue = await channel.declare_queue("ledger", durable=True)
-        found = []
-        while (message := await queue.get(fail=False)) is not None:
-            found.append(json.loads(message.body))
-            last = message
-        if found:
-            await last.nack(multiple=True, requeue=True)
-            await channel.declare_queue("ledger", passive=True)  # answered when they are back
-        return found
+        queue = await (channel := await connection.channel()).declare_queue("ledger", durable=True)
+        taken = [await queue.get() for _ in range(queue.declaration_result.message_count)]
+        await taken[-1].nack(multiple=True) if taken else None
+        await channel.declare_queue("ledger", passive=True)  # answered when they are back
+        return [json.loads(message.body) for message in taken]
