@@ -246,8 +246,9 @@ async def _reach(manifest: Manifest, name: str) -> str:
             f"{link.about['user']} on {link.about['host']}, Python {link.about['python']}, "
             f"Linux {link.about['kernel']}"
         )
+        ahead_s = round(link.offset.offset_ns(now) / _NS_PER_S, 4) + 0.0  # no minus before a zero
         return (
-            f"{about}; its clock shows {link.offset.offset_ns(now) / _NS_PER_S:+.4f} s, known to "
+            f"{about}; its clock shows {ahead_s:+.4f} s, known to "
             f"\u00b1 {link.offset.uncertainty_ns(now) / _NS_PER_MS:.2f} ms "
             f"(round trip {link.offset.round_trip_ns / _NS_PER_MS:.2f} ms)"
         )

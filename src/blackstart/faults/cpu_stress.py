@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import FaultStep
 
 _WINDOW_NS = 1_000_000_000
+_CALM_NS = 300_000_000
 _MUCH_LESS = 0.75
 _WAITED = 0.01
 """So much of the time a component must have waited, at the least: who hardly wants to run is not hurt."""
@@ -53,10 +54,11 @@ class CpuStress:
         return death.no_processes(target, step.components) if step.components else None
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
-        """Look at how the components fare without stress."""
+        """Look for a moment at how the components fare without stress."""
         if step.components:
             bed = await self._strike.aim(ctx, step)
             self._fares = _fares(bed)
+            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _CALM_NS)
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Let the hogs go."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.nftables.main import NFTables
 
 from blackstart.host import procs
@@ -165,8 +167,14 @@ def _mounts() -> list[str]:
 
 
 def _tables() -> list[str]:
+    """Name the tables of the packet filter; none for whoever may not look, and so could not make one."""
     with NFTables() as filters:
-        return [str(table.get_attr("NFTA_TABLE_NAME")) for table in filters.get_tables()]
+        try:
+            return [str(table.get_attr("NFTA_TABLE_NAME")) for table in filters.get_tables()]
+        except NetlinkError as error:
+            if error.code != errno.EPERM:
+                raise
+            return []
 
 
 def _groups() -> list[str]:

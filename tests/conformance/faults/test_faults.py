@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,6 +100,8 @@ def played(plays: Plays, kind: str) -> Play:
     found = plays.of(kind)
     if found["unavailable"] is not None:
         pytest.skip(f"not to be had here: {found['unavailable']}")
+    if kind == "oom" and os.geteuid() != 0:
+        pytest.skip("not looked at: without a control group the small system hangs on its limit, and lives")
     return found
 
 
@@ -127,8 +130,9 @@ def test_a_host_that_forbids_it_is_named_with_its_reason(plays: Plays, kind: str
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_there_makes_the_trial_unknown_with_the_reason(plays: Plays, kind: str) -> None:
     """A component, link, data or exchange that the target lacks: named, before anything is started."""
-    found = plays.of(kind)["wrong"]
-    assert "nowhere" in found["reason"] or "exchange" in found["reason"]
+    whole = plays.of(kind)
+    found, not_here = whole["wrong"], whole["unavailable"]
+    assert "nowhere" in found["reason"] or "exchange" in found["reason"] or found["reason"] == not_here
     assert found["verdict"] == "UNKNOWN"
     assert found["reasons"][0].startswith("fault-unavailable")
     assert found["reason"] in found["reasons"][0]

@@ -149,11 +149,12 @@ class Server:
 
     def _accept(self) -> None:
         while True:
-            client, _ = self._listening.accept()
             try:
+                client, _ = self._listening.accept()
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-            except RuntimeError:  # no memory for it: this client has to come again
-                client.close()
+            except (RuntimeError, OSError):  # no memory for it: this client has to come again
+                client = None
+                time.sleep(_PAUSE_S)
 
     def _serve(self, client: socket.socket) -> None:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -198,7 +199,14 @@ def _limits(path: str) -> int:
     return int(bool(found))
 
 
+def _ended(what: threading.ExceptHookArgs) -> None:
+    """End as a whole when a thread does: half a server would hang."""
+    threading.__excepthook__(what)
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.excepthook = _ended
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     time.sleep(float(sys.argv[4]) if len(sys.argv) > 4 else 0.0)  # noqa: PLR2004 - the optional one
     Server(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])).run()
