@@ -56,7 +56,10 @@ def brief(usual: Usual, facts: Facts, silence_ns: int, end_ns: int) -> bool:
 
 
 def recovers(facts: Facts, t0: Stamp, until_ns: int | None = None) -> bool:
-    """Say whether anybody told of, or saw, an end, a response or a recovery since the failure."""
+    """Say whether anybody told of, or saw, an end, a response or a recovery since the failure.
+
+    With `until_ns` (monotonic): until then.
+    """
     since = t0.mono_ns - t0.uncertainty_ns
     seen = [one.mono_ns for one in facts.all(ProcessSeen) if one.what == "exited" and one.mono_ns >= since]
     for phase in ("responded", "recovered"):

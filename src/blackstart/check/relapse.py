@@ -5,9 +5,10 @@ beside it, up to the end of observation:
 
 * silent at the end, longer than any interruption and than 200 ms: not back, FAIL (`silent-at-the-end`);
 * a relapse (`check.service`) that ended later than the objective allows: not back in time, FAIL (`relapsed`);
-* in the last second, fewer than half of the events that there were before t0, by more than chance (three
-  standard deviations): FAIL (`degraded-throughput`); a remark where the scenario says that the
-  service goes on (`goes_on`) or that the fault only makes the going hard (`degrades`).
+* in the last second, also where nothing was interrupted, fewer than half of the events that there were
+  before t0, by more than chance (three standard deviations): FAIL (`degraded-throughput`); a remark where
+  the scenario says that the service goes on (`goes_on`) or that the fault only makes the going hard
+  (`degrades`).
 
 Where the service is a probe, the workload that is the load (`check.steady`) has to be answered again, too:
 not one acknowledged write from t5 (or, without an outage, from t0) to the end is FAIL
@@ -39,14 +40,23 @@ HALF, SIGMAS = 0.5, 3
 
 
 def check(facts: Facts, watch: ResumeWatch, rto: Rto, until_ns: int) -> Iterable[Finding]:
-    """Judge the service from its resumption to the end of observation; nothing to say of one still out."""
+    """Judge the service from its resumption (or, without an outage, from t0) to the end of observation.
+
+    There is nothing to say of one that is still out.
+    """
     rhythm = watch.usual
-    if rto.total_ns is None or rhythm is None:
+    if rto.censored_ns is not None:
         return
-    if not watch.running(until_ns):
-        yield _silent(facts, watch, rhythm, until_ns)
+    if rhythm is None:
+        if rto.total_ns is not None:
+            text = "too few events before the fault to tell whether the service stayed back"
+            yield Finding(verdict=Verdict.UNKNOWN, code="no-rhythm", text=text)
         return
-    yield from _relapsed(facts, watch, rto)
+    if rto.total_ns is not None:
+        if not watch.running(until_ns):
+            yield _silent(facts, watch, rhythm, until_ns)
+            return
+        yield from _relapsed(facts, watch, rto)
     yield from _throughput(facts, watch, rhythm, until_ns)
 
 
@@ -100,11 +110,13 @@ def _relapsed(facts: Facts, watch: ResumeWatch, rto: Rto) -> Iterable[Finding]:
 
 
 def _throughput(facts: Facts, watch: ResumeWatch, rhythm: Usual, until_ns: int) -> Iterable[Finding]:
-    """Compare the last second with the time before t0; too short a stretch says nothing."""
+    """Compare the last second with the time before t0; of too short a stretch nothing is said but that."""
     t0 = watch.t0_ns
     assert t0 is not None
     begin = max(until_ns - NS_PER_S, t0 if watch.resumed is None else watch.resumed[0])
     if until_ns - begin < LEAST_WINDOW_NS:
+        text = "observation ended too soon after the service was back to tell whether it carries the load"
+        yield Finding(verdict=Verdict.PASS, code="throughput-not-judged", text=text)
         return
     window_s, usual_s = (until_ns - begin) / NS_PER_S, sum(rhythm.gaps_ns) / NS_PER_S
     moments = [mono for mono, _, _ in facts.service_events()]

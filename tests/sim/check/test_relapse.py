@@ -105,3 +105,20 @@ def test_a_probe_that_answers_is_not_a_workload_that_is_answered(world: Any, *, 
     said = found(world, at(30, 1400))
     assert ("workload-unanswered" in said) is not answered
     assert answered or said["workload-unanswered"].verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("flag", ["", "goes_on", "degrades"])
+def test_a_third_of_the_service_is_not_service_even_if_it_never_stopped(recovered: Any, flag: str) -> None:
+    """Slow enough to carry a third of the load, and still without a gap that counts as an interruption."""
+    if flag:
+        changed = msgspec.structs.replace(recovered.plan.scenario, **{flag: True})
+        recovered.plan = msgspec.structs.replace(recovered.plan, scenario=changed)
+    said = found(recovered, at(3, 1400, epoch=1, period_ns=7 * MS))
+    assert "no-interruption" in said
+    assert said["degraded-throughput"].verdict is (Verdict.PASS if flag else Verdict.FAIL)
+
+
+def test_a_service_seen_for_a_moment_only_is_told_of(recovered: Any) -> None:
+    """Back 0.3 s before the end: nobody can say whether it carries the load, and that is said."""
+    said = found(recovered, at(1100, 1400))
+    assert "throughput-not-judged" in said
