@@ -16,6 +16,7 @@ from blackstart.target.http import fetch_json
 from blackstart.target.pipelined import Pipelined
 
 RESTING = 150  # so many of our orders rest at most; then the oldest is cancelled
+HELLO = b'{"cancel": "HELLO"}'  # a primary answers, a standby closes the connection, who hangs is silent
 _mids = {}  # symbol -> middle of the market, in ticks of 0.0001
 _resting = deque()
 _tasks = set()
@@ -25,12 +26,12 @@ async def connect(settings):
     await _look(settings["exchange"])
     for address in settings["addresses"]:
         try:
-            client = await Pipelined.open(address, _key_of)
+            client = await Pipelined.open(address, _key_of, beat=HELLO)
         except OSError:
             continue
-        try:  # a primary answers, a standby closes the connection
-            async with asyncio.timeout(1.0):
-                await client.ask("HELLO", b'{"cancel": "HELLO"}')
+        try:
+            async with asyncio.timeout(0.5):
+                await client.ask("HELLO", HELLO)
         except (OSError, TimeoutError):
             client.close()
         else:

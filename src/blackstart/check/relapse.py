@@ -5,10 +5,10 @@ beside it, up to the end of observation:
 
 * silent at the end, longer than any interruption and than 200 ms: not back, FAIL (`silent-at-the-end`);
 * a relapse (`check.service`) that ended later than the objective allows: not back in time, FAIL (`relapsed`);
-* in the last second, also where nothing was interrupted, fewer than half of the events that there were
-  before t0, by more than chance (three standard deviations): FAIL (`degraded-throughput`); a remark where
-  the scenario says that the service goes on (`goes_on`) or that the fault only makes the going hard
-  (`degrades`).
+* a second, also where nothing was interrupted, with fewer than half of the events that there were before t0,
+  by more than chance (three standard deviations): FAIL (`degraded-throughput`) when it is the last one or
+  began later than the objective allows; a remark before that, and where the scenario says that the service
+  goes on (`goes_on`) or that the fault only makes the going hard (`degrades`).
 
 Where the service is a probe, the workload that is the load (`check.steady`) has to be answered again, too:
 not one acknowledged write from t5 (or, without an outage, from t0) to the end is FAIL
@@ -17,6 +17,7 @@ not one acknowledged write from t5 (or, without an outage, from t0) to the end i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -28,14 +29,14 @@ from blackstart.model.record import ServiceBatch, ServiceWatched
 from blackstart.model.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from blackstart.check.facts import Facts
     from blackstart.check.service import ResumeWatch, Usual
     from blackstart.model.outcome import Rto
 
 NS_PER_S, NS_PER_MS = 1_000_000_000, 1_000_000
-LEAST_WINDOW_NS = NS_PER_S // 2
+LEAST_WINDOW_NS, STEP_NS = NS_PER_S // 2, NS_PER_S // 10
 HALF, SIGMAS = 0.5, 3
 
 
@@ -110,21 +111,45 @@ def _relapsed(facts: Facts, watch: ResumeWatch, rto: Rto) -> Iterable[Finding]:
 
 
 def _throughput(facts: Facts, watch: ResumeWatch, rhythm: Usual, until_ns: int) -> Iterable[Finding]:
-    """Compare the last second with the time before t0; of too short a stretch nothing is said but that."""
+    """Compare each second with the time before t0; of too short a stretch nothing is said but that."""
     t0 = watch.t0_ns
     assert t0 is not None
-    begin = max(until_ns - NS_PER_S, t0 if watch.resumed is None else watch.resumed[0])
+    begin = t0 if watch.resumed is None else watch.resumed[0]
     if until_ns - begin < LEAST_WINDOW_NS:
         text = "observation ended too soon after the service was back to tell whether it carries the load"
         yield Finding(verdict=Verdict.PASS, code="throughput-not-judged", text=text)
         return
-    window_s, usual_s = (until_ns - begin) / NS_PER_S, sum(rhythm.gaps_ns) / NS_PER_S
-    moments = [mono for mono, _, _ in facts.service_events()]
-    usual = sum(t0 - usual_s * NS_PER_S <= mono <= t0 for mono in moments) / usual_s
-    seen = sum(begin < mono <= until_ns for mono in moments)
-    if seen + SIGMAS * sqrt(seen + 1) >= HALF * usual * window_s:
+    moments = sorted(mono for mono, _, _ in facts.service_events())
+    usual = _rate(moments, t0 - sum(rhythm.gaps_ns), t0)
+    windows = [(at, at + NS_PER_S) for at in range(begin, until_ns - NS_PER_S, STEP_NS)]
+    windows.append((max(begin, until_ns - NS_PER_S), until_ns))
+    low = [one for one in windows if _below_half(moments, *one, usual)]
+    if not low:
         return
+    allowed = t0 + facts.objectives.rto_ms * NS_PER_MS
+    missed = low[-1] == windows[-1] or low[-1][0] >= allowed
     scenario = facts.plan.scenario
-    text = f"at the end of observation {seen / window_s:,.0f} events/s; {usual:,.0f} before the failure"
-    verdict = Verdict.PASS if scenario.goes_on or scenario.degrades else Verdict.FAIL
-    yield Finding(verdict=verdict, code="degraded-throughput", text=text)
+    verdict = Verdict.FAIL if missed and not (scenario.goes_on or scenario.degrades) else Verdict.PASS
+    yield Finding(verdict=verdict, code="degraded-throughput", text=_slow(moments, low[-1], usual, t0))
+
+
+def _below_half(moments: Sequence[int], begin_ns: int, end_ns: int, usual: float) -> bool:
+    seen = _between(moments, begin_ns, end_ns)
+    return seen + SIGMAS * sqrt(seen + 1) < HALF * usual * (end_ns - begin_ns) / NS_PER_S
+
+
+def _slow(moments: Sequence[int], window: tuple[int, int], usual: float, t0: int) -> str:
+    first, last = ((moment - t0) / NS_PER_MS for moment in window)
+    return (
+        f"from {first:,.0f} to {last:,.0f} ms after the failure {_rate(moments, *window):,.0f} events/s; "
+        f"{usual:,.0f} before it"
+    )
+
+
+def _rate(moments: Sequence[int], begin_ns: int, end_ns: int) -> float:
+    return _between(moments, begin_ns, end_ns) * NS_PER_S / max(1, end_ns - begin_ns)
+
+
+def _between(moments: Sequence[int], begin_ns: int, end_ns: int) -> int:
+    """Count those in (begin, end]; `moments` ascend."""
+    return bisect_right(moments, end_ns) - bisect_right(moments, begin_ns)

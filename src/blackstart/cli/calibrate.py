@@ -40,9 +40,10 @@ def calibrate(*, outages: int, kills: int, seed: int, out: Path, as_json: bool) 
 
 async def _measure(folder: Path, outages: int, kills: int, seed: int) -> Calibration:
     async with opened(folder) as bench:
-        deaths = await bench.deaths(kills, _teller("kills", kills))
-        measured = await bench.outages(outages, seed, _teller("outages", outages))
-    return summarise(seed, measured, deaths)
+        async with bench.loaded():
+            deaths = await bench.deaths(kills, _teller("kills", kills))
+            moments = await bench.outages(outages, seed, _teller("outages", outages))
+        return summarise(seed, bench.compare(moments), deaths)
 
 
 class _teller:  # noqa: N801  # used as a function

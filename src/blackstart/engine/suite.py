@@ -96,6 +96,13 @@ async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptio
     return run
 
 
+def longest_first(plan: Plan) -> tuple[float, float]:
+    """Order plans by what they take at least, and among the same by what they may take."""
+    observe = plan.scenario.observe
+    at_least_s = observe.after_s + sum(step.duration_s or 0.0 for step in plan.faults)
+    return -at_least_s, -observe.limit_s
+
+
 class _Suite:
     def __init__(self, manifest: Manifest, folder: Path, options: RunOptions) -> None:
         self._manifest, self._folder, self._options = manifest, folder, options
@@ -117,7 +124,7 @@ class _Suite:
         seats = Seats(self._options.jobs)
         numbered = list(enumerate(plans))
         if self._options.jobs > 1:
-            numbered.sort(key=lambda pair: -pair[1].scenario.observe.limit_s)
+            numbered.sort(key=lambda pair: longest_first(pair[1]))
         found: dict[int, Trial] = {}
 
         async def one(index: int, plan: Plan) -> None:

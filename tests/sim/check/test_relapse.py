@@ -118,6 +118,19 @@ def test_a_third_of_the_service_is_not_service_even_if_it_never_stopped(recovere
     assert said["degraded-throughput"].verdict is (Verdict.PASS if flag else Verdict.FAIL)
 
 
+@pytest.mark.parametrize(("objective_ms", "verdict"), [(100.0, Verdict.FAIL), (500.0, Verdict.PASS)])
+def test_a_trickle_is_not_service_however_much_follows(
+    recovered: Any, objective_ms: float, verdict: Verdict
+) -> None:
+    """A third of the load until 1.13 s is told, and FAILs where it still was so after the objective."""
+    scenario = recovered.plan.scenario
+    objectives = msgspec.structs.replace(scenario.objectives, rto_ms=objective_ms)
+    changed = msgspec.structs.replace(scenario, objectives=objectives)
+    recovered.plan = msgspec.structs.replace(recovered.plan, scenario=changed)
+    said = found(recovered, [*at(30, 1130, period_ns=7 * MS), *at(1130, 1400)])
+    assert said["degraded-throughput"].verdict is verdict
+
+
 def test_a_service_seen_for_a_moment_only_is_told_of(recovered: Any) -> None:
     """Back 0.3 s before the end: nobody can say whether it carries the load, and that is said."""
     said = found(recovered, at(1100, 1400))
