@@ -87,7 +87,8 @@ class Guard:
             async with asyncio.timeout(0 if self._lost else _ANSWER_LIMIT_S):
                 await self.process.wait()
         except TimeoutError:
-            self.process.kill()
+            if not self._lost:  # a second signal looks for its end first, and takes it from asyncio's watcher
+                self.process.kill()
             await self.process.wait()
         await self._listener
         self._writer.close()

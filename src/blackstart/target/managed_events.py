@@ -30,6 +30,7 @@ RECEIVED_NS = 3_000_000
 _AGAIN_S = 0.1
 _NS_PER_US = 1_000
 _NS_PER_S = 1_000_000_000
+_STDOUT = 1  # as the engine counts outputs
 _HEAD = 8  # of a frame: which output, three zeros, the length in four bytes
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?")
 
@@ -131,44 +132,50 @@ class JournalLines:
 class ContainerLines:
     """Implements Signal for what a container says: stamped by the engine, on the wall clock.
 
-    The engine ends the stream with the container's process; the one after that is followed from there.
+    The engine ends the stream with the container's process; the one after that is followed from there. Its
+    stamps ascend in each of the two outputs, not over both: who stamped first may be written second.
     """
 
     def __init__(self, name: str, spec: EventSource, clock: Clock) -> None:
         self.name = name
         self._name, self._clock = spec.container or "", clock
         self._lines = _Lines(name, spec, clock)
-        self._last_wall_ns = clock.now().wall_ns
+        self._begin_wall_ns = clock.now().wall_ns
+        self._last_wall_ns: dict[int, int] = {}
 
     async def events(self) -> AsyncIterator[Observation]:
         """Yield an event for each line that is one. Raises TargetError when the engine cannot be reached."""
         container = containers.Container(self._name, containers.engine())
         while True:
             known = await asyncio.to_thread(containers.inspect, container)
-            async for line in self._stream(container, known):
-                if (found := self.observation(line)) is not None:
+            async for output, line in self._stream(container, known):
+                if (found := self.observation(line, output)) is not None:
                     yield found
             await asyncio.sleep(_AGAIN_S)
 
-    def observation(self, line: bytes) -> Observation | None:
-        """Read one stamped line; None when it is no event, or was read before."""
+    def observation(self, line: bytes, output: int = _STDOUT) -> Observation | None:
+        """Read one stamped line of an output; None when it is no event, or was read before."""
         found = _STAMP.match(line)
         if found is None:
             return None
         wall_ns = _wall_ns(found)
-        if wall_ns <= self._last_wall_ns:
+        if wall_ns <= self._last_wall_ns.get(output, self._begin_wall_ns):
             return None
-        self._last_wall_ns = wall_ns
+        self._last_wall_ns[output] = wall_ns
         now = self._clock.now()
         return self._lines.event(line[found.end() :].rstrip(b"\r"), wall_ns - (now.wall_ns - now.mono_ns))
 
-    async def _stream(self, container: containers.Container, known: dict[str, Any]) -> AsyncIterator[bytes]:
-        """Yield the lines of both outputs until the engine ends the stream."""
+    async def _stream(
+        self, container: containers.Container, known: dict[str, Any]
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield the lines of both outputs, with the output, until the engine ends the stream."""
         try:
             reader, writer = await asyncio.open_unix_connection(container.socket, limit=1 << 24)
         except OSError as error:
             raise TargetError(f"cannot be reached: {error.strerror}", where=container.socket) from None
-        since = f"{self._last_wall_ns // _NS_PER_S}.{self._last_wall_ns % _NS_PER_S:09d}"
+        newest = max(self._last_wall_ns.values(), default=self._begin_wall_ns)
+        # A little early, for the other output; what was read already is known by its stamp.
+        since = max(self._begin_wall_ns, newest - _NS_PER_S) // _NS_PER_S
         asked = urlencode({"follow": 1, "stdout": 1, "stderr": 1, "timestamps": 1, "since": since})
         # HTTP/1.0: then the answer is not cut into chunks.
         writer.write(f"GET /containers/{known['Id']}/logs?{asked} HTTP/1.0\r\n\r\n".encode())
@@ -185,13 +192,13 @@ class ContainerLines:
             writer.close()
 
 
-async def _plain(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _plain(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes]]:
     """Yield lines of a container with a terminal: its output is not framed."""
     while line := await reader.readline():
-        yield line.rstrip(b"\n")
+        yield _STDOUT, line.rstrip(b"\n")
 
 
-async def _framed(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _framed(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes]]:
     """Take the frames apart, each of one of two outputs, and put the lines of each together."""
     rests: dict[int, bytes] = {}
     while True:
@@ -199,7 +206,7 @@ async def _framed(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         data = await reader.readexactly(int.from_bytes(head[4:], "big"))
         *lines, rests[head[0]] = (rests.get(head[0], b"") + data).split(b"\n")
         for line in lines:
-            yield line
+            yield head[0], line
 
 
 def _wall_ns(found: re.Match[bytes]) -> int:

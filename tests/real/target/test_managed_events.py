@@ -18,7 +18,7 @@ from target_kit import Clock, Notes, rig, until
 
 from blackstart.model.manifest import EventSource
 from blackstart.model.record import Problem, SignalSeen
-from blackstart.target.managed_events import RECEIVED_NS, JournalLines
+from blackstart.target.managed_events import RECEIVED_NS, ContainerLines, JournalLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,3 +135,13 @@ def test_a_stamp_of_another_boot_is_not_believed(tmp_path: Path, boot: str | Non
     found = lines.observation(json.dumps({**entry, "__MONOTONIC_TIMESTAMP": "77"}).encode())
     assert found is not None
     assert (found.mono_ns == 77_000) == own
+
+
+def test_the_stamps_of_two_outputs_ascend_each_for_itself() -> None:
+    """What is stamped first may be written second: a line of the other output does not make it an old one."""
+    lines = ContainerLines("log", EventSource(container="a"), Clock())
+    stamp = lambda second: f'2100-01-01T00:00:{second:02d}Z {{"event": "x"}}'.encode()  # noqa: E731
+    assert lines.observation(stamp(2), 2) is not None
+    assert lines.observation(stamp(1), 1) is not None
+    assert lines.observation(stamp(1), 1) is None  # read before, as after a new beginning of the stream
+    assert lines.observation(stamp(2), 2) is None
