@@ -193,15 +193,16 @@ def _seen_flip(patch: Patch, *, disk: bool) -> dict[str, Any]:
         now, how = bits.read_disk(region.path, region.offset, region.length)
     else:
         now = bits.read(region.path, region.offset, region.length)
-    wanted = bits.differing(patch.before, after)
-    found = bits.differing(patch.before, now)
+    written = [at for at, (old, new) in enumerate(zip(patch.before, after, strict=False)) if old != new]
+    # The target may have written beside them, since the place was drawn: that takes nothing back.
+    there = len(now) == len(after) and all(now[at] == after[at] for at in written)
     return {
         "file": region.path,
         "place": region.name or region.offset,
-        "bits": found,
-        "wanted": wanted,
+        "bits": bits.differing(patch.before, now),
+        "wanted": bits.differing(patch.before, after),
         "read": how,
-        "bit": found == wanted > 0,
+        "bit": bool(written) and there,
     }
 
 

@@ -81,8 +81,9 @@ class FlipMemoryBits:
         )
 
     def _write_shared(self, patches: list[Patch]) -> str:
-        damage.apply(patches, sync=False)
-        self._seen = damage.seen(patches, disk=False)
+        for patch in patches:
+            damage.apply([patch], sync=False)
+            self._seen += damage.seen([patch], disk=False)
         return "pwrite into the mapped file"
 
     def _write_private(self, process: ProcessRef, hits: list[tuple[int, bytes, bytes]]) -> str:

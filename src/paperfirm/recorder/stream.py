@@ -59,6 +59,8 @@ class Stream:
         try:
             subscription = self._subscription or await self._subscribe()
             messages: list[Msg] = await subscription.fetch(FETCH, timeout=WAIT_S)
+            if self._unverified:  # the broker came back under this very fetch: nothing is handed on before
+                await self._subscribe()
         except (nats.errors.TimeoutError, TimeoutError):
             self.pending = 0 if self.link.connected else self.pending
             return []

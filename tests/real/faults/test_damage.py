@@ -17,8 +17,9 @@ import pytest
 from blackstart.engine import verbs
 from blackstart.engine.clocks import SystemClock
 from blackstart.errors import FaultError
-from blackstart.faults import registry
+from blackstart.faults import damage, registry
 from blackstart.host import bits, memory, procs
+from blackstart.model.data import Region
 from blackstart.model.fault import ProcessRef
 from blackstart.model.manifest import Component, Data, Manifest, Process
 from blackstart.model.scenario import FaultStep
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from blackstart.model.data import Region
     from blackstart.model.fault import Receipt, Undo, Witness
 
 GLUE = """
@@ -362,6 +362,21 @@ def test_one_bit_of_shared_memory_is_seen_by_who_has_mapped_it(tmp_path: Path) -
         assert witness.bit is True
         assert take_back(ctx)[0][0] is True
         assert mapped[:] == bytes(50)
+
+
+@pytest.mark.parametrize(("theirs", "bit"), [(0, True), (2, False)])
+def test_what_the_target_writes_beside_the_damage_takes_nothing_back(
+    tmp_path: Path, theirs: int, bit: bool
+) -> None:
+    """A row in use changes all the time; only where it is written over the turned bits are these gone."""
+    path = tmp_path / "table"
+    path.write_bytes(bytes(4))
+    region = Region(path=str(path), offset=0, length=4)
+    patch = damage.Patch(region=region, before=bytes(4), after=b"\0\0\x10\0")
+    damage.apply([patch])
+    bits.write(str(path), theirs, b"\x07")
+    (found,) = damage.seen([patch], disk=False)
+    assert found["bit"] is bit
 
 
 def test_a_value_in_another_process_is_found_and_changed(tmp_path: Path) -> None:

@@ -96,3 +96,31 @@ def test_a_broker_that_comes_back_must_hold_what_was_acknowledged(last_seq: int,
 
     asyncio.run(main())
     assert events == [event]
+
+
+def test_what_a_returned_broker_delivers_is_stored_after_it_was_verified() -> None:
+    """It can come back under a fetch that waits already: what that fetch gets has to wait for the check."""
+    events: list[str] = []
+    stream = JetStream("nats://nowhere", lambda event, **_: events.append(event) or 0)  # type: ignore[func-returns-value]
+    message: Any = SimpleNamespace(metadata=SimpleNamespace(num_pending=0))
+
+    async def fetch(*_: Any, **__: Any) -> list[Any]:
+        await stream._on_restored()
+        return [message]
+
+    class Broker:
+        """Holds nine messages."""
+
+        def jetstream(self) -> Broker:
+            return self
+
+        async def stream_info(self, _name: str) -> Any:
+            return SimpleNamespace(state=SimpleNamespace(last_seq=9))
+
+        async def pull_subscribe(self, *_: Any, **__: Any) -> Any:
+            return SimpleNamespace(fetch=fetch)
+
+    stream._client = Broker()  # type: ignore[assignment]
+    stream._subscription = SimpleNamespace(fetch=fetch)
+    assert asyncio.run(stream.fetch()) == [message]
+    assert events == ["queue_restored", "state_validated"]
