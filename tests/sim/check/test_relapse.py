@@ -69,11 +69,20 @@ def test_one_event_of_a_new_epoch_is_not_service(world: Any) -> None:
 
 
 @pytest.mark.parametrize(("until_ms", "verdict"), [(1000, Verdict.FAIL), (450, Verdict.PASS)])
+@pytest.mark.parametrize("recovered", [True], indirect=True, ids=["by its epoch"])
 def test_a_relapse_counts_until_it_is_over(recovered: Any, until_ms: int, verdict: Verdict) -> None:
     """Out again until later than the objective of 500 ms: not back in time, whatever came first."""
     finding = found(recovered, [*at(30, 60), *at(until_ms, 1400)])["relapsed"]
     assert finding.verdict is verdict
     assert finding.data["after_ns"] == pytest.approx(until_ms * MS, abs=10 * MS)
+
+
+@pytest.mark.parametrize("recovered", [False], indirect=True, ids=["by holding"])
+def test_a_hiccup_as_the_fault_strikes_is_not_the_outage(recovered: Any) -> None:
+    """A disk fills up: 30 ms of silence, service, and then the router ends; the RTO is not of the 30 ms."""
+    recovered.service = [*at(-5000, 0, epoch=1), *at(30, 60), *at(900, 1400)]
+    total_ns = rto.check(Facts(recovered.history()))[0].total_ns
+    assert total_ns == pytest.approx(900 * MS, abs=10 * MS)
 
 
 def test_a_hiccup_afterwards_is_no_relapse(recovered: Any) -> None:

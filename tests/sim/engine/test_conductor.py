@@ -280,12 +280,14 @@ def test_observation_goes_on_until_the_service_is_back_and_validated(tmp_path: P
 
 
 def test_observation_does_not_end_in_a_silence(tmp_path: Path) -> None:
-    """What is out again when the time after is over is watched until it is back, and no RTO hides that."""
+    """What is out again when the time after is over is watched until it is back; the RTO ends no earlier."""
     history = Stage(tmp_path, relapse_ms=4000).run()
     t0 = history.all(Injected)[0].receipt.t0_mono_ns
     observed = next(one for one in history.all(StageReached) if one.stage == "observed")
     assert observed.mono_ns - t0 >= 4.5e9
-    assert "relapsed" in {one.code for one in rto.check(Facts(history))[1].findings}
+    total_ns = rto.check(Facts(history))[0].total_ns
+    assert total_ns is not None
+    assert total_ns >= 4e9
 
 
 def test_a_system_that_never_returns_is_watched_to_the_limit(tmp_path: Path) -> None:
