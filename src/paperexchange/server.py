@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from fixsession.clock import Now
+from paperexchange import clock
 from paperexchange import facts as f
 from paperexchange.calendar import Calendar
 from paperexchange.config import Config
@@ -31,11 +31,6 @@ from paperexchange.state import State
 
 _TICK_S = 0.02
 _RATE_S = 1.0
-
-
-def clock() -> Now:
-    """Read the system's clocks."""
-    return Now(time.monotonic_ns(), time.time_ns())
 
 
 class Server:
@@ -87,7 +82,7 @@ class Server:
         recovered = self._load()
         state = recovered.state if recovered else State()
         ledger = Ledger(self.ledger_path, seq=state.seq, on_failure=self._disk_failed)
-        exchange = Exchange(self.config, state, ledger, clock)
+        exchange = Exchange(self.config, state, ledger, clock.now)
         if recovered:
             ledger.index = recovered.index
         self._note_start(exchange)
@@ -96,7 +91,7 @@ class Server:
         return exchange
 
     def _note_start(self, exchange: Exchange) -> None:
-        now = clock()
+        now = clock.now()
         exchange.record(
             f.Started(
                 mono_ns=now.mono_ns,
@@ -154,7 +149,7 @@ class Server:
                 address=address,
                 next_conn=exchange.next_conn,
                 record=exchange.record,
-                clock=clock,
+                clock=clock.now,
                 bad_logons=self._bad_logons(),
             ),
         )
@@ -237,8 +232,8 @@ class Server:
         if calendar.kind == "always" and exchange.state.phase != "continuous":
             exchange.enter("continuous")
         if settings.events_per_s > 0:
-            participants.seed_books(clock())
-            exchange.publish(clock())
+            participants.seed_books(clock.now())
+            exchange.publish(clock.now())
             self._tasks.append(asyncio.create_task(self._trade(exchange, participants)))
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
@@ -264,7 +259,7 @@ class Server:
     async def _tick(self, exchange: Exchange) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            now = clock()
+            now = clock.now()
             for host in exchange.hosts.values():
                 host.tick(now)
             exchange.feed.tick(now.mono_ns)
@@ -281,7 +276,7 @@ class Server:
         while True:
             due = max(due + interval_s, time.monotonic() - 0.1)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            now = clock()
+            now = clock.now()
             participants.step(now)
             exchange.publish(now)
 
@@ -305,7 +300,7 @@ class Server:
             acceptor.close()
         if self._failure is not None:
             raise self._failure
-        now = clock()
+        now = clock.now()
         for host in exchange.hosts.values():
             host.log_out("the exchange ends", now)
         await exchange.ledger.barrier()

@@ -14,19 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fixsession.clock import Now
 from fixsession.config import Role, SessionConfig
 from fixsession.effects import Deliver, Disconnect, Effect, LoggedOn, Transmit
 from fixsession.message import Message
 from fixsession.session import Session
 from fixsession.store import MemoryStore
+from paperexchange.clock import now
 
 _LIMIT_S = 15.0
-
-
-def now() -> Now:
-    """Read the system's clocks."""
-    return Now(time.monotonic_ns(), time.time_ns())
 
 
 class Running:

@@ -233,7 +233,7 @@ class ResumeWatch:
     def _one(self, event: Event, gap_ns: int) -> None:
         self.events_after += 1
         if self.resumed is not None and self.usual is not None and gap_ns > self.usual.relapse_ns:
-            self._out_again(event, gap_ns, self.usual)
+            self._out_again(self.resumed, event, gap_ns, self.usual)
         if self._old_epoch is not None:
             self._judge_epoch(event, self._old_epoch)
         if gap_ns <= 0:
@@ -243,10 +243,9 @@ class ResumeWatch:
         if not self.by_epoch and self.usual is not None:
             self._judge_gap(event, gap_ns, self.usual)
 
-    def _out_again(self, event: Event, gap_ns: int, rhythm: Usual) -> None:
+    def _out_again(self, resumed: Event, event: Event, gap_ns: int, rhythm: Usual) -> None:
         """Note a relapse; was it only back from a hiccup, as the fault struck, then this is the outage."""
-        lasted = dict(zip(self.returns, self.silences, strict=True))
-        if not self.taken_over and lasted.get(self.resumed or event, gap_ns) <= rhythm.relapse_ns:
+        if not self.taken_over and self.silences[self.returns.index(resumed)] <= rhythm.relapse_ns:
             self.resumed = None
         else:
             self.relapses.append((gap_ns, event))

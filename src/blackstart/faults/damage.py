@@ -193,7 +193,7 @@ def _seen_flip(patch: Patch, *, disk: bool) -> dict[str, Any]:
         now, how = bits.read_disk(region.path, region.offset, region.length)
     else:
         now = bits.read(region.path, region.offset, region.length)
-    written = [at for at, (old, new) in enumerate(zip(patch.before, after, strict=False)) if old != new]
+    written = [at for at, (old, new) in enumerate(zip(patch.before, after, strict=True)) if old != new]
     # The target may have written beside them, since the place was drawn: that takes nothing back.
     there = len(now) == len(after) and all(now[at] == after[at] for at in written)
     return {

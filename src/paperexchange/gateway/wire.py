@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
+from paperexchange import clock
+
 _SO_TIMESTAMPNS: Final = 35
 _READ: Final = 1 << 18
 _TIMESPEC: Final = struct.Struct("qq")
 _SECOND_NS: Final = 1_000_000_000
-_AT_ONCE_NS: Final = 20_000
-_TRIES: Final = 5
 
 
 class Arrival(NamedTuple):
@@ -154,30 +154,14 @@ class Connection:
 
 def arrival(ancillary: list[tuple[int, int, bytes]]) -> Arrival:
     """Move the kernel's stamp to CLOCK_MONOTONIC by the clocks' distance right now."""
-    mono_ns, wall_ns = _clocks()
+    now = clock.now()
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack(data[: _TIMESPEC.size])
-            age_ns = wall_ns - (seconds * _SECOND_NS + nanoseconds)
+            age_ns = now.wall_ns - (seconds * _SECOND_NS + nanoseconds)
             if 0 <= age_ns < 3600 * _SECOND_NS:
-                return Arrival(mono_ns - age_ns, "kernel")
-    return Arrival(mono_ns, "user")
-
-
-def _clocks() -> tuple[int, int]:
-    """Read both clocks at one moment: who loses the processor between the two reads, reads again.
-
-    Else what it lost, tens of milliseconds on a busy host, would count as age of the bytes.
-    """
-    best: tuple[int, int, int] | None = None
-    for _ in range(_TRIES):
-        before, wall_ns, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-        if best is None or after - before < best[0]:
-            best = (after - before, after, wall_ns)
-        if after - before <= _AT_ONCE_NS:
-            break
-    assert best is not None
-    return best[1], best[2]
+                return Arrival(now.mono_ns - age_ns, "kernel")
+    return Arrival(now.mono_ns, "user")
 
 
 class Listener:

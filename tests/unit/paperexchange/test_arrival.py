@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from blackstart.engine import clocks
+from paperexchange import clock
 from paperexchange.gateway import wire
 
 MS = 1_000_000
@@ -42,7 +43,7 @@ def test_a_lost_processor_does_not_make_bytes_older(
     monkeypatch: pytest.MonkeyPatch, lost_ms: list[int]
 ) -> None:
     """It counted as their age: an order seemed to have come before the one ahead of it on the connection."""
-    monkeypatch.setattr(wire, "time", Time(list(lost_ms)))
+    monkeypatch.setattr(clock, "time", Time(list(lost_ms)))
     stamp = struct.pack("qq", *divmod(AHEAD + 20 * MS, 10**9))
     found = wire.arrival([(socket.SOL_SOCKET, 35, stamp)])
     assert found.stamp == "kernel"
