@@ -120,17 +120,17 @@ def _throughput(facts: Facts, watch: ResumeWatch, rhythm: Usual, until_ns: int) 
         yield Finding(verdict=Verdict.PASS, code="throughput-not-judged", text=text)
         return
     moments = sorted(mono for mono, _, _ in facts.service_events())
-    usual = _rate(moments, t0 - sum(rhythm.gaps_ns), t0)
+    before = _rate(moments, t0 - sum(rhythm.gaps_ns), t0)
     windows = [(at, at + NS_PER_S) for at in range(begin, until_ns - NS_PER_S, STEP_NS)]
     windows.append((max(begin, until_ns - NS_PER_S), until_ns))
-    low = [one for one in windows if _below_half(moments, *one, usual)]
+    low = [one for one in windows if _below_half(moments, *one, before)]
     if not low:
         return
     allowed = t0 + facts.objectives.rto_ms * NS_PER_MS
     missed = low[-1] == windows[-1] or low[-1][0] >= allowed
     scenario = facts.plan.scenario
     verdict = Verdict.FAIL if missed and not (scenario.goes_on or scenario.degrades) else Verdict.PASS
-    yield Finding(verdict=verdict, code="degraded-throughput", text=_slow(moments, low[-1], usual, t0))
+    yield Finding(verdict=verdict, code="degraded-throughput", text=_slow(moments, low[-1], before, t0))
 
 
 def _below_half(moments: Sequence[int], begin_ns: int, end_ns: int, usual: float) -> bool:

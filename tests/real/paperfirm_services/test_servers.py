@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import nats
+import psutil
 import pytest
 
 from blackstart.target.manifest import packaged, read
@@ -76,6 +78,19 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
         time.sleep(0.005)
 
 
+def inhabited(plan: ServerPlan) -> bool:
+    """Say whether a process works in the data folder.
+
+    A killed server's children end a moment after it, and while one lives the next server refuses to start.
+    """
+    assert plan.ready_file is not None
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()) == plan.ready_file.parent:
+                return True
+    return False
+
+
 def listening(port: int) -> bool:
     """Say whether somebody accepts connections there."""
     with socket.socket() as probe:
@@ -122,7 +137,7 @@ def test_committed_rows_survive_sigkill(folder: Path, identity: Identity) -> Non
         first.kill()
         assert first.wait() == -signal.SIGKILL
         assert not is_ready(plan, first.pid + 1)
-        wait_until(lambda: not listening(plan.port))
+        wait_until(lambda: not listening(plan.port) and not inhabited(plan))
         again = prepare_postgres(folder / "postgres", plan.port, identity=identity)
         assert again == plan
         second = start(again)
