@@ -276,11 +276,17 @@ def _fault(kind: str, manifest: Manifest) -> Finding:
     fault, what = registry.make(kind), f"fault {kind}"
     mechanism = str(getattr(fault, "says", None) or type(fault).__doc__ or kind).splitlines()[0]
     offered = fault.mechanisms(manifest) if isinstance(fault, HasMechanisms) else {}
-    reasons = [carry(manifest, one) or registry.unavailable(fault, manifest, one.fault) for one in users]
-    why_not = (reasons[0] if reasons and all(reasons) else None) or _none_of(offered)
+    refused = {
+        one.id: why
+        for one in users
+        if (why := carry(manifest, one) or registry.unavailable(fault, manifest, one.fault))
+    }
+    why_not = next(iter(refused.values())) if users and len(refused) == len(users) else _none_of(offered)
     if why_not:
-        return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {why_not}")
-    return Finding(what=what, state="works", how=f"{mechanism.rstrip('.')}{_ways(offered)}")
+        so = f" (so {', '.join(one.id for one in users)} will be UNKNOWN)" if users else ""
+        return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {why_not}{so}")
+    ways = "".join(f"; not {name}: {why}" for name, why in refused.items())
+    return Finding(what=what, state="works", how=f"{mechanism.rstrip('.')}{_ways(offered)}{ways}")
 
 
 def _none_of(offered: Mapping[str, str | None]) -> str | None:

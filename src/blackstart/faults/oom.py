@@ -37,7 +37,8 @@ class Oom:
     """The component and companions that eat share a memory cgroup of `limit_mb` (64) until it is full.
 
     The kernel then kills the component, which has `oom_score_adj` 1000; nobody outside is in danger.
-    `mechanism = "rlimit"`, and where there is no such group: the next allocation fails, which is no OOM kill.
+    `mechanism = "rlimit"`, and where there is no such group: the next allocation fails, which is no OOM kill,
+    and a component that asks for no more memory lives on: then the trial is UNKNOWN.
     """
 
     name = "oom"
@@ -50,6 +51,14 @@ class Oom:
         """See `contracts.HasMechanisms`."""
         del target
         return {"cgroup": cgroups.unavailable("memory"), "rlimit": None}
+
+    @property
+    def says(self) -> str:
+        """What it does here, for `doctor`: by a mere limit, a trial may be UNKNOWN."""
+        first = str(type(self).__doc__).splitlines()[0]
+        if cgroups.unavailable("memory") is None:
+            return first
+        return f"{first} Here only the next allocation fails: who needs none lives on, and R27 is UNKNOWN"
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""

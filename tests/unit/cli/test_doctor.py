@@ -11,7 +11,8 @@ from blackstart.cli import doctor
 from blackstart.contracts import HasMechanisms
 from blackstart.errors import TargetError
 from blackstart.faults import registry
-from blackstart.host import systemd
+from blackstart.host import cgroups, systemd
+from blackstart.scenario import load
 from blackstart.target import manifest as manifests
 
 if TYPE_CHECKING:
@@ -65,6 +66,30 @@ def test_without_any_mechanism_the_fault_cannot_be_done(
     found = said(monkeypatch, firm, {"kernel": "no root", "proxy": "no proxy", "pray": "no root"})
     assert found.state == "optional"
     assert found.hint == f"{firm.name}: no root; no proxy"
+
+
+def test_the_scenarios_that_will_be_unknown_are_named(
+    monkeypatch: pytest.MonkeyPatch, firm: Manifest
+) -> None:
+    """R27: an ordinary user learns beforehand which scenario cannot be carried here, or may not bite."""
+    monkeypatch.setattr(cgroups, "unavailable", lambda *_: "no control groups")
+    assert "R27 is UNKNOWN" in doctor._fault("oom", firm).how
+    monkeypatch.setattr(registry, "unavailable", lambda *_: "not here")
+    found = doctor._fault("oom", firm)
+    assert found.state == "optional"
+    assert found.hint == "paperfirm: not here (so R27 will be UNKNOWN)"
+
+
+def test_one_of_several_scenarios_that_cannot_be_carried_is_named(
+    monkeypatch: pytest.MonkeyPatch, firm: Manifest
+) -> None:
+    """A fault that works may yet not carry one scenario of several: that one is told with its reason."""
+    users = [one for one in load.packaged() if one.fault.kind == "kill"]
+    assert len(users) > 1
+    monkeypatch.setattr(doctor, "carry", lambda _, one: "too small" if one.id == users[0].id else None)
+    found = doctor._fault("kill", firm)
+    assert found.state == "works"
+    assert found.how.endswith(f"; not {users[0].id}: too small")
 
 
 def test_network_faults_keep_the_same_contract(firm: Manifest) -> None:
