@@ -130,7 +130,7 @@ def _throughput(facts: Facts, watch: ResumeWatch, rhythm: Usual, until_ns: int) 
     missed = low[-1] == windows[-1] or low[-1][0] >= allowed
     scenario = facts.plan.scenario
     verdict = Verdict.FAIL if missed and not (scenario.goes_on or scenario.degrades) else Verdict.PASS
-    yield Finding(verdict=verdict, code="degraded-throughput", text=_slow(moments, low[-1], before, t0))
+    yield Finding(verdict=verdict, code="degraded-throughput", text=_slow(moments, low, before, t0))
 
 
 def _below_half(moments: Sequence[int], begin_ns: int, end_ns: int, usual: float) -> bool:
@@ -138,11 +138,12 @@ def _below_half(moments: Sequence[int], begin_ns: int, end_ns: int, usual: float
     return seen + SIGMAS * sqrt(seen + 1) < HALF * usual * (end_ns - begin_ns) / NS_PER_S
 
 
-def _slow(moments: Sequence[int], window: tuple[int, int], usual: float, t0: int) -> str:
-    first, last = ((moment - t0) / NS_PER_MS for moment in window)
+def _slow(moments: Sequence[int], low: Sequence[tuple[int, int]], usual: float, t0: int) -> str:
+    worst = min(low, key=lambda window: _rate(moments, *window))
+    first, last, until = ((moment - t0) / NS_PER_MS for moment in (*worst, low[-1][1]))
     return (
-        f"from {first:,.0f} to {last:,.0f} ms after the failure {_rate(moments, *window):,.0f} events/s; "
-        f"{usual:,.0f} before it"
+        f"less than half of the usual {usual:,.0f} events/s until {until:,.0f} ms after the failure; "
+        f"in the worst second, from {first:,.0f} to {last:,.0f} ms, {_rate(moments, *worst):,.0f}"
     )
 
 

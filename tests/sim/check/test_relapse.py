@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -137,7 +138,11 @@ def test_a_trickle_is_not_service_however_much_follows(
     changed = msgspec.structs.replace(scenario, objectives=objectives)
     recovered.plan = msgspec.structs.replace(recovered.plan, scenario=changed)
     said = found(recovered, [*at(30, 1130, period_ns=7 * MS), *at(1130, 1400)])
-    assert said["degraded-throughput"].verdict is verdict
+    finding = said["degraded-throughput"]
+    assert finding.verdict is verdict
+    assert re.search(
+        r"until 1,\d{3} ms after .* in the worst second, from 3\d to 1,03\d ms, 14\d$", finding.text
+    )
 
 
 def test_a_service_seen_for_a_moment_only_is_told_of(recovered: Any) -> None:
