@@ -28,8 +28,10 @@ from blackstart.model.outcome import Run, Trial
 from blackstart.scenario.plan import folder_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from blackstart.contracts import Progress
+    from blackstart.engine.seats import Leave
     from blackstart.model.instant import Instant
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import Plan
@@ -144,20 +146,34 @@ class _Suite:
 
     async def _in_turn(self, seats: Seats, plan: Plan, place: dict[str, int]) -> Trial | None:
         # What runs on another host is there once, for all trials.
-        async with seats.taken(alone=plan.scenario.alone or bool(self._manifest.hosts)):
+        async with seats.taken(alone=plan.scenario.alone or bool(self._manifest.hosts)) as leave:
             if self.interrupted:
                 return None
             folder = self._free(folder_name(plan.trial_id))
             figures = {"trial_id": plan.trial_id, "title": plan.scenario.title, "folder": str(folder)}
             await _tell(self._options, "trial-started", {**figures, **place})
             options = self._options
-            work = options.conduct(plan, self._manifest, folder, options.kit, options.analyse)
+            kit = options.kit
+            if options.jobs > 1:
+                kit = msgspec.structs.replace(kit, progress=_leaving(kit.progress, leave))
+            work = options.conduct(plan, self._manifest, folder, kit, options.analyse)
             running = asyncio.ensure_future(work)
             self._running.add(running)
             trial = await running
             self._running.discard(running)
             await _tell(self._options, "trial-ended", {"trial": trial, **place})
             return trial
+
+
+def _leaving(progress: Progress | None, leave: Leave) -> Progress:
+    """Pass on what a trial tells; its target closed, it leaves its seat and is judged beside the next one."""
+
+    async def told(event: str, figures: Mapping[str, Any]) -> None:
+        await tell(progress, event, figures)
+        if event == "stage" and figures["stage"] == "closed":
+            await leave()
+
+    return told
 
 
 async def _clear_leftovers(options: RunOptions) -> None:

@@ -7,6 +7,7 @@ for each firm.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import importlib.util
 import os
@@ -15,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from paperfirm.servers import placement
@@ -24,7 +26,8 @@ from paperfirm.servers.nats import write_private
 
 USER = "firm"
 # Raised whenever the template's content changes, so that an old cache is not used.
-TEMPLATE_VERSION = 2
+TEMPLATE_VERSION = 3
+UNUSED_S = 7 * 86_400.0
 
 SETTINGS = """\
 # Written by paperfirm at each start.
@@ -120,13 +123,22 @@ def _template(binaries: Path, identity: Identity) -> Path:
     cache = placement.cache_folder()
     version = (binaries / "postgres").stat().st_mtime_ns
     template = cache / f"postgres-{TEMPLATE_VERSION}-{version:x}"
-    if template.exists():
-        return template
-    with (cache / "postgres.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not template.exists():
-            _build_template(binaries, template, identity)
+    if not template.exists():
+        with (cache / "postgres.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not template.exists():
+                _build_template(binaries, template, identity)
+            _forget_unused(cache)
+    with contextlib.suppress(OSError):  # somebody else's, or a disk that is read only
+        os.utime(template)
     return template
+
+
+def _forget_unused(cache: Path) -> None:
+    """Remove templates of installations that have not been used for a week: each is 22 MB."""
+    for one in cache.glob("postgres-*-*"):
+        if one.stat().st_mtime < time.time() - UNUSED_S:
+            shutil.rmtree(one, ignore_errors=True)
 
 
 def _build_template(binaries: Path, template: Path, identity: Identity) -> None:
@@ -169,6 +181,27 @@ def _initialise(binaries: Path, workshop: Path, identity: Identity) -> None:
     )
     if done.returncode != 0:
         raise ServerError(f"initdb failed ({done.returncode}): {done.stderr.strip()}; or use --postgres-url")
+    _without_template0(binaries, workshop / "data", identity)
+
+
+def _without_template0(binaries: Path, data: Path, identity: Identity) -> None:
+    """Drop a database of three hundred files, which nobody needs and every firm would copy."""
+    command = [str(binaries / "postgres"), "--single", "-D", str(data), "postgres"]
+    words = (
+        "UPDATE pg_database SET datistemplate = false WHERE datname = 'template0'",
+        "DROP DATABASE template0",
+    )
+    done = subprocess.run(
+        command,
+        preexec_fn=enter(identity),
+        input="\n".join([*words, ""]),
+        capture_output=True,
+        text=True,
+        cwd="/",
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ServerError(f"postgres --single failed ({done.returncode}): {done.stderr.strip()}")
 
 
 async def _copy_cluster(source: Path, target: Path, identity: Identity) -> None:

@@ -106,6 +106,23 @@ def folder() -> Iterator[Path]:
     placement.sweep()
 
 
+def test_templates_of_old_installations_do_not_pile_up(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not used for a week goes when a new one is built; what was used lately stays."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    old, recent = (tmp_path / "blackstart" / name for name in ("postgres-2-a", "postgres-2-b"))
+    for one, days in ((old, 8), (recent, 6)):
+        one.mkdir(parents=True)
+        os.utime(one, (time.time() - days * 86_400,) * 2)
+    plan = plan_postgres(folder, free_port())
+    assert plan.template is not None
+    assert plan.template.is_dir()
+    assert recent.exists()
+    assert not old.exists()
+    assert not (plan.template / "base" / "4").exists()  # template0, which only costs time
+
+
 def identities() -> list[Identity]:
     """Return every way in which the server can run here."""
     best = choose_identity()

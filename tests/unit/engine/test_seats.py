@@ -44,3 +44,28 @@ def test_a_seat_is_free_again_after_an_error() -> None:
                     _ = 1 // 0
 
     asyncio.run(main())
+
+
+def test_who_leaves_early_gives_up_one_seat_once() -> None:
+    """The next one comes in while the first still has something to do, and no seat is made of nothing."""
+
+    async def main() -> None:
+        seats, second, third = Seats(1), asyncio.Event(), asyncio.Event()
+
+        async def follow(come: asyncio.Event) -> None:
+            async with seats.taken(alone=False):
+                come.set()
+                await asyncio.sleep(0.01)
+
+        async with seats.taken(alone=False) as leave, asyncio.timeout(5):
+            followers = [asyncio.create_task(follow(come)) for come in (second, third)]
+            await asyncio.sleep(0)
+            assert not second.is_set()
+            await leave()
+            await leave()
+            await second.wait()
+            assert not third.is_set()
+        await asyncio.gather(*followers)
+        assert third.is_set()
+
+    asyncio.run(main())
