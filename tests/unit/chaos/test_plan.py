@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blackstart.chaos import profiles
 from blackstart.chaos.model import Candidate, Profile
 from blackstart.chaos.plan import apart, choices, episodes
 from blackstart.model.manifest import Component, Limits, Link, Manifest
+from paperfirm.config import EngineSettings
 
 if TYPE_CHECKING:
     from blackstart.model.scenario import FaultStep
@@ -143,3 +145,15 @@ def test_the_first_episodes_of_a_seed_are_these() -> None:
 
 
 SEVEN = [(5.756, "kill", ("risk",)), (11.964, "kill", ("risk",)), (19.99, "kill", ("primary",))]
+
+
+def test_a_checkpoint_is_waited_for_as_long_as_the_firm_takes() -> None:
+    """The next one comes within 30 s: who waits for less loses a third of the picks."""
+    waits = [
+        one.trigger.limit_s
+        for name in profiles.packaged()
+        for one in profiles.load(name).fault
+        if one.trigger.event == "checkpoint-written"
+    ]
+    assert waits
+    assert min(waits) > EngineSettings().checkpoint_s
