@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
@@ -16,12 +17,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
 from blackstart.engine import journal
 from blackstart.host import procs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FAULTS_PER_MINUTE = 5.0
 SETTLED_S = 300.0
@@ -38,14 +42,49 @@ CLOSING_S = 120.0
 MOST_MB = 1000
 
 
-def blackstart_rss(root: psutil.Process) -> int:
-    """Sum the memory of Blackstart's own processes, without target, load, and what a fault lets loose."""
-    total = 0
+SESSION = "blackstart.chaos.process"
+JUMPS = 8
+"""So many injections are named that left the session larger than they found it."""
+
+
+class Seen(NamedTuple):
+    """The memory at a moment, in bytes: of all of Blackstart, and of the session alone."""
+
+    after_s: float
+    wall_ns: int
+    all_rss: int
+    session_rss: int
+
+
+def look(root: psutil.Process, began: float) -> Seen:
+    """Measure Blackstart's own processes, without target, load, and what a fault lets loose."""
+    total = session = 0
     for one in [root, *root.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
-            if any(name in one.cmdline() for name in OWN):
-                total += one.memory_info().rss
-    return total
+            line = one.cmdline()
+            if any(name in line for name in OWN):
+                rss = one.memory_info().rss
+                total += rss
+                session += rss if SESSION in line else 0
+    return Seen(time.monotonic() - began, time.time_ns(), total, session)
+
+
+def most_mb(sizes: Iterable[int]) -> float:
+    """Return the largest of some sizes in MB."""
+    return round(max(sizes, default=0) / 1e6, 1)
+
+
+def jumps(injections: list[dict[str, Any]], seen: list[Seen]) -> list[str]:
+    """Name the injections during which the session grew most, with what it had before and at most, in MB."""
+    found = []
+    begins = [one["wall_ns"] for one in injections]
+    for one, (begin, end) in zip(injections, itertools.pairwise([*begins, time.time_ns()]), strict=True):
+        before = [now.session_rss for now in seen if now.session_rss and now.wall_ns <= begin]
+        during = [now.session_rss for now in seen if begin < now.wall_ns <= end]
+        if before and during:
+            found.append((max(during) - before[-1], before[-1], max(during), one["name"]))
+    found.sort(reverse=True)
+    return [f"{name}: {start / 1e6:.0f} → {most / 1e6:.0f}" for _, start, most, name in found[:JUMPS]]
 
 
 class Watch(threading.Thread):
@@ -54,14 +93,14 @@ class Watch(threading.Thread):
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.root = psutil.Process(pid)
-        self.seen: list[tuple[float, int]] = []
+        self.seen: list[Seen] = []
 
     def run(self) -> None:
         """Measure."""
         begin = time.monotonic()
         with contextlib.suppress(psutil.Error):
             while self.root.is_running() and self.root.status() != psutil.STATUS_ZOMBIE:
-                self.seen.append((time.monotonic() - begin, blackstart_rss(self.root)))
+                self.seen.append(look(self.root, begin))
                 time.sleep(1.0)
 
 
@@ -89,9 +128,7 @@ def disk_mb(folder: Path) -> dict[str, float]:
     return {"all": round(sum(sizes.values()) / 1e6, 1), **found}
 
 
-def soak(
-    minutes: float, seed: int, runs: Path, profile: str
-) -> tuple[Path, int, list[tuple[float, int]], float]:
+def soak(minutes: float, seed: int, runs: Path, profile: str) -> tuple[Path, int, list[Seen], float]:
     """Run the session; returns its folder, its exit status, the memory over time, and how long it took."""
     began = time.monotonic()
     command = (sys.executable, "-m", "blackstart.cli.main", "chaos", "run", "--profile", profile)
@@ -104,7 +141,7 @@ def soak(
 
 
 def judge(
-    folder: Path, status: int, memory: list[tuple[float, int]], took_s: float, wanted: int
+    folder: Path, status: int, memory: list[Seen], took_s: float, wanted: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the figures, and what is not as it should be."""
     result = json.loads((folder / "chaos.json").read_bytes())
@@ -124,9 +161,12 @@ def judge(
         "disk_mb": disk_mb(folder),
         "session_mb": {name: round(value / 1e6, 1) for name, value in chaos.items()},
         "all_of_blackstart_mb": {
-            "settled": round(max((rss for at, rss in memory if at <= SETTLED_S), default=0) / 1e6, 1),
-            "most": round(max((rss for _, rss in memory), default=0) / 1e6, 1),
+            "settled": round(
+                max((now.all_rss for now in memory if now.after_s <= SETTLED_S), default=0) / 1e6, 1
+            ),
+            "most": round(max((now.all_rss for now in memory), default=0) / 1e6, 1),
         },
+        "session_grew_by": jumps(result["injections"], memory),
         "reasons": result["reasons"][:10],
         "folder": str(folder),
     }

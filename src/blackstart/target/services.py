@@ -27,6 +27,7 @@ Event = tuple[int, str, int]
 """Moment, key, and how much earlier it may have been."""
 
 AGAIN_S = 0.02
+_PREFETCH = 2000
 SESSION_EVENTS = (
     "logon",
     "logout",
@@ -179,7 +180,7 @@ async def from_sql(name: str, service: Service, dsn: str, *, clock: Clock, sink:
     try:
         while True:
             began = clock.now().mono_ns
-            rows = await poll.ask()
+            rows = await poll.ask(newest=behind)
             if rows is None:
                 asked, behind = began, True
             else:
@@ -204,19 +205,32 @@ class SqlPoll:
         self._statement: Any = None
         self._cursor: Any = None
 
-    async def ask(self) -> list[Any] | None:
-        """Return the rows after the cursor; None when the database does not answer now."""
+    async def ask(self, *, newest: bool = False) -> list[Any] | None:
+        """Return the rows after the cursor; None when the database does not answer now.
+
+        With `newest` only the last of them: the first answer can be a table of any size.
+        """
         try:
             if self._connection is None:
                 self._connection = await sql.connect(self._dsn)
                 self._statement = await self._connection.prepare(self._query)
-            rows: list[Any] = await self._statement.fetch(self._cursor)
+            fetch = self._newest if newest else self._statement.fetch
+            rows: list[Any] = await fetch(self._cursor)
         except Exception:  # noqa: BLE001 - whatever it was: no answer now, ask again
             await self.close()
             return None
         if rows:
             self._cursor = rows[-1][0]
         return rows
+
+    async def _newest(self, cursor: Any) -> list[Any]:
+        transaction = self._connection.transaction(readonly=True)
+        await transaction.start()  # never rolled back: whatever fails, the connection is given up
+        last = []
+        async for row in self._statement.cursor(cursor, prefetch=_PREFETCH):
+            last = [row]
+        await transaction.commit()
+        return last
 
     async def close(self) -> None:
         """Give the connection up."""

@@ -31,10 +31,10 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
             def __init__(self, _query: str, _dsn: str) -> None:
                 pass
 
-            async def ask(self) -> list[tuple[int, str]] | None:
+            async def ask(self, *, newest: bool = False) -> list[tuple[int, str]] | None:
                 found = next(given, [])
                 await asyncio.sleep(0.001)  # an answer takes a millisecond
-                return None if found is None else [(0, key) for key in found]
+                return None if found is None else [(0, key) for key in found][-1 if newest else 0 :]
 
             async def close(self) -> None:
                 pass
