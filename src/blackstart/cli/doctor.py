@@ -67,12 +67,13 @@ PROGRAMS = (
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was tried. `optional`: not there, and only some targets or tests need it."""
+    """One thing that was tried. `optional`: not there; only some targets, tests or `scenarios` need it."""
 
     what: str
     state: State
     how: str
     hint: str = ""
+    scenarios: tuple[str, ...] = ()
 
 
 def doctor(target: str, *, as_json: bool) -> int:
@@ -261,7 +262,7 @@ async def _unguarded(_undos: object) -> None:
 
 
 def _faults(target: str) -> Iterator[Finding]:
-    """Ask every fault of the standard scenarios whether it can be done to the target."""
+    """Ask every fault of the packaged scenarios whether it can be done to the target."""
     try:
         manifest = manifests.load(target)
     except BlackstartError as error:
@@ -273,7 +274,8 @@ def _faults(target: str) -> Iterator[Finding]:
 
 def _fault(kind: str, manifest: Manifest) -> Finding:
     users = [one for one in scenarios.packaged() if one.fault.kind == kind]
-    fault, what = registry.make(kind), f"fault {kind}"
+    fault = registry.make(kind)
+    found = Finding(what=f"fault {kind}", state="optional", how="", scenarios=tuple(one.id for one in users))
     mechanism = str(getattr(fault, "says", None) or type(fault).__doc__ or kind).splitlines()[0]
     offered = fault.mechanisms(manifest) if isinstance(fault, HasMechanisms) else {}
     refused = {
@@ -283,10 +285,9 @@ def _fault(kind: str, manifest: Manifest) -> Finding:
     }
     why_not = next(iter(refused.values())) if users and len(refused) == len(users) else _none_of(offered)
     if why_not:
-        so = f" (so {', '.join(one.id for one in users)} will be UNKNOWN)" if users else ""
-        return Finding(what=what, state="optional", how=mechanism, hint=f"{manifest.name}: {why_not}{so}")
+        return msgspec.structs.replace(found, how=mechanism, hint=f"{manifest.name}: {why_not}")
     ways = "".join(f"; not {name}: {why}" for name, why in refused.items())
-    return Finding(what=what, state="works", how=f"{mechanism.rstrip('.')}{_ways(offered)}{ways}")
+    return msgspec.structs.replace(found, state="works", how=f"{mechanism.rstrip('.')}{_ways(offered)}{ways}")
 
 
 def _none_of(offered: Mapping[str, str | None]) -> str | None:
@@ -316,7 +317,8 @@ def _print(found: list[Finding]) -> None:
         detail = Text(one.how)
         if one.state != "works" and one.hint:
             detail.append(f"  \u2192 {one.hint}", "yellow")
-        table.add_row(marks[one.state], Text(one.what), detail)
+        needed_by = f" ({' '.join(one.scenarios)})" if one.scenarios else ""
+        table.add_row(marks[one.state], Text(one.what + needed_by), detail)
     out = console(sys.stdout)
     out.print(table)
     out.print(closing(found), soft_wrap=True)

@@ -58,7 +58,7 @@ class Oom:
         first = str(type(self).__doc__).splitlines()[0]
         if cgroups.unavailable("memory") is None:
             return first
-        return f"{first} Here only the next allocation fails: who needs none lives on, and R27 is UNKNOWN"
+        return f"{first} Here only allocations fail: who makes none lives on, and the trial is UNKNOWN"
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""

@@ -171,37 +171,29 @@ def _initialise(binaries: Path, workshop: Path, identity: Identity) -> None:
         # For initdb's own servers as well: killed at the wrong moment they would leave /dev/shm littered.
         "--set=dynamic_shared_memory_type=mmap",
     ]
-    done = subprocess.run(
-        [*command, *options],
-        preexec_fn=enter(identity),
-        capture_output=True,
-        text=True,
-        cwd="/",
-        check=False,
+    _run([*command, *options], identity)
+    # A database of three hundred files, which nobody needs and every firm would copy.
+    _run(
+        [str(binaries / "postgres"), "--single", "-D", str(workshop / "data"), "postgres"],
+        identity,
+        "UPDATE pg_database SET datistemplate = false WHERE datname = 'template0'\nDROP DATABASE template0\n",
     )
-    if done.returncode != 0:
-        raise ServerError(f"initdb failed ({done.returncode}): {done.stderr.strip()}; or use --postgres-url")
-    _without_template0(binaries, workshop / "data", identity)
 
 
-def _without_template0(binaries: Path, data: Path, identity: Identity) -> None:
-    """Drop a database of three hundred files, which nobody needs and every firm would copy."""
-    command = [str(binaries / "postgres"), "--single", "-D", str(data), "postgres"]
-    words = (
-        "UPDATE pg_database SET datistemplate = false WHERE datname = 'template0'",
-        "DROP DATABASE template0",
-    )
+def _run(command: list[str], identity: Identity, said: str = "") -> None:
+    """Run one of PostgreSQL's programs. Raises ServerError; that of statements fails with status 0, too."""
     done = subprocess.run(
         command,
         preexec_fn=enter(identity),
-        input="\n".join([*words, ""]),
+        input=said,
         capture_output=True,
         text=True,
         cwd="/",
         check=False,
     )
-    if done.returncode != 0:
-        raise ServerError(f"postgres --single failed ({done.returncode}): {done.stderr.strip()}")
+    if done.returncode != 0 or "ERROR:" in done.stderr:
+        name = Path(command[0]).name
+        raise ServerError(f"{name} failed ({done.returncode}): {done.stderr.strip()}; or use --postgres-url")
 
 
 async def _copy_cluster(source: Path, target: Path, identity: Identity) -> None:

@@ -73,11 +73,12 @@ def test_the_scenarios_that_will_be_unknown_are_named(
 ) -> None:
     """R27: an ordinary user learns beforehand which scenario cannot be carried here, or may not bite."""
     monkeypatch.setattr(cgroups, "unavailable", lambda *_: "no control groups")
-    assert "R27 is UNKNOWN" in doctor._fault("oom", firm).how
+    found = doctor._fault("oom", firm)
+    assert found.scenarios == ("R27",)
+    assert "the trial is UNKNOWN" in found.how
     monkeypatch.setattr(registry, "unavailable", lambda *_: "not here")
     found = doctor._fault("oom", firm)
-    assert found.state == "optional"
-    assert found.hint == "paperfirm: not here (so R27 will be UNKNOWN)"
+    assert (found.scenarios, found.state, found.hint) == (("R27",), "optional", "paperfirm: not here")
 
 
 def test_one_of_several_scenarios_that_cannot_be_carried_is_named(

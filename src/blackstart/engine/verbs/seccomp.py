@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from blackstart.engine.verbs.verb import Outcome, Verb, Verify
 
 _LIMIT_S = 5.0
+_AGAIN_S = 0.001
 _LINE = 1 << 17
 
 
@@ -35,6 +36,7 @@ def _drop(arguments: Mapping[str, Any], _run: str) -> Verify:
                 return not still, {"rules_left": sorted(still)}
             if time.monotonic() > end:
                 return False, {"supervisor": "ends the connection without an answer"}
+            time.sleep(_AGAIN_S)
             link = _ask(arguments)
         return True, {"supervisor": "gone, and its rules with it"}
 
