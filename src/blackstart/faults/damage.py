@@ -116,13 +116,28 @@ def flips(found: Sequence[Region], step: FaultStep, rng: random.Random) -> list[
         length = min(region.length, Path(region.path).stat().st_size - region.offset)
         if length <= 0:
             raise FaultError("is empty: no bits to flip", where=region.path)
-        patches.append(_flip(region, bits.draw(length, count, rng, bit=None if bit is None else int(bit))))
+        chosen = bits.draw(length, count, rng, bit=None if bit is None else int(bit))
+        patches += [_flip(region, near) for near in _near(sorted(chosen))]
     return patches
+
+
+def _near(chosen: Sequence[int]) -> list[list[int]]:
+    """Part the bits (sorted) where the next one lies beyond what is looked at around a damage.
+
+    A large file is not held in memory for a few bits; one that is no further across stays one patch.
+    """
+    parts: list[list[int]] = []
+    for one in chosen:
+        if parts and one // 8 - parts[-1][-1] // 8 <= _CONTEXT:
+            parts[-1].append(one)
+        else:
+            parts.append([one])
+    return parts
 
 
 def _flip(region: Region, chosen: Sequence[int]) -> Patch:
     """Touch nothing but the bytes from the first to the last of the bits: the target writes to the others."""
-    first, last = min(chosen) // 8, max(chosen) // 8
+    first, last = chosen[0] // 8, chosen[-1] // 8
     place = msgspec.structs.replace(region, offset=region.offset + first, length=last - first + 1)
     before = bits.read(place.path, place.offset, place.length)
     after = bits.flipped(before, [one - 8 * first for one in chosen])
@@ -173,12 +188,14 @@ def _surroundings(patch: Patch) -> tuple[int, bytes]:
 
 
 def apply(patches: Sequence[Patch], *, sync: bool = True) -> None:
-    """Write the damage."""
+    """Write the damage; with `sync` each file is on the disk once all of it is written."""
+    last = {patch.region.path: patch for patch in patches}
     for patch in patches:
+        path, offset = patch.region.path, patch.region.offset
         if patch.after is None:
-            bits.cut(patch.region.path, patch.region.offset)
+            bits.cut(path, offset)
         else:
-            bits.write(patch.region.path, patch.region.offset, patch.after, sync=sync)
+            bits.write(path, offset, patch.after, sync=sync and patch is last[path])
 
 
 def seen(patches: Sequence[Patch], *, disk: bool = True) -> list[dict[str, Any]]:
