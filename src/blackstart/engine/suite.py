@@ -166,11 +166,15 @@ class _Suite:
 
 
 def _leaving(progress: Progress | None, leave: Leave) -> Progress:
-    """Pass on what a trial tells; its target closed, it leaves its seat and is judged beside the next one."""
+    """Pass on what a trial tells. Once everything is reverted it leaves its seat to the next one.
+
+    Nothing that comes then is timed: the load ends, the books are read at rest, the target is closed, the
+    trial judged. `closed` is for trials that end before they break anything.
+    """
 
     async def told(event: str, figures: Mapping[str, Any]) -> None:
         await tell(progress, event, figures)
-        if event == "stage" and figures["stage"] == "closed":
+        if event == "stage" and figures["stage"] in ("reverted", "closed"):
             await leave()
 
     return told

@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import Plan
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_the_next_trial_begins_while_one_is_judged_only_side_by_side(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+@pytest.mark.parametrize(
+    ("stages", "jobs", "together"),
+    [
+        (["open", "observed"], 2, 2),
+        (["open", "observed", "reverted"], 2, 3),
+        (["open", "observed", "reverted", "closed"], 2, 3),
+        (["open", "closed"], 2, 3),
+        (["open", "observed", "reverted", "closed"], 1, 1),
+    ],
+)
+def test_the_next_trial_begins_when_one_is_reverted_only_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: list[str], jobs: int, together: int
 ) -> None:
-    """A trial whose target is closed keeps nobody waiting; one after the other it does, to the very end."""
+    """A trial that is no longer timed keeps nobody waiting; one after the other it does, to the very end."""
     manifest = manifests.load("paperfirm")
     wanted = [one for one in load.packaged() if one.id in ("R1", "R2", "R3")]
     plans = [one for scenario in wanted for one in plan(scenario, manifest, seed=1)]
@@ -37,11 +46,11 @@ def test_the_next_trial_begins_while_one_is_judged_only_side_by_side(
         nonlocal most
         begun.append(plan.trial_id)
         assert kit.progress is not None
-        for stage in ("open", "closed"):
+        for stage in stages:
             answer = kit.progress("stage", {"trial_id": plan.trial_id, "stage": stage})
             if answer is not None:
                 await answer
-        for _ in range(20):  # judged
+        for _ in range(20):
             await asyncio.sleep(0)
             most = max(most, len(begun) - len(ended))
         ended.append(plan.trial_id)
@@ -54,4 +63,4 @@ def test_the_next_trial_begins_while_one_is_judged_only_side_by_side(
     options = RunOptions(runs=tmp_path, kit=Kit(progress=told), analyse=analyse, jobs=jobs, conduct=conduct)
     run = asyncio.run(run_suite(manifest, plans, options))
     assert [one.id for one in run.trials] == ["R1", "R2", "R3"]
-    assert most == (3 if jobs == 2 else 1)
+    assert most == together
