@@ -41,19 +41,26 @@ class Quarantine:
     def keep(self, source: str, reason: str, message: str, *, action: Action) -> None:
         """Keep a message and tell of it; a disk that takes nothing more does not stop the work."""
         self.count += 1
-        told = message[:TOLD_CHARACTERS]
-        mono_ns = self._emit(
-            "quarantined", source=source, reason=reason, message=told, action=action, file=str(self._path)
-        )
-        line = Held(mono_ns, time.time_ns(), source, reason, action, message)
+        line = Held(time.monotonic_ns(), time.time_ns(), source, reason, action, message)
+        kept = False
         with contextlib.suppress(OSError):
-            self._append(msgspec.json.encode(line) + b"\n")
+            kept = self._append(msgspec.json.encode(line) + b"\n")
+        told = message[:TOLD_CHARACTERS]
+        self._emit(
+            "quarantined",
+            source=source,
+            reason=reason,
+            message=told,
+            action=action,
+            file=str(self._path),
+            kept=kept,
+        )
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, line: bytes) -> bool:
+        """Write a whole line; says whether there was room for it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            if os.fstat(fd).st_size + len(line) <= MAX_BYTES:
-                os.write(fd, line)
+            return os.fstat(fd).st_size + len(line) <= MAX_BYTES and os.write(fd, line) == len(line)
         finally:
             os.close(fd)

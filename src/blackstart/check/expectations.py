@@ -36,6 +36,8 @@ class ExpectationWatch:
         self.declared = expected.oracle is not None or expected.signal in manifest.signs
         reason = manifest.signs.get(expected.signal or "")
         self.ruled_out = reason if isinstance(reason, str) else None
+        if expected.given is not None and expected.given not in manifest.operations:
+            self.ruled_out = f"not looked for, the manifest has no operation `{expected.given}`"
         self._faults = faults
         self._silence = silence
         self._heard: list[tuple[int, str]] = []

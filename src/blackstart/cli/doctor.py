@@ -39,7 +39,9 @@ from blackstart.target import manifest as manifests
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from blackstart.contracts import Fault
     from blackstart.model.manifest import Manifest
+    from blackstart.model.scenario import FaultStep, Scenario
 
 State = Literal["works", "missing", "optional"]
 
@@ -273,21 +275,30 @@ def _faults(target: str) -> Iterator[Finding]:
 
 
 def _fault(kind: str, manifest: Manifest) -> Finding:
-    users = [one for one in scenarios.packaged() if one.fault.kind == kind]
+    uses = {one.id: (one, steps) for one in scenarios.packaged() if (steps := _steps(one, kind))}
     fault = registry.make(kind)
-    found = Finding(what=f"fault {kind}", state="optional", how="", scenarios=tuple(one.id for one in users))
+    found = Finding(what=f"fault {kind}", state="optional", how="", scenarios=tuple(uses))
     mechanism = str(getattr(fault, "says", None) or type(fault).__doc__ or kind).splitlines()[0]
     offered = fault.mechanisms(manifest) if isinstance(fault, HasMechanisms) else {}
     refused = {
-        one.id: why
-        for one in users
-        if (why := carry(manifest, one) or registry.unavailable(fault, manifest, one.fault))
+        name: why
+        for name, (one, steps) in uses.items()
+        if (why := carry(manifest, one) or _unavailable(fault, manifest, steps))
     }
-    why_not = next(iter(refused.values())) if users and len(refused) == len(users) else _none_of(offered)
+    why_not = next(iter(refused.values())) if uses and len(refused) == len(uses) else _none_of(offered)
     if why_not:
         return msgspec.structs.replace(found, how=mechanism, hint=f"{manifest.name}: {why_not}")
     ways = "".join(f"; not {name}: {why}" for name, why in refused.items())
     return msgspec.structs.replace(found, state="works", how=f"{mechanism.rstrip('.')}{_ways(offered)}{ways}")
+
+
+def _steps(scenario: Scenario, kind: str) -> list[FaultStep]:
+    """Return the faults of a kind that a scenario injects, the later ones, too."""
+    return [step for step in (scenario.fault, *scenario.then) if step.kind == kind]
+
+
+def _unavailable(fault: Fault, manifest: Manifest, steps: Sequence[FaultStep]) -> str | None:
+    return next(filter(None, (registry.unavailable(fault, manifest, step) for step in steps)), None)
 
 
 def _none_of(offered: Mapping[str, str | None]) -> str | None:

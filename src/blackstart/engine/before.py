@@ -14,7 +14,8 @@ from blackstart.engine.trial import RunningTrial, Stop
 from blackstart.engine.triggers import Trip
 from blackstart.errors import BlackstartError
 from blackstart.model.manifest import Match
-from blackstart.scenario.plan import service_of
+from blackstart.model.scenario import Trigger
+from blackstart.scenario.plan import offered, service_of, triggers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,9 @@ def interest(trial: RunningTrial) -> Sequence[Match]:
     """Name the oracle's events that belong in the history besides the service stream."""
     scenario = trial.plan.scenario
     wanted = [Match(event=event) for event in _SESSION_EVENTS]
-    for trigger in (step.trigger for step in trial.plan.faults if step.trigger.at == "oracle"):
+    for trigger in triggers(trial.manifest, scenario):
+        if trigger.at != "oracle":
+            continue
         wanted.append(Match(event=trigger.event, where=trigger.where))
         if trigger.keep:
             wanted.append(Match(event=trigger.event, where=trigger.keep))
@@ -179,14 +182,22 @@ async def await_trigger(trial: RunningTrial) -> None:
             await trial.stage("preparing")
         for step in trial.plan.scenario.prepare:
             since_ns = trial.now_ns()  # what earlier steps brought about does not fire it
-            await _prepare(trial, step)
-            await trial.sleep(step.pause_s)
+            if offered(trial.manifest, step):
+                await _prepare(trial, step, since_ns)
         await trial.stage("armed", trigger=trigger.at)
         await trip.wait(since_ns)
     trial.refuse_death()
 
 
-async def _prepare(trial: RunningTrial, step: Prepare) -> None:
+async def _prepare(trial: RunningTrial, step: Prepare, since_ns: int) -> None:
+    """Do a step and wait until it is done."""
+    with contextlib.closing(Trip(trial, step.until or Trigger())) as done:
+        await _do(trial, step)
+        await done.wait(since_ns)
+    await trial.sleep(step.pause_s)
+
+
+async def _do(trial: RunningTrial, step: Prepare) -> None:
     assert trial.rig is not None
     try:
         if step.action == "submit":

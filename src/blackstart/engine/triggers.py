@@ -49,7 +49,7 @@ class Trip:
             await self._trial.sleep(self._delay_s())
             return
         self._since_ns = since_ns
-        if not any(mono_ns >= since_ns for mono_ns in self._hits):
+        if not self._due():
             await self._woken()
 
     def _delay_s(self) -> float:
@@ -66,8 +66,12 @@ class Trip:
         named = any(record.event == event and test(record.fields) for event, test in self._tests)
         if named and self._test(record.fields):
             self._hits.append(record.mono_ns)
-            if self._since_ns is not None and record.mono_ns >= self._since_ns:
+            if self._since_ns is not None and self._due():
                 self._wake.set()
+
+    def _due(self) -> bool:
+        since_ns = self._since_ns or 0
+        return sum(mono_ns >= since_ns for mono_ns in self._hits) >= self._trigger.at_least
 
     async def _woken(self) -> None:
         trigger = self._trigger
@@ -79,5 +83,6 @@ class Trip:
             limit.cancel()
             waking.cancel()
         if not self._wake.is_set():
-            text = f"no `{trigger.event}` like {trigger.where} within {trigger.limit_s:g} s"
+            least = "no" if trigger.at_least == 1 else f"fewer than {trigger.at_least} times"
+            text = f"{least} `{trigger.event}` like {trigger.where} within {trigger.limit_s:g} s"
             raise Stop("trigger-never-came", text)

@@ -30,26 +30,13 @@ class Steady(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limit_s: float = 30.0
 
 
-class Prepare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A step before the trigger.
-
-    `submit` an order through the workload, `fills` to script them at the oracle, `phases` to plan the coming
-    phases of the market there, `operation` to ask the target for something that its manifest names. `pause_s`
-    is waited for afterwards.
-    """
-
-    action: Literal["submit", "fills", "phases", "operation"]
-    pause_s: float = 0.0
-    parameters: dict[str, Any]
-
-
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When to inject.
 
     At once, after `delay_s`, at a seeded moment before `delay_s`, or on an event that matches `where`.
     `where` compares fields of the event: a plain value means equality, a string beginning with `~` is a
-    regular expression. Events of the same name that match `keep` go into the history too, besides the one
-    that fires (R33: the slices that follow).
+    regular expression. It is the `at_least`-th such event that fires. Events of the same name that match
+    `keep` go into the history too, besides the one that fires (R33: the slices that follow).
     """
 
     at: TriggerKind = "now"
@@ -57,7 +44,24 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     event: str = ""
     where: dict[str, Any] = {}
     keep: dict[str, Any] = {}
+    at_least: int = 1
     limit_s: float = 30.0
+
+
+class Prepare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A step before the trigger.
+
+    `submit` an order through the workload, `fills` to script them at the oracle, `phases` to plan the coming
+    phases of the market there, `operation` to ask the target for something that its manifest names; with
+    `optional` a target without that operation goes without. It is done when `until` comes (UNKNOWN where that
+    never does) and `pause_s` is over.
+    """
+
+    action: Literal["submit", "fills", "phases", "operation"]
+    pause_s: float = 0.0
+    parameters: dict[str, Any]
+    until: Trigger | None = None
+    optional: bool = False
 
 
 class FaultStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,7 +88,9 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     `signal` is one of the manifest's `[signs]`: how the target tells it. `oracle` is an event of the
     exchange. `after` is `start`, `fault` (t0 of the first fault), `then` (of the last), or `revert` (all
-    taken back); `within_s` counts from there. `why` says it in words, for the report.
+    taken back); `within_s` counts from there. `why` says it in words, for the report. Where the scenario does
+    not ask every target and every trial for it: `given` names an operation that the manifest must have,
+    `components` those of which the first fault must hit one.
     """
 
     why: str
@@ -96,6 +102,8 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     at_least: int = 1
     at_most: int | None = None
     never: bool = False
+    given: str | None = None
+    components: tuple[str, ...] = ()
 
 
 class Objectives(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -123,24 +123,42 @@ def _check(scenario: Scenario, where: str) -> None:
         )
     for key, what in no_amounts(scenario):
         raise ScenarioError(what, where=f"{where}: {key}")
-    triggers = {f"then[{k}].trigger": step.trigger for k, step in enumerate(scenario.then)}
-    for key, trigger in {"trigger": scenario.trigger, **triggers}.items():
-        if trigger.at in ("oracle", "signal") and not trigger.event:
-            raise ScenarioError(
-                "which event?", where=f"{where}: {key}.event", hint="name the event that starts the fault"
-            )
-    if any("@each" in step.components for step in scenario.then):
-        raise ScenarioError(
-            "`@each` stands for trials of their own: only the first fault may name it", where=where
-        )
-    for k, one in enumerate(scenario.expect):
-        if (one.signal is None) == (one.oracle is None):
-            hint = "`signal` (one of the manifest's [signs]) or `oracle` (an event of the exchange)"
-            raise ScenarioError("what is expected?", where=f"{where}: expect[{k}]", hint=hint)
+    _check_waits(scenario, where)
+    _check_steps(scenario, where)
     numbers = {"steady.limit_s": scenario.steady.limit_s, "observe.limit_s": scenario.observe.limit_s}
     for key, value in numbers.items():
         if value <= 0:
             raise ScenarioError("must be more than 0", where=f"{where}: {key}")
+
+
+def _check_waits(scenario: Scenario, where: str) -> None:
+    """Refuse a trigger, or the `until` of a preparation, that names no event."""
+    triggers = {f"then[{k}].trigger": step.trigger for k, step in enumerate(scenario.then)}
+    until = {
+        f"prepare[{k}].until": one.until for k, one in enumerate(scenario.prepare) if one.until is not None
+    }
+    for key, trigger in {**until, "trigger": scenario.trigger, **triggers}.items():
+        if trigger.at in ("oracle", "signal") and not trigger.event:
+            raise ScenarioError(
+                "which event?", where=f"{where}: {key}.event", hint="name the event that is waited for"
+            )
+
+
+def _check_steps(scenario: Scenario, where: str) -> None:
+    if any("@each" in step.components for step in scenario.then):
+        raise ScenarioError(
+            "`@each` stands for trials of their own: only the first fault may name it", where=where
+        )
+    for k, step in enumerate(scenario.prepare):
+        if step.optional and step.action != "operation":
+            hint = "only an `operation` may be one that a target does not have"
+            raise ScenarioError(
+                f"`{step.action}` cannot be optional", where=f"{where}: prepare[{k}]", hint=hint
+            )
+    for k, one in enumerate(scenario.expect):
+        if (one.signal is None) == (one.oracle is None):
+            hint = "`signal` (one of the manifest's [signs]) or `oracle` (an event of the exchange)"
+            raise ScenarioError("what is expected?", where=f"{where}: expect[{k}]", hint=hint)
 
 
 def _explain(message: str, where: str) -> ScenarioError:

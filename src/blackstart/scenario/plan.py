@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blackstart.errors import ScenarioError
-from blackstart.model.scenario import FaultStep, Objectives, Plan, Scenario
+from blackstart.model.scenario import Expectation, FaultStep, Objectives, Plan, Prepare, Scenario, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from blackstart.model.manifest import Manifest, Service
 
@@ -69,12 +69,25 @@ def carry(manifest: Manifest, scenario: Scenario) -> str | None:
     if scenario.fault.kind in EXCHANGES_OWN and manifest.oracle is None:
         deed = EXCHANGES_OWN[scenario.fault.kind]
         return f"only an exchange can {deed}, and the manifest names no oracle"
-    for trigger in (scenario.trigger, *(step.trigger for step in scenario.then)):
+    for trigger in triggers(manifest, scenario):
         if trigger.at == "oracle" and manifest.oracle is None:
             return f"its trigger is the oracle's `{trigger.event}`, and the manifest names no oracle"
         if trigger.at == "signal" and not manifest.events:
             return f"its trigger is the target's `{trigger.event}`, and the manifest names no events"
-    return _missing_preparation(manifest, scenario) or _missing_operator(manifest, scenario)
+    missing = _missing_preparation(manifest, scenario) or _missing_operator(manifest, scenario)
+    return missing or _missing_expected(manifest, scenario)
+
+
+def triggers(manifest: Manifest, scenario: Scenario) -> Iterator[Trigger]:
+    """Yield everything that a trial waits for: of the preparation, and of each fault."""
+    steps = (step for step in scenario.prepare if offered(manifest, step))
+    yield from (step.until for step in steps if step.until is not None)
+    yield from (scenario.trigger, *(step.trigger for step in scenario.then))
+
+
+def offered(manifest: Manifest, step: Prepare) -> bool:
+    """Whether a step of the preparation is to be done: an `optional` operation only where there is one."""
+    return not step.optional or step.parameters.get("name") in manifest.operations
 
 
 def service_of(manifest: Manifest, wanted: str) -> str:
@@ -111,12 +124,22 @@ def _missing_preparation(manifest: Manifest, scenario: Scenario) -> str | None:
     for step in scenario.prepare:
         if step.action == "fills" and manifest.oracle is None:
             return "it scripts fills at the exchange, and the manifest names no oracle"
-        if step.action == "operation" and step.parameters.get("name") not in manifest.operations:
-            return f"the manifest has no operation `{step.parameters.get('name')}`"
+        name = step.parameters.get("name")
+        if step.action == "operation" and offered(manifest, step) and name not in manifest.operations:
+            return f"the manifest has no operation `{name}`"
         if step.action == "phases" and manifest.oracle is None:
             return "it plans the phases of the market, and the manifest names no oracle"
         if step.action == "submit" and manifest.workload is None:
             return "it submits an order of its own, and the manifest names no workload"
+    return None
+
+
+def _missing_expected(manifest: Manifest, scenario: Scenario) -> str | None:
+    """Name whom an expectation is about and whom nobody knows: it would never be looked for."""
+    asked = (one for one in scenario.expect if one.given is None or one.given in manifest.operations)
+    for name in (name for one in asked for name in one.components):
+        if not set(flat([name], manifest)) & set(manifest.components):
+            return f"it expects something of `{name}`, and the manifest has no such component"
     return None
 
 
@@ -190,13 +213,22 @@ def _plan(
     told = shlex.quote(f"{source}:{components[0]}" if each else source) if source else name
     return Plan(
         trial_id=f"{name}#{repetition + 1}" if repetition else name,
-        scenario=msgspec.structs.replace(scenario, objectives=_objectives(scenario, manifest)),
+        scenario=msgspec.structs.replace(
+            scenario,
+            objectives=_objectives(scenario, manifest),
+            expect=tuple(one for one in scenario.expect if _expected(one, manifest, components)),
+        ),
         components=components,
         service=_service(scenario, manifest, components),
         seed=seed + repetition,
         replay=f"blackstart run {told} --seed {seed + repetition}{aim}",
         steps=(first, *(_resolved(step, manifest) for step in scenario.then)),
     )
+
+
+def _expected(one: Expectation, manifest: Manifest, hit: Sequence[str]) -> bool:
+    """Whether a trial that first hits these components is asked for it."""
+    return not one.components or bool(set(hit) & set(flat(one.components, manifest)))
 
 
 def _service(scenario: Scenario, manifest: Manifest, components: Sequence[str]) -> str:

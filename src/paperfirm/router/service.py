@@ -352,9 +352,12 @@ class Router:
         if wrong is not None:
             self._refuse(message, wrong)
             return
-        late = doubt.of_time(message, self._now().wall_ns)
-        if late is not None:  # we keep our own time of the fill; what was filled is not in doubt
-            self._hold(message, late, "kept")
+        wrong = doubt.of_time(message, self._now().wall_ns)
+        if wrong is not None and report.exec_type in doubt.FILLS:
+            self._refuse(message, wrong)
+            return
+        if wrong is not None:  # an answer to an order is none the less one: we go by our own time
+            self._hold(message, wrong, "kept")
         self._record(report, fix_seq=fix_seq, resent=resent)
 
     def _refuse(self, message: FixMessage, reason: str) -> None:

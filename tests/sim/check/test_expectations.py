@@ -11,7 +11,7 @@ from blackstart.check.expectations import ExpectationWatch, check
 from blackstart.check.facts import Facts
 from blackstart.history.view import History
 from blackstart.model.fault import Receipt, Undo, Witness
-from blackstart.model.manifest import Manifest, Match
+from blackstart.model.manifest import Manifest, Match, Operation
 from blackstart.model.record import Injected, OracleSeen, Record, Reverted, SignalSeen, Witnessed
 from blackstart.model.scenario import Expectation
 from blackstart.model.verdict import Verdict
@@ -85,6 +85,23 @@ def test_a_reaction_within_the_uncertainty_of_t0_counts() -> None:
     early = [signal(9.99), fault(10, uncertainty_s=0.02)]
     assert judged({"signal": "alarm"}, *early)[0] is Verdict.PASS
     assert judged({"signal": "alarm"}, signal(9.9), fault(10, uncertainty_s=0.02))[0] is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("operations", "code"), [({}, "not-applicable"), ({"stop": Operation(urls=("u",))}, "missed")]
+)
+def test_what_is_given_to_some_targets_is_asked_of_them_alone(
+    operations: dict[str, Operation], code: str
+) -> None:
+    """Without the operation it is not looked for, and that is told; with it, it must be seen."""
+    manifest = msgspec.structs.replace(MANIFEST, operations=operations)
+    expected = Expectation(why="alarm raised", signal="alarm", given="stop")
+    watch = ExpectationWatch(expected, manifest, faults=1)
+    watch.feed(fault(10))
+    found = watch.finding()
+    assert found.code == f"expectation-{code}"
+    assert "no operation `stop`" in found.text or code == "missed"
+    assert watch.pending(11 * SECOND) is (code == "missed")
 
 
 def test_it_counts_from_the_last_fault_or_from_the_revert() -> None:

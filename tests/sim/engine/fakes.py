@@ -176,6 +176,11 @@ class FakeTarget:
         """No documents."""
         raise TargetError("none", where=name)
 
+    async def operation(self, name: str) -> None:
+        """Do it at once, and tell of it."""
+        self.world.log.append(name)
+        self.world.signal(f"{name}-done")
+
     async def export(self, stream: str, folder: Path) -> LedgerFile:
         """No streams."""
         raise TargetError("none", where=stream)

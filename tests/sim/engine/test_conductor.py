@@ -21,7 +21,7 @@ from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit, conduct
 from blackstart.errors import FaultError
 from blackstart.history.view import History, load
-from blackstart.model.manifest import Limits, Service, WorkloadSpec
+from blackstart.model.manifest import Limits, Operation, Service, WorkloadSpec
 from blackstart.model.record import (
     Ended,
     Injected,
@@ -35,7 +35,7 @@ from blackstart.model.record import (
     StageReached,
     Witnessed,
 )
-from blackstart.model.scenario import FaultStep, Observe, Steady, Trigger
+from blackstart.model.scenario import FaultStep, Observe, Prepare, Steady, Trigger
 from blackstart.model.verdict import Verdict
 
 _spec = importlib.util.spec_from_file_location("engine_fakes", Path(__file__).with_name("fakes.py"))
@@ -379,6 +379,28 @@ def test_a_trigger_that_never_comes_stops_the_trial(tmp_path: Path) -> None:
     history = Stage(tmp_path).run(trigger=Trigger(at="signal", event="checkpoint.started", limit_s=3))
     assert codes(history) == ["trigger-never-came"]
     assert history.all(Injected) == ()
+
+
+@pytest.mark.parametrize(
+    ("operations", "at_least", "told", "done"),
+    [
+        ({"save": Operation(urls=("u",))}, 1, [], True),
+        ({"save": Operation(urls=("u",))}, 2, ["trigger-never-came"], True),
+        ({}, 1, [], False),
+    ],
+)
+def test_a_preparation_is_waited_for(
+    tmp_path: Path, operations: dict[str, Operation], at_least: int, told: list[str], done: bool
+) -> None:
+    """Nothing is broken before it is done; an optional one that the target does not have is left out."""
+    stage = Stage(tmp_path)
+    stage.manifest = msgspec.structs.replace(stage.manifest, operations=operations)
+    until = Trigger(at="signal", event="save-done", at_least=at_least, limit_s=3)
+    step = Prepare(action="operation", parameters={"name": "save"}, until=until, optional=True)
+    history = stage.run(prepare=(step,))
+    assert codes(history) == told
+    assert bool(history.all(Injected)) is (told == [])
+    assert ("save" in stage.world.log) is done
 
 
 def test_a_random_moment_is_the_same_for_the_same_seed(tmp_path: Path) -> None:

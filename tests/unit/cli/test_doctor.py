@@ -125,3 +125,9 @@ def test_no_folder_is_advised_that_is_not_there(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(TargetError) as caught:
         systemd.manager("user")
     assert caught.value.hint.startswith("export XDG_RUNTIME_DIR=") is there
+
+
+def test_a_scenario_is_named_at_each_of_its_faults(firm: Manifest) -> None:
+    """R63 corrupts first and partitions then: where either cannot be had, R63 is one of those to name."""
+    assert "R63" in doctor._fault("flip_file_bits", firm).scenarios
+    assert {"R5", "R63"} <= set(doctor._fault("partition", firm).scenarios)

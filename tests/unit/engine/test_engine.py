@@ -143,7 +143,8 @@ def test_what_is_judged_from_its_file_needs_no_memory_for_service_events(tmp_pat
     assert list(load(tmp_path).records()) == told
 
 
-def test_a_trigger_wakes_on_what_it_waits_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_least", [1, 2])
+def test_a_trigger_wakes_on_what_it_waits_for(tmp_path: Path, at_least: int) -> None:
     """Another event, other fields, or one from before the fault that it follows do not wake it."""
 
     async def main() -> list[bool]:
@@ -160,7 +161,8 @@ def test_a_trigger_wakes_on_what_it_waits_for(tmp_path: Path) -> None:
             guard=None,  # type: ignore[arg-type] - a trigger breaks nothing
             progress=None,
         )
-        trip = Trip(trial, Trigger(at="oracle", event="fill", where={"cum_quantity": 500, "symbol": "~^AL"}))
+        where = {"cum_quantity": 500, "symbol": "~^AL"}
+        trip = Trip(trial, Trigger(at="oracle", event="fill", where=where, at_least=at_least))
         waiting = asyncio.ensure_future(trip.wait(since_ns=10))
         woken = []
         for mono_ns, event, cumulated, symbol in [
@@ -169,6 +171,7 @@ def test_a_trigger_wakes_on_what_it_waits_for(tmp_path: Path) -> None:
             (11, "fill", 500, "BRAVO"),
             (9, "fill", 500, "ALFA"),
             (11, "fill", 500, "ALFA"),
+            (12, "fill", 500, "ALFA"),
         ]:
             fields = {"cum_quantity": cumulated, "symbol": symbol}
             recorder(OracleSeen(event=event, mono_ns=mono_ns, fields=fields))
@@ -179,7 +182,7 @@ def test_a_trigger_wakes_on_what_it_waits_for(tmp_path: Path) -> None:
         writer.close()
         return woken
 
-    assert simulate(main()) == [False, False, False, False, True]
+    assert simulate(main()) == [False, False, False, False, at_least == 1, True]
 
 
 def test_an_unknown_fault_names_the_nearest() -> None:

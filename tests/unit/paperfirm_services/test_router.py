@@ -444,17 +444,21 @@ def test_an_unreadable_report_is_refused_and_the_session_goes_on(world: World) -
     assert [json.loads(line)["reason"] for line in lines] == [held["reason"]]
 
 
-def test_a_fill_with_a_nonsense_time_is_booked_and_told(world: World) -> None:
-    """TransactTime of another century: the message is kept for review, and the fill is not lost."""
+@pytest.mark.parametrize(("exec_type", "action"), [("F", "fetched again"), ("0", "kept")])
+def test_a_fill_with_a_nonsense_time_is_refused_and_an_answer_is_not(
+    world: World, exec_type: str, action: str
+) -> None:
+    """TransactTime of another century: kept for review; a fill the engine fetches from the exchange."""
     engine = world.bind()
     assert world.exchange is not None
-    fields = {37: "O1", 11: "1-C1", 17: "E1", 150: "F", 39: "1", 55: "ALFA", 54: "1", 38: 9, 32: 1, 31: "5"}
-    fields |= {14: 1, 151: 8, 60: "19700101-00:00:00"}
+    fields = {37: "O1", 11: "1-C1", 17: "E1", 150: exec_type, 39: "1", 55: "ALFA", 54: "1", 38: 9, 31: "5"}
+    fields |= {32: 1, 14: 1, 151: 8, 60: "19700101-00:00:00"}
     world.take(world.exchange.send(Message.of("8", fields), world.now()))
     world.settle()
-    assert [frame.report.exec_id for frame in engine.of(Inbound)] == ["E1"]
+    assert [frame.report.exec_id for frame in engine.of(Inbound)] == (["E1"] if exec_type == "0" else [])
     (held,) = [detail for event, detail in world.events if event == "quarantined"]
-    assert held["action"] == "kept"
+    assert held["action"] == action
+    assert held["kept"] is True
     assert "19700101" in held["message"]
 
 

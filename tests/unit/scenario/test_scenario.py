@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from blackstart.errors import ScenarioError
@@ -20,13 +21,15 @@ from blackstart.model.manifest import (
     Service,
     WorkloadSpec,
 )
+from blackstart.model.scenario import Expectation
 from blackstart.scenario import seeds
 from blackstart.scenario.load import load, packaged, parse, select, unique
-from blackstart.scenario.plan import carry, folder_name, plan
+from blackstart.scenario.plan import carry, folder_name, offered, plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+PREPARE = '[[prepare]]\naction = "operation"\nparameters = { name = "checkpoint" }\n'
 GOOD = """
 id = "X1"
 title = "t"
@@ -116,6 +119,11 @@ def test_every_packaged_scenario_is_whole() -> None:
         (
             ("[objectives]", '[[expect]]\nwhy = "w"\noracle = "x"\nat_least = -1\n[objectives]'),
             ["expect[0].at_least: -1 is no amount"],
+        ),
+        (("[objectives]", PREPARE + 'until = { at = "signal" }\n[objectives]'), ["prepare[0].until.event"]),
+        (
+            ("[objectives]", PREPARE.replace("operation", "phases") + "optional = true\n[objectives]"),
+            ["prepare[0]", "`phases` cannot be optional"],
         ),
         (("[fault]", "[fault"), ["not TOML", "line"]),
     ],
@@ -215,6 +223,49 @@ def test_what_a_target_cannot_carry_is_said(scenario: str, changes: dict[str, An
     assert reason in found
     with pytest.raises(ScenarioError, match=reason):
         plan(one, manifest(**changes), seed=1)
+
+
+def test_a_target_without_checkpoints_is_tested_without() -> None:
+    """An optional preparation keeps nobody out, neither by its operation nor by the event that ends it."""
+    (one, _) = select(packaged(), ["R2"])[0]
+    bare = manifest(operations={}, events={})
+    assert carry(bare, one) is None
+    (step,) = one.prepare
+    assert not offered(bare, step)
+    assert offered(manifest(), step)
+    assert "names no events" in str(carry(manifest(events={}), one))
+    must = msgspec.structs.replace(one, prepare=(msgspec.structs.replace(step, optional=False),))
+    assert carry(manifest(operations={}), must) == "the manifest has no operation `checkpoint`"
+
+
+def test_it_is_asked_of_the_trials_that_hit_whom_it_is_about() -> None:
+    """In a trial of `@each` that breaks another component nobody waits for it."""
+    (one, _) = select(packaged(), ["R25"])[0]
+    asked = [Expectation(why="w", signal="x", components=("@hot",)), Expectation(why="w", signal="y")]
+    trials = plan(msgspec.structs.replace(one, expect=tuple(asked)), manifest(), seed=1)
+    assert len(trials) > 1
+    for trial in trials:
+        hot = set(trial.components) & set(manifest().groups["hot"])
+        assert [each.signal for each in trial.scenario.expect] == (["x", "y"] if hot else ["y"])
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "reason"),
+    [
+        ("primary", None, None),
+        ("@warm", None, None),
+        ("primry", None, "something of `primry`"),
+        ("@wram", None, "something of `@wram`"),
+        ("primry", "checkpoint", "something of `primry`"),
+        ("primry", "nothing", None),
+    ],
+)
+def test_an_expectation_of_nobody_is_refused(name: str, given: str | None, reason: str | None) -> None:
+    """A component that the manifest does not know would never be looked at: it is said before."""
+    (one, _) = select(packaged(), ["R1"])[0]
+    about = Expectation(why="w", signal="x", components=(name,), given=given)
+    told = carry(manifest(), msgspec.structs.replace(one, expect=(about,)))
+    assert told is None if reason is None else reason in str(told)
 
 
 def test_groups_that_need_not_be_written_down() -> None:
