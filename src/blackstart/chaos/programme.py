@@ -16,6 +16,7 @@ from blackstart.chaos.model import Figures, Injection, LeftOut, Orders, Summary
 from blackstart.chaos.process import Job, Word
 from blackstart.chaos.result import NOT_JUDGED, conclude, counts
 from blackstart.engine import leftovers, permit, worker
+from blackstart.engine.claim import claimed
 from blackstart.engine.clocks import SystemClock
 from blackstart.engine.suite import interrupts, new_folder
 from blackstart.engine.trial import tell
@@ -54,6 +55,13 @@ async def run(
     SIGINT and SIGTERM end it in order; a second one hurries. Raises PermitError before anything is started.
     """
     check(orders, manifest)
+    with claimed(manifest):
+        return await _run(orders, manifest, out=out, folder=folder, progress=progress)
+
+
+async def _run(
+    orders: Orders, manifest: Manifest, *, out: Path, folder: Path | None, progress: Progress
+) -> ChaosResult:
     clock = SystemClock()
     orders = profiles.within(orders, clock.now().wall_ns)
     await asyncio.to_thread(leftovers.clear, out)

@@ -156,7 +156,8 @@ def _not_judged(finding: Finding) -> Finding:
 
 def undeclared(manifest: Manifest, expected: Sequence[Expectation]) -> Iterable[str]:
     """Name the signs that a scenario expects and the manifest says nothing about."""
-    wanted = (one.signal for one in expected if one.signal is not None)
+    asked = (one for one in expected if one.given is None or one.given in manifest.operations)
+    wanted = (one.signal for one in asked if one.signal is not None)
     return dict.fromkeys(name for name in wanted if name not in manifest.signs)
 
 

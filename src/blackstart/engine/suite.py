@@ -20,6 +20,7 @@ import msgspec
 import blackstart
 from blackstart.check.analyse import analyse
 from blackstart.engine import leftovers, permit, single
+from blackstart.engine.claim import claimed, shared
 from blackstart.engine.conductor import Analyse, Kit
 from blackstart.engine.seats import Seats
 from blackstart.engine.trial import tell
@@ -62,12 +63,19 @@ async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptio
     Ctrl-C ends the running trial ("interrupted") and the run; a second one hurries the closing up. Raises
     PermitError, or ScenarioError for a fault that there is not, before anything is started, FaultError when
     an earlier run left something in place, BlackstartError when the runs folder cannot be written.
+
+    A target that is there once is nobody else's meanwhile, and its trials come one after the other.
     """
     permit.check(manifest)
     for plan in plans:
         permit.check_plan(manifest, plan)
         for step in plan.faults:
             options.kit.fault(step.kind)
+    with claimed(manifest):
+        return await _run_suite(manifest, plans, options)
+
+
+async def _run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptions) -> Run:
     await _clear_leftovers(options)
     began = options.kit.clock.now()
     try:
@@ -145,8 +153,7 @@ class _Suite:
         return self._folder / chosen
 
     async def _in_turn(self, seats: Seats, plan: Plan, place: dict[str, int]) -> Trial | None:
-        # What runs on another host is there once, for all trials.
-        async with seats.taken(alone=plan.scenario.alone or bool(self._manifest.hosts)) as leave:
+        async with seats.taken(alone=plan.scenario.alone or shared(self._manifest)) as leave:
             if self.interrupted:
                 return None
             folder = self._free(folder_name(plan.trial_id))
@@ -154,7 +161,7 @@ class _Suite:
             await _tell(self._options, "trial-started", {**figures, **place})
             options = self._options
             kit = options.kit
-            if options.jobs > 1:
+            if options.jobs > 1 and not shared(self._manifest):
                 kit = msgspec.structs.replace(kit, progress=_leaving(kit.progress, leave))
             work = options.conduct(plan, self._manifest, folder, kit, options.analyse)
             running = asyncio.ensure_future(work)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from blackstart.check.expectations import ExpectationWatch, check
+from blackstart.check.expectations import ExpectationWatch, check, undeclared
 from blackstart.check.facts import Facts
 from blackstart.history.view import History
 from blackstart.model.fault import Receipt, Undo, Witness
@@ -101,6 +101,8 @@ def test_what_is_given_to_some_targets_is_asked_of_them_alone(
     found = watch.finding()
     assert found.code == f"expectation-{code}"
     assert "no operation `stop`" in found.text or code == "missed"
+    unsaid = msgspec.structs.replace(expected, signal="bell")
+    assert list(undeclared(manifest, [unsaid])) == (["bell"] if code == "missed" else [])
     assert watch.pending(11 * SECOND) is (code == "missed")
 
 

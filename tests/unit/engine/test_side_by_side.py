@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path  # noqa: TC003  # pytest reads the annotations
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from blackstart.check.analyse import analyse
@@ -24,22 +25,34 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("stages", "jobs", "together"),
+    ("stages", "jobs", "together", "attached"),
     [
-        (["open", "observed"], 2, 2),
-        (["open", "observed", "reverted"], 2, 3),
-        (["open", "observed", "reverted", "closed"], 2, 3),
-        (["open", "closed"], 2, 3),
-        (["open", "observed", "reverted", "closed"], 1, 1),
+        (["open", "observed"], 2, 2, False),
+        (["open", "observed", "reverted"], 2, 3, False),
+        (["open", "observed", "reverted", "closed"], 2, 3, False),
+        (["open", "closed"], 2, 3, False),
+        (["open", "observed", "reverted", "closed"], 1, 1, False),
+        (["open", "observed", "reverted", "closed"], 2, 1, True),
     ],
 )
 def test_the_next_trial_begins_when_one_is_reverted_only_side_by_side(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: list[str], jobs: int, together: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    stages: list[str],
+    jobs: int,
+    together: int,
+    attached: bool,
 ) -> None:
-    """A trial that is no longer timed keeps nobody waiting; one after the other it does, to the very end."""
+    """A trial that is no longer timed keeps nobody waiting; one after the other it does, to the very end.
+
+    A target that is there once is broken by one trial after the other, whatever `jobs` says.
+    """
     manifest = manifests.load("paperfirm")
     wanted = [one for one in load.packaged() if one.id in ("R1", "R2", "R3")]
     plans = [one for scenario in wanted for one in plan(scenario, manifest, seed=1)]
+    if attached:
+        manifest = msgspec.structs.replace(manifest, processes={})
     begun, ended, most = list[str](), list[str](), 0
 
     async def conduct(plan: Plan, manifest: Manifest, folder: Path, kit: Kit, _: Analyse) -> Trial:
