@@ -1,12 +1,13 @@
-"""Did the fault bite, was it taken back, and is there again what it ended? (DESIGN section 4)."""
+"""Did the fault bite, was it taken back, and is the target whole and ready again? (DESIGN section 4)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from blackstart.check import presence
+from blackstart.check.service import NS_PER_S, OPEN_NS
 from blackstart.model.outcome import FaultRecord
-from blackstart.model.record import Injected, Reverted, Witnessed
+from blackstart.model.record import Injected, ProbeChange, Reverted, Witnessed
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ LEFT_IN_PLACE = "left-in-place"
 
 
 def check(facts: Facts, *, watched_until: str = "read") -> CheckResult:
-    """Look at the witness, at the undos, and at the processes that live at the end of watching."""
+    """Look at the witness, at the undos, at the processes that live in the end, and at the readiness."""
     return conclude("fault", _findings(facts, watched_until))
 
 
@@ -58,6 +59,7 @@ def _findings(facts: Facts, watched_until: str) -> Iterable[Finding]:
         yield _unknown("not-reverted", "it is not proven that the fault was taken back")
     yield from _floor(facts)
     yield from presence.check(facts, watched_until)
+    yield from _unready(facts)
 
 
 def _left_in_place(facts: Facts) -> Iterable[Finding]:
@@ -74,6 +76,21 @@ def _left_in_place(facts: Facts) -> Iterable[Finding]:
                 text=text,
                 data={"undo": one.undo_id, "by_hand": command},
             )
+
+
+def _unready(facts: Facts) -> Iterable[Finding]:
+    """See that the target's readiness had come back when observation ended, whatever its service did.
+
+    A no counts from `OPEN_NS` on, like a silence; the conductor waits out what is shorter.
+    """
+    observed, probe = facts.stage("observed"), facts.manifest.ready
+    if observed is None or probe is None:
+        return
+    said = [one for one in facts.all(ProbeChange) if one.probe == probe and one.mono_ns <= observed.mono_ns]
+    if said and not said[-1].ok and observed.mono_ns - said[-1].mono_ns > OPEN_NS:
+        since_s = (observed.mono_ns - said[-1].mono_ns) / NS_PER_S
+        text = f"`{probe}` had said no for {since_s:.1f} s when observation ended ({said[-1].detail})"
+        yield Finding(verdict=Verdict.FAIL, code="not-ready-at-the-end", text=text)
 
 
 def _floor(facts: Facts) -> Iterable[Finding]:

@@ -3,7 +3,8 @@
 Every component whose process was hit must have a living process behind it in the last measurement before
 the target is taken down (where it goes on: before the end of watching), other than one whose end was seen.
 Where a role moves from process to process (a standby becomes primary) the name alone proves nothing: as many
-processes must live as before the fault.
+processes must live as before the fault. That holds where no process was hit, too: what dies of a partition
+or of wrong data, and stays dead, is gone as well.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ def check(facts: Facts, before: str = "read") -> Iterable[Finding]:
     """Compare the last measurement up to the stage `before` with the one before the fault."""
     hit = {name for receipt in facts.receipts for name in receipt.hit}
     read, first, last = facts.stage(before), facts.t0_ns, facts.last_t0_ns
-    if first is None or last is None or not hit:
+    if first is None or last is None:
         return
     samples = [s for s in facts.all(ResourceSample) if read is not None and s.mono_ns <= read.mono_ns]
     earlier = [s for s in samples if s.mono_ns <= first and s.components]
     later = [s for s in samples if s.mono_ns > last]
     seen = {name for sample in samples for name in sample.components}
+    if not hit and not earlier:
+        return  # nothing of this target can be measured, and nothing of it was ended by us
     blind = sorted(hit - seen)
     if blind or not earlier or not later:
-        text = f"nobody measured whether it came back: {', '.join(blind or sorted(hit))}"
+        names = blind or sorted(hit or earlier[-1].components)
+        text = f"nobody measured whether it came back: {', '.join(names)}"
         yield Finding(verdict=Verdict.UNKNOWN, code="component-unseen", text=text)
         return
     ended = _ended(facts, first)

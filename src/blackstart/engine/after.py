@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from blackstart.contracts import Quiets
 from blackstart.engine import settle
 from blackstart.errors import BlackstartError
+from blackstart.model.record import WORKLOAD_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -27,7 +28,7 @@ _UNREPORTED_NS = 6_000_000_000
 async def observe(trial: RunningTrial, breakages: Breakages) -> None:
     """Watch until the service is back (or never went), then for `after_s` more; at most `limit_s`.
 
-    If it is silent again then, it is watched until it is not, for at most as long once more.
+    If it is silent again then, or not ready, it is watched until it is neither, for at most as long again.
     """
     limits = trial.plan.scenario.observe
     why = "limit"
@@ -42,7 +43,7 @@ async def observe(trial: RunningTrial, breakages: Breakages) -> None:
     await trial.until(lambda: breakages.witnessed, limits.limit_s)
     if why != "limit":
         await trial.sleep(limits.after_s)
-        await trial.until(lambda: not _silent_again(trial), limits.limit_s)
+        await trial.until(lambda: not _silent_again(trial) and _ready_again(trial), limits.limit_s)
     await trial.stage("observed", why=why)
     # Watchers vouch for silence at each heartbeat of their source: let the next one come.
     await trial.sleep(_SIGHT_S)
@@ -92,7 +93,7 @@ async def stop_load(trial: RunningTrial) -> None:
     """End the workload, and then the market: books can only be compared when they are at rest."""
     assert trial.rig is not None
     if trial.rig.workload is not None:
-        await _or_problem(trial, "workload-failed", trial.rig.workload.stop())
+        await _or_problem(trial, WORKLOAD_FAILED, trial.rig.workload.stop())
     if isinstance(trial.oracle, Quiets):
         await _or_problem(trial, "no-quiet", trial.oracle.quiet())
 

@@ -1,4 +1,4 @@
-"""What the fault ended must be there again, whatever the service does meanwhile."""
+"""What ended must be there again, and ready, whatever the service does meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from blackstart.check import analyse
 from blackstart.model.fault import ProcessRef
-from blackstart.model.record import StageReached
+from blackstart.model.record import ProbeChange, StageReached
 from blackstart.model.verdict import Verdict
 
 BEFORE = {"engine": 41, "spare": 43}
@@ -63,3 +63,55 @@ def test_what_nobody_measured_is_unknown(world: Any) -> None:
     samples(world, BEFORE, BEFORE)
     history = world.history(lambda r: isinstance(r, StageReached) and r.stage == "read")
     assert "component-unseen" in " ".join(analyse(history).reasons)
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ({"engine": 42, "spare": 43}, (Verdict.PASS, ())),
+        ({"engine": 42, "spare": 44}, (Verdict.PASS, ())),
+        ({"engine": 42}, (Verdict.FAIL, ("component-not-back",))),
+        ({"engine": 43, "spare": 43}, (Verdict.FAIL, ("component-not-back",))),
+    ],
+)
+def test_what_dies_of_a_fault_that_hit_no_process_must_be_back_too(
+    world: Any, after: dict[str, int], said: tuple[Verdict, tuple[str, ...]]
+) -> None:
+    """A partition, or wrong data, and the spare ends and stays away: that is no recovery either."""
+    samples(world, {"engine": 42, "spare": 43}, after)
+    world.receipt = msgspec.structs.replace(world.receipt, processes={})
+    assert fault(world) == said
+
+
+def test_a_target_of_which_nothing_can_be_measured_is_not_judged_by_it(world: Any) -> None:
+    """Its processes are nobody's business where no fault hit any; measured once, they must be seen again."""
+    samples(world, {}, {})
+    world.receipt = msgspec.structs.replace(world.receipt, processes={})
+    assert fault(world) == (Verdict.PASS, ())
+    samples(world, BEFORE, {})
+    world.receipt = msgspec.structs.replace(world.receipt, processes={})
+    world.samples = [one for one in world.samples if one.mono_ns <= 10**12]
+    assert fault(world) == (Verdict.UNKNOWN, ("component-unseen",))
+
+
+@pytest.mark.parametrize(
+    ("unready_ms", "ready_ms", "verdict"),
+    [
+        (600, None, Verdict.FAIL),
+        (600, 1390, Verdict.PASS),
+        (1300, None, Verdict.PASS),
+        (1410, None, Verdict.PASS),
+    ],
+)
+@pytest.mark.parametrize("degrades", [True, False])
+def test_not_ready_any_more_is_not_recovered(
+    world: Any, unready_ms: int, ready_ms: int | None, verdict: Verdict, *, degrades: bool
+) -> None:
+    """The service goes on, and health says no to the end: FAIL; a moment of it, or later, is none of it."""
+    scenario = msgspec.structs.replace(world.plan.scenario, degrades=degrades)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    for after_ms, ok in ((unready_ms, False), (ready_ms, True)):
+        if after_ms is not None:
+            at = 10**12 + after_ms * 1_000_000
+            world.extra.append(ProbeChange(probe="ready", ok=ok, mono_ns=at, uncertainty_ns=1, samples=1))
+    assert fault(world) == (verdict, () if verdict is Verdict.PASS else ("not-ready-at-the-end",))

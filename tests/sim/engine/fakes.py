@@ -72,7 +72,8 @@ def plan(**changes: Any) -> Plan:
 class World:
     """What the simulated system does: `outage_ms` after the fault it serves again (None: never).
 
-    With `relapse_ms` it is silent for so long once more, half a second later.
+    With `relapse_ms` it is silent for so long once more, half a second later; with `unready_ms` it serves on,
+    and is not ready for so long.
     """
 
     def __init__(
@@ -84,8 +85,9 @@ class World:
         outage_ms: float | None,
         start_ms: float = 200,
         relapse_ms: float | None = None,
+        unready_ms: float | None = None,
     ) -> None:
-        self.relapse_ms = relapse_ms
+        self.relapse_ms, self.unready_ms = relapse_ms, unready_ms
         self.clock, self.sink = clock, sink
         self.gap_ns = round(1e9 / rate) if rate else None
         self.outage_ms, self.start_ms = outage_ms, start_ms
@@ -144,6 +146,11 @@ class World:
             if self.relapse_ms is not None:
                 await self.serve_for(500)
                 await self.wait_ms(self.relapse_ms)
+            if self.unready_ms is not None:
+                await self.serve_for(500)
+                self.probe(ok=False)
+                await self.serve_for(self.unready_ms)
+                self.probe(ok=True)
             await self.serve()
         finally:
             serving.cancel()

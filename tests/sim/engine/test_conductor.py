@@ -26,6 +26,7 @@ from blackstart.model.record import (
     Ended,
     Injected,
     OracleSeen,
+    ProbeChange,
     Problem,
     ProcessSeen,
     Reverted,
@@ -288,6 +289,14 @@ def test_observation_does_not_end_in_a_silence(tmp_path: Path) -> None:
     total_ns = rto.check(Facts(history))[0].total_ns
     assert total_ns is not None
     assert total_ns >= 4e9
+
+
+def test_observation_does_not_end_while_the_target_is_not_ready(tmp_path: Path) -> None:
+    """What says no when the time after is over is watched until it says yes again."""
+    history = Stage(tmp_path, unready_ms=4000).run()
+    assert history.all(ProbeChange)[-1].ok
+    observed = next(one for one in history.all(StageReached) if one.stage == "observed")
+    assert observed.mono_ns >= history.all(ProbeChange)[-1].mono_ns
 
 
 def test_a_system_that_never_returns_is_watched_to_the_limit(tmp_path: Path) -> None:
