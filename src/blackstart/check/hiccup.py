@@ -8,6 +8,7 @@ series of interruptions is doubtful when all of these hold:
 * none is longer than ten times the usual 99th percentile: beyond that no hiccup before t0 would have raised
   the bar either (`Usual.interruption_ns`);
 * during each of them the host was busy: a sample of its processors at or above 90 % (R54);
+* both hold for a silence that goes on at the end of observation, too, which `check.relapse` judges;
 * nobody knows of an end or a recovery: no process was seen to end, no response and no recovery was reported
   by the target or its operator, or seen from outside (a new process, readiness back), and no later epoch.
 
@@ -35,8 +36,8 @@ SAMPLE_NS = 250_000_000
 """A sample tells about so long before it (`engine.resources`)."""
 
 
-def doubtful(watch: ResumeWatch, facts: Facts, t0: Stamp, t5: Stamp) -> bool:
-    """Say whether what ended with t5 cannot be told from hiccups of a busy host."""
+def doubtful(watch: ResumeWatch, facts: Facts, t0: Stamp, t5: Stamp, until_ns: int) -> bool:
+    """Say whether what ended with t5 cannot be told from hiccups of a busy host, up to `until_ns`."""
     if watch.usual is None or watch.taken_over or watch.by_epoch or recovers(facts, t0):
         return False
     ended = [
@@ -46,6 +47,8 @@ def doubtful(watch: ResumeWatch, facts: Facts, t0: Stamp, t5: Stamp) -> bool:
     ]
     if not ended or ended[-1][1] != t5.mono_ns:
         return False  # it is known otherwise: by the target's own recovery, or from before a later fault
+    if not watch.running(until_ns):
+        ended.append((watch.silence_ns(until_ns), until_ns))
     return all(brief(watch.usual, facts, length, end) for length, end in ended)
 
 

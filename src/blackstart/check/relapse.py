@@ -12,7 +12,8 @@ beside it, up to the end of observation:
 
 Where the service is a probe, the workload that is the load (`check.steady`) has to be answered again, too:
 not one acknowledged write from t5 (or, without an outage, from t0) to the end is FAIL
-(`workload-unanswered`).
+(`workload-unanswered`). Where nobody watched these writes to the end, because the workload itself had ended,
+nobody knows: UNKNOWN (`load-unwatched`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def check(facts: Facts, watch: ResumeWatch, rto: Rto, until_ns: int) -> Iterable
             text = "too few events before the fault to tell whether the service stayed back"
             yield Finding(verdict=Verdict.UNKNOWN, code="no-rhythm", text=text)
         return
-    if rto.total_ns is not None:
+    if rto.total_ns is not None or rto.at_most_ns is not None:
         if not watch.running(until_ns):
             yield _silent(facts, watch, rhythm, until_ns)
             return
@@ -64,8 +65,13 @@ def check(facts: Facts, watch: ResumeWatch, rto: Rto, until_ns: int) -> Iterable
 def unanswered(facts: Facts, rto: Rto, until_ns: int) -> Iterable[Finding]:
     """Judge the workload's acknowledged writes, where the service that was watched is another and is back."""
     load, t0 = carrier(facts.manifest, facts.plan.service), rto.stamps[StampName.FAILURE.value].mono_ns
-    watched = any(w.service == load and w.until_mono_ns >= until_ns for w in facts.all(ServiceWatched))
-    if load == facts.plan.service or not watched or rto.censored_ns is not None:
+    if load is None or load == facts.plan.service or rto.censored_ns is not None:
+        return
+    watched = [w for w in facts.all(ServiceWatched) if w.service == load]
+    if not any(w.until_mono_ns >= until_ns for w in watched):
+        why = next((w.error for w in reversed(watched) if w.error), "no watcher told of it")
+        text = f"the workload's writes ('{load}') were not watched to the end of observation: {why}"
+        yield Finding(verdict=Verdict.UNKNOWN, code="load-unwatched", text=text)
         return
     answers = [mono for one in facts.all(ServiceBatch) if one.service == load for mono, _, _ in one.events]
     rhythm = usual(sorted({mono for mono in answers if t0 - BASELINE_NS <= mono <= t0}))

@@ -32,7 +32,7 @@ from blackstart.check.service import ResumeWatch
 from blackstart.check.stamps import candidates, last_notice, not_credible
 from blackstart.model.instant import Stamp, StampName
 from blackstart.model.outcome import PHASES, Rto
-from blackstart.model.record import ServiceBatch, ServiceWatched
+from blackstart.model.record import WORKLOAD_FAILED, Problem, ServiceBatch, ServiceWatched
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def measure(facts: Facts, receipt: Receipt) -> tuple[Rto, list[Finding]]:
     watch = _watch(facts, until)
     t5 = _resumption(watch, facts, t0, until)
     at_most = None
-    if t5 is not None and doubtful(watch, facts, t0, t5):
+    if t5 is not None and doubtful(watch, facts, t0, t5, until):
         at_most, t5 = t5.mono_ns - t0.mono_ns, None
     stamps, remarks = _chain(facts, t0, t5)
     rto = _rto(watch, stamps, until, unwatched)
@@ -182,10 +182,25 @@ def _sight(facts: Facts, t0_ns: int) -> tuple[int, list[Finding]]:
         if since <= until:
             until = max(until, end)
     observed = facts.stage("observed")
+    loaded_ns = _loaded_until(facts)
+    if loaded_ns is not None and observed is not None and loaded_ns < min(until, observed.mono_ns):
+        text = f"the load ended before observation did: silence of '{service}' after it proves nothing"
+        return loaded_ns, [Finding(verdict=Verdict.UNKNOWN, code="load-ended", text=text)]
     if observed is not None and until >= observed.mono_ns:
         return observed.mono_ns, []  # what comes later is our own doing: the load is taken away
     text = f"the service stream '{service}' was not watched from the fault to the end of observation"
     return until, [Finding(verdict=Verdict.UNKNOWN, code="service-unwatched", text=text)]
+
+
+def _loaded_until(facts: Facts) -> int | None:
+    """Return when the workload ended by itself, where its writes may be what the service consists of.
+
+    A workload's own stream says itself how long it was watched, and a probe answers without one.
+    """
+    spec = facts.manifest.services.get(facts.plan.service)
+    if spec is None or spec.source not in {"oracle", "sql"}:
+        return None
+    return next((one.mono_ns for one in facts.all(Problem) if one.code == WORKLOAD_FAILED), None)
 
 
 def _chain(facts: Facts, t0: Stamp, t5: Stamp | None) -> tuple[dict[StampName, Stamp], list[Finding]]:

@@ -182,7 +182,7 @@ class ResumeWatch:
 
     def _injected(self, record: Injected) -> None:
         if self.t0_ns is not None:
-            self._struck_again()
+            self._struck_again(record.receipt.t0_mono_ns)
             return
         self.t0_ns = t0 = record.receipt.t0_mono_ns
         early, self._early = self._early, []
@@ -190,13 +190,15 @@ class ResumeWatch:
         self._settle_baseline(before, t0)
         self._take(event for event in early if event[0] > t0)
 
-    def _struck_again(self) -> None:
+    def _struck_again(self, t0_ns: int) -> None:
         """Begin anew at a later fault: what resumed before it counts only if nothing is interrupted after it.
 
-        Whether the later fault brings another epoch is not known, so silence alone is proof again.
+        Whether the later fault brings another epoch is not known, so silence alone is proof again. A relapse
+        that was over before it was not its doing, and stays one.
         """
         self._resumed_before = self.resumed or (self.returns[-1] if self.returns else self._resumed_before)
-        self.resumed, self.returns, self.silences, self.relapses = None, [], [], []
+        self.resumed, self.returns, self.silences = None, [], []
+        self.relapses = [one for one in self.relapses if one[1][0] <= t0_ns]
         self.by_epoch = self.taken_over = False
         self._old_epoch = self._latest_epoch
 

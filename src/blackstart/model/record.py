@@ -190,6 +190,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
     verdict: Literal["UNKNOWN", "FAIL"] = "UNKNOWN"
 
 
+WORKLOAD_FAILED = "workload-failed"
+"""The code of a Problem of the load: while it is watched, `mono_ns` says when it ended."""
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     """Last record of a whole history. A history without it was cut short."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from blackstart.errors import BlackstartError, ManifestError, TargetError
-from blackstart.model.record import Problem
+from blackstart.model.record import WORKLOAD_FAILED, Problem
 from blackstart.target import managed_events, probes, signals, streams
 from blackstart.target import services as sources
 from blackstart.target.exchange_oracle import ExchangeOracle
@@ -62,7 +62,9 @@ class LocalRig:
             target.on_restart.append(self.workload.refresh)
 
     async def watch(self, services: Sequence[str], interest: Sequence[Match]) -> None:
-        """Watch signals, probes, deaths, the service streams and interesting oracle events, until cancelled.
+        """Watch signals, probes, deaths, the load, the service streams and the oracle's interesting events.
+
+        It goes on until cancelled.
 
         Raises ManifestError when there is no such service, TargetError when another host is lost. A watcher
         that fails leaves a Problem and does not stop the others.
@@ -71,6 +73,8 @@ class LocalRig:
         jobs = [*watching, *self._signals(), *self._deaths(), *self._probes(services)]
         if self.oracle is not None:
             jobs.append(sources.oracle_events(self.oracle, interest, sink=self.target.sink))
+        if self.workload is not None:
+            jobs.append(self._load(self.workload))
         try:
             async with asyncio.TaskGroup() as group:
                 for job in jobs:
@@ -177,6 +181,11 @@ class LocalRig:
                 await asyncio.sleep(COMPONENT_AGAIN_S)
             else:
                 await self.target.death(ref)
+
+    async def _load(self, workload: WorkloadProcess) -> None:
+        """Tell when the load ends by itself: from then on no silence is the target's."""
+        ended_ns, how = await workload.ended()
+        self.target.sink(Problem(code=WORKLOAD_FAILED, text=how, mono_ns=ended_ns))
 
     async def _guarded(self, job: Coroutine[Any, Any, None]) -> None:
         try:

@@ -46,6 +46,8 @@ class WorkloadProcess:
         self._settings, self._spawn = settings, spawn
         self._told: dict[str, Any] = {}
         self._child: Child | None = None
+        self._started = asyncio.Event()
+        self._stopping = self._end_told = False
         self.ledger = run_dir / "workload.jsonl"
 
     @property
@@ -65,14 +67,29 @@ class WorkloadProcess:
         while not (self.ledger.exists() and self.ledger.stat().st_size):
             log = self._child.launch.log
             if self._child.exited.is_set():
-                what = f"the workload ended at once (status {self._child.popen.returncode})"
-                raise TargetError(what, where=str(log), hint=spawn.tail(log))
+                error = _ended(self._child, "at once")
+                self._child = None
+                raise error
             if loop.time() > limit:
                 hint = f"settings: {self._told}; {spawn.tail(log)}"
                 raise TargetError(
                     f"the workload did not connect within {START_LIMIT_S:g} s", where=str(log), hint=hint
                 )
             await asyncio.sleep(_POLL_S)
+        self._started.set()
+
+    async def ended(self) -> tuple[int, str]:
+        """Wait until the load ends though nobody told it to; return when that was (monotonic), and how."""
+        await self._started.wait()
+        child = self._child
+        if child is not None:
+            await child.exited.wait()
+        if child is None or self._stopping or child.exited_mono_ns is None:
+            await asyncio.Event().wait()  # it was told to: nobody needs to hear of that
+        assert child is not None
+        assert child.exited_mono_ns is not None
+        self._end_told = True
+        return child.exited_mono_ns, _ended(child, "by itself").render()
 
     async def submit(self, record: Mapping[str, Any]) -> None:
         """Send one special write through the same client.
@@ -89,18 +106,27 @@ class WorkloadProcess:
             self._tell(Command(settings=settings))
 
     async def stop(self) -> None:
-        """Stop sending, wait for answers that are under way, keep the ledger; idempotent."""
+        """Stop sending, wait for answers that are under way, keep the ledger; idempotent.
+
+        Raises TargetError when the load had ended before, and nobody was told (`ended`), or ends with an
+        error: its ledger may lack what was acknowledged last.
+        """
         child = self._child
         if child is None:
             return
+        self._stopping = True
+        before = child.exited.is_set()
         if child.running:
             with contextlib.suppress(TargetError):
                 self._tell(Command(stop=True))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_LIMIT_S):
                     await child.exited.wait()
+        status = child.popen.returncode
         self._child = None
         await child.end(0.5)
+        if (before and not self._end_told) or (status and not before):
+            raise _ended(child, "by itself" if before else "with an error")
 
     async def export(self, stream: str, folder: Path) -> LedgerFile:
         """Write everything that was sent, with its outcome, as the acknowledged side of a stream."""
@@ -150,3 +176,9 @@ class WorkloadProcess:
             self._child.popen.stdin.flush()
         except OSError as error:
             raise TargetError(f"the workload does not listen: {error}", where=str(self.ledger)) from error
+
+
+def _ended(child: Child, how: str) -> TargetError:
+    log = child.launch.log
+    what = f"the workload ended {how} (status {child.popen.returncode})"
+    return TargetError(what, where=str(log), hint=spawn.tail(log))

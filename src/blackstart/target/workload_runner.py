@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import os
 import random
@@ -91,10 +92,15 @@ class Runner:
         self._under_way: dict[int, tuple[float, asyncio.Task[None]]] = {}
         self._count = 0
         self._complaint = ""
+        self._unwritten: Exception | None = None
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Work until told to stop; then wait a moment for the last answers."""
+        """Work until told to stop; then wait a moment for the last answers.
+
+        Raises whatever kept an outcome from being written: an acknowledged write would stand there without
+        one, as if nobody had answered.
+        """
         tasks = [asyncio.create_task(job()) for job in (self._keep_connected, self._pace, self._give_up_late)]
         stopping = asyncio.create_task(self._stopped())
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -104,6 +110,8 @@ class Runner:
             task.cancel()
         for task in done - {stopping}:
             task.result()  # a job only ends by an error of the glue: show it
+        if self._unwritten is not None:
+            raise self._unwritten
 
     async def _stopped(self) -> None:
         await self.stopping.wait()
@@ -153,10 +161,16 @@ class Runner:
         if self._under_way.pop(number, None) is None:
             return  # it was abandoned, and that is written
         moment = time.monotonic_ns()
-        self._note(Line(n=number, mono_ns=moment, outcome=outcome, data=data, error=error))
+        try:
+            self._note(Line(n=number, mono_ns=moment, outcome=outcome, data=data, error=error))
+        except Exception as failed:  # noqa: BLE001 - a full disk, or data that are no JSON: no load without ledger
+            self._unwritten = self._unwritten or failed
+            self.stopping.set()
 
     def _note(self, line: Line) -> None:
-        os.write(self._ledger, self._encode(line) + b"\n")
+        text = self._encode(line) + b"\n"
+        if os.write(self._ledger, text) < len(text):
+            raise OSError(errno.ENOSPC, "only a part of the line was written")
 
     async def _keep_connected(self) -> None:
         connections = 0

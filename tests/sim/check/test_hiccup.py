@@ -31,10 +31,12 @@ def judged(world: Any, silence_ms: int, *, busy: bool, epoch: int = 1, hole_ms: 
     world.service = [event for event in stream(silence_ms, epoch=epoch) if event[0] not in hole]
     world.samples = [world.sample(number, cpu_percent=97.0 if busy else 40.0) for number in range(14)]
 
-    def noticed(record: Any) -> bool:
-        return isinstance(record, ProbeChange) or (isinstance(record, ProcessSeen) and record.pid == 41)
-
     return rto.check(Facts(world.history(noticed)))
+
+
+def noticed(record: Any) -> bool:
+    """Tell what somebody noticed of an end."""
+    return isinstance(record, ProbeChange) or (isinstance(record, ProcessSeen) and record.pid == 41)
 
 
 @pytest.fixture
@@ -55,6 +57,27 @@ def test_a_hiccup_of_a_busy_host_is_a_bound(calm: Any) -> None:
     assert found.longest_gap_ns == 60 * MS
     assert [one.code for one in result.findings] == ["not-told-apart"]
     assert result.verdict is Verdict.PASS
+
+
+def test_a_service_that_is_dead_at_the_end_had_no_mere_hiccup(calm: Any) -> None:
+    """A silence of 60 ms that may have been the scheduler, and then no event at all any more: FAIL."""
+    calm.service = [event for event in stream(60) if event[0] < T0 + 900 * MS]
+    calm.samples = [calm.sample(number, cpu_percent=97.0) for number in range(14)]
+    found, result = rto.check(Facts(calm.history(noticed)))
+    assert "silent-at-the-end" in [one.code for one in result.findings]
+    assert result.verdict is Verdict.FAIL
+    assert (found.at_most_ns, found.interrupted) == (None, True)
+
+
+def test_a_short_silence_at_the_end_of_a_busy_host_is_unknown(calm: Any) -> None:
+    """Two silences that may both have been the scheduler, the second not yet over: nobody knows."""
+    moments = [*range(T0 - 4000 * MS, T0 + 300 * MS, 30 * MS), *range(T0 + 500 * MS, T0 + 1150 * MS, 30 * MS)]
+    calm.service = [(mono, "1-C1", 0) for mono in moments]
+    calm.samples = [calm.sample(number, cpu_percent=97.0) for number in range(14)]
+    found, result = rto.check(Facts(calm.history(noticed)))
+    assert found.at_most_ns == 500 * MS
+    assert {one.code: one.verdict for one in result.findings}["silent-at-the-end"] is Verdict.UNKNOWN
+    assert result.verdict is Verdict.UNKNOWN
 
 
 def test_a_bound_beyond_the_objective_is_unknown(calm: Any) -> None:

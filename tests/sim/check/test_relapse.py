@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from blackstart.check import rto
+from blackstart.check import ResumeWatch, rto
 from blackstart.check.facts import Facts
 from blackstart.model.manifest import Service, WorkloadSpec
-from blackstart.model.record import ServiceBatch, ServiceWatched
+from blackstart.model.record import Injected, Problem, ServiceBatch, ServiceWatched
 from blackstart.model.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -117,6 +117,34 @@ def test_a_probe_that_answers_is_not_a_workload_that_is_answered(world: Any, *, 
     assert answered or said["workload-unanswered"].verdict is Verdict.FAIL
 
 
+def test_a_workload_that_ended_leaves_a_probe_unproven(world: Any) -> None:
+    """The load dies after the fault: whether the target acknowledges a write again nobody saw."""
+    services = {"orders": Service(source="probe:ready"), "writes": Service(source="workload")}
+    world.manifest = msgspec.structs.replace(world.manifest, services=services, workload=WorkloadSpec())
+    watched = ServiceWatched(
+        service="writes", since_mono_ns=T0 - 6000 * MS, until_mono_ns=T0 + 10 * MS, error="it does not run"
+    )
+    world.extra = [ServiceBatch(service="writes", events=at(-5000, 0)), watched]
+    finding = found(world, at(30, 1400))["load-unwatched"]
+    assert finding.verdict is Verdict.UNKNOWN
+    assert "it does not run" in finding.text
+    world.extra = world.extra[:1]
+    assert found(world, at(30, 1400))["load-unwatched"].verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(("ended_ms", "verdict"), [(300, Verdict.UNKNOWN), (1450, Verdict.FAIL)])
+def test_silence_after_the_end_of_the_load_is_not_the_targets(
+    world: Any, ended_ms: int, verdict: Verdict
+) -> None:
+    """Orders that the workload makes stay away because it died: no FAIL; one that dies later is no excuse."""
+    world.service = at(-5000, 0, epoch=1)
+    world.extra = [Problem(code="workload-failed", text="gone", mono_ns=T0 + ended_ms * MS)]
+    measured, result = rto.check(Facts(world.history()))
+    assert result.verdict is verdict
+    assert ("load-ended" in [one.code for one in result.findings]) is (verdict is Verdict.UNKNOWN)
+    assert (measured.censored_ns is None) is (verdict is Verdict.UNKNOWN)
+
+
 @pytest.mark.parametrize("flag", ["", "goes_on", "degrades"])
 def test_a_third_of_the_service_is_not_service_even_if_it_never_stopped(recovered: Any, flag: str) -> None:
     """Slow enough to carry a third of the load, and still without a gap that counts as an interruption."""
@@ -149,3 +177,25 @@ def test_a_service_seen_for_a_moment_only_is_told_of(recovered: Any) -> None:
     """Back 0.3 s before the end: nobody can say whether it carries the load, and that is said."""
     said = found(recovered, at(1100, 1400))
     assert "throughput-not-judged" in said
+
+
+@pytest.mark.parametrize("recovered", [True], indirect=True, ids=["by its epoch"])
+@pytest.mark.parametrize(("again_ms", "told_ms"), [(1200, 1200), (500, 500), (500, 1200)])
+def test_a_relapse_before_a_later_fault_is_not_forgotten(recovered: Any, again_ms: int, told_ms: int) -> None:
+    """Out from 60 to 1000 ms, though back before, and then a fault that interrupts nothing: still a relapse.
+
+    What ends after the later fault is that one's outage, whenever we are told of the fault.
+    """
+    later = msgspec.structs.replace(recovered.receipt, t0_mono_ns=T0 + again_ms * MS)
+    service = [*at(-5000, 0, epoch=1), *at(30, 60), *at(1000, 1400)]
+    records: list[tuple[int, Any]] = [
+        (one[0], ServiceBatch(service="orders", events=[one])) for one in service
+    ]
+    records += [
+        (T0, Injected(receipt=recovered.receipt)),
+        (T0 + told_ms * MS, Injected(receipt=later, step=1)),
+    ]
+    watch = ResumeWatch.of(recovered.plan, recovered.manifest)
+    for _, record in sorted(records, key=lambda pair: pair[0]):
+        watch.feed(record)
+    assert [event[0] for _, event in watch.relapses] == ([T0 + 1000 * MS] if again_ms == 1200 else [])
