@@ -2,8 +2,10 @@
 
 Meaning of every list: docs/reference/ledger-format.md. Besides: a key that stands more than once in
 the ledger (a client that tried again) counts once, with its strongest outcome (`ok` before `info`
-before `fail`) and of those its lowest `seq`. Where a key is held more than once, its copy with the
-lowest `seq` is the one whose order counts. Content is compared by a 64-bit hash.
+before `fail`) and of those its lowest `seq`; it may be held with any content that an attempt at it stated,
+unless that was refused. Acknowledged with several contents it has no place of its own, and nobody can tell
+which of them must be held. Where a key is held more than once, its copy with the lowest `seq` is the one
+whose order counts. Content is compared by a 64-bit hash.
 
 How: one full outer hash join of both sides leaves a narrow table (two integers and a byte of flags an
 event; the key only where something is remarkable). Every list is a filter on it. That no key repeats
@@ -70,8 +72,9 @@ class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
     first keys of each kind; `files` the whole lists as JSON lines. `lost_notional` is None when the
     ledger states no money. `not_checked` says which comparisons the files did not allow for events that
     are acknowledged and held; `one_sided` where one file stated what to compare and the other did not.
-    `acknowledged_again` counts keys that stand as `ok` in the ledger more than once. `excused` counts what
-    is held behind something acknowledged later and is not `reordered` because the target calls it late.
+    `acknowledged_again` counts keys that stand as `ok` in the ledger more than once, `not_unique` those of
+    them that do with different content. `excused` counts what is held behind something acknowledged later and
+    is not `reordered` because the target calls it late.
     """
 
     acknowledged: int
@@ -85,6 +88,7 @@ class AuditResult(msgspec.Struct, frozen=True, kw_only=True):
     not_checked: tuple[str, ...] = ()
     one_sided: tuple[str, ...] = ()
     acknowledged_again: int = 0
+    not_unique: int = 0
     excused: int = 0
 
 
@@ -173,12 +177,15 @@ class _Audit:
         """Run everything."""
         self._first_join()
         self._refuse_bad_rows()
-        again = 0
-        if self._ledger_repeats():
+        again = unclear = 0
+        if repeats := self._ledger_repeats():
             again = self._acknowledged_again()
+            self._stated()
             self._merge_ledger()
             self._join()
         self._lists()
+        if repeats:
+            unclear = self._spared()
         counts = {kind: self._number(f"SELECT count(*) FROM {kind}") for kind in LOSS_KINDS}
         lost = self._row("SELECT min(mono_ns), sum(notional), count(notional) FROM lost")
         return AuditResult(
@@ -193,6 +200,7 @@ class _Audit:
             not_checked=self._not_checked(),
             one_sided=self._one_sided(),
             acknowledged_again=again,
+            not_unique=unclear,
             excused=self._number("SELECT count(DISTINCT ls) FROM suspects WHERE excused"),
         )
 
@@ -270,6 +278,22 @@ class _Audit:
     def _acknowledged_again(self) -> int:
         again = "SELECT key FROM ledger WHERE o = 0 GROUP BY key HAVING count(*) > 1"
         return self._number(f"SELECT count(*) FROM ({again})")
+
+    def _stated(self) -> None:
+        """Keep what the attempts at a key stated, where they differ; `unclear` where acknowledged ones do."""
+        self._con.execute("""
+            CREATE TEMP TABLE stated AS
+            WITH several AS (SELECT key, count(DISTINCT c) FILTER (WHERE o = 0) > 1 AS unclear
+              FROM ledger WHERE o <= 1 GROUP BY key HAVING count(DISTINCT c) > 1)
+            SELECT DISTINCT key, c, unclear FROM ledger JOIN several USING (key) WHERE o <= 1""")
+
+    def _spared(self) -> int:
+        """Strike off what is held as another attempt stated it; return how many keys are unclear."""
+        self._con.execute("""
+            DELETE FROM corrupted WHERE key IN (SELECT key FROM stated) AND key NOT IN
+              (SELECT key FROM held ANTI JOIN stated USING (key, c) WHERE c IS NOT NULL);
+            DELETE FROM reordered WHERE key IN (SELECT key FROM stated WHERE unclear)""")
+        return self._number("SELECT count(DISTINCT key) FROM stated WHERE unclear")
 
     def _merge_ledger(self) -> None:
         """Let each key of the ledger stand once, with its strongest outcome."""

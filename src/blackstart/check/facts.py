@@ -104,10 +104,13 @@ class Facts:
 
 
 def objectives(plan: Plan, manifest: Manifest) -> Objectives:
-    """Lay the manifest's figures for the scenario, then for the trial, over the scenario's own."""
+    """Lay the manifest's figures for the scenario, then for the trial, over the scenario's own.
+
+    A trial's figures are those of its repetitions (`R25:router#2`), too.
+    """
     over: dict[str, float] = {
         **manifest.objectives.get(plan.scenario.id, {}),
-        **manifest.objectives.get(plan.trial_id, {}),
+        **manifest.objectives.get(plan.trial_id.partition("#")[0], {}),
     }
     known = {k: int(v) if k == "rpo_events" else v for k, v in over.items() if k in _OBJECTIVES}
     return msgspec.structs.replace(plan.scenario.objectives, **known)

@@ -4,8 +4,9 @@ A stream fails when it lost more than the objective allows, or holds anything tw
 or behind something that was acknowledged later (booked from a resend, that is `late`, excepted). The
 objective holds for the figure that is shown, too: the losses of all streams together.
 Indeterminate and late events are reported, not judged; where most events would be held in a wrong order were
-they not called late, nobody checked the order: UNKNOWN. A side that is missing, damaged, altered since
-the trial, or empty where something must have been acknowledged makes the answer UNKNOWN, never zero.
+they not called late, nobody checked the order: UNKNOWN. So it is where a key was acknowledged with different
+contents: only one of them can still be there. A side that is missing, damaged, altered since the trial, or
+empty where something must have been acknowledged makes the answer UNKNOWN, never zero.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def _loss(result: AuditResult, stream: Stream | None) -> StreamLoss:
         lost_notional=result.lost_notional,
         gap_events=result.gap_events,
         excused=result.excused,
+        acknowledged_again=result.acknowledged_again,
+        not_unique=result.not_unique,
         not_checked=tuple(_with_reason(what, stream) for what in result.not_checked),
     )
     return msgspec.structs.replace(loss, **result.lists)
@@ -174,10 +177,27 @@ def _judge(name: str, loss: StreamLoss, facts: Facts) -> Iterable[Finding]:
     for kind, words in REMARKS.items():
         if loss.counts[kind]:
             yield _finding(Verdict.PASS, name, kind, words, loss)
+    yield from _again(name, loss)
     yield from _excused(name, loss, cold=facts.plan.scenario.recovery == "cold")
     for what in loss.not_checked:
         verdict = Verdict.UNKNOWN if _wanted(what, facts.manifest.streams.get(name)) else Verdict.PASS
         yield Finding(verdict=verdict, code="not-checked", text=f"{name}: not checked: {what}")
+
+
+def _again(name: str, loss: StreamLoss) -> Iterable[Finding]:
+    """Tell of keys that were acknowledged more than once: of several contents only one can still be held."""
+    if loss.not_unique:
+        text = (
+            f"{name}: {loss.not_unique} keys were acknowledged more than once, with different content: "
+            "whether what was acknowledged last is held, and in its place, cannot be told"
+        )
+        data = {"stream": name, "count": loss.not_unique}
+        yield Finding(verdict=Verdict.UNKNOWN, code="key-not-unique", text=text, data=data)
+    if loss.acknowledged_again > loss.not_unique:
+        count = loss.acknowledged_again - loss.not_unique
+        text = f"{name}: {count} keys were acknowledged more than once, and count once"
+        data = {"stream": name, "count": count}
+        yield Finding(verdict=Verdict.PASS, code="acknowledged-again", text=text, data=data)
 
 
 def _excused(name: str, loss: StreamLoss, *, cold: bool) -> Iterable[Finding]:

@@ -26,7 +26,8 @@ def audit(
     """Print what became of every acknowledged event.
 
     Status 1 when anything is wrong with any; else 2 when there was nothing to compare, one file states what
-    the other does not, or most events are in a wrong order and called late.
+    the other does not, a key is acknowledged with different contents, or most events are in a wrong order and
+    called late.
     """
     if lists is not None:
         made(lists, "--lists")
@@ -37,7 +38,7 @@ def audit(
         print("\n".join(_lines(result)))
     if any(result.counts.get(kind) for kind in BAD):
         return 1
-    doubted = result.one_sided or incredible(result.excused, result.acknowledged)
+    doubted = result.one_sided or result.not_unique or incredible(result.excused, result.acknowledged)
     return 0 if result.acknowledged and not doubted else 2
 
 
@@ -52,10 +53,10 @@ def _lines(result: AuditResult) -> list[str]:
         lines.append(f"sequence gap  {result.gap_events:,}")
     lines += [f"not checked: {reason}" for reason in result.not_checked]
     lines += [f"unknown: {reason}" for reason in result.one_sided]
-    if result.acknowledged_again:
-        lines.append(
-            f"remark: {result.acknowledged_again:,} keys are acknowledged more than once, and count once"
-        )
+    if result.not_unique:
+        lines.append(f"unknown: {result.not_unique:,} keys are acknowledged with different content each time")
+    if again := result.acknowledged_again - result.not_unique:
+        lines.append(f"remark: {again:,} keys are acknowledged more than once, and count once")
     if result.excused:
         word = "unknown" if incredible(result.excused, result.acknowledged) else "remark"
         lines.append(f"{word}: {result.excused:,} are held in a wrong order, excused because called late")

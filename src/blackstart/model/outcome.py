@@ -51,7 +51,8 @@ class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
     `audit/` folder). `gap_events` is the sequence-gap measure of the source document, section 6.3, reported
     beside the event measure. `not_checked` says which comparisons the ledgers did not allow: where none of a
     kind was made (`content of 9 of 9 events`), the zero of `corrupted` (`order`: `reordered`) says nothing.
-    `excused` counts late events that would be reordered otherwise.
+    `excused` counts late events that would be reordered otherwise, `acknowledged_again` keys acknowledged
+    more than once, `not_unique` those of them with different content.
     """
 
     acknowledged: int
@@ -69,6 +70,8 @@ class StreamLoss(msgspec.Struct, frozen=True, kw_only=True):
     gap_events: int | None = None
     not_checked: tuple[str, ...] = ()
     excused: int = 0
+    acknowledged_again: int = 0
+    not_unique: int = 0
     error: str | None = None
 
 

@@ -61,21 +61,37 @@ def naive(ledger: list[Row], held: list[Row]) -> dict[str, set[Any]]:
     copies: dict[Any, list[Row]] = {}
     for row in held:
         copies.setdefault(row["key"], []).append(row)
+    stated = _stated(ledger, ("ok", "info"))
+    unclear = {key for key, contents in _stated(ledger, ("ok",)).items() if len(contents) > 1}
     tried = {key for key in copies if outcome.get(key) in ("ok", "info")}
     return {
         "lost": {key for key in known if outcome[key] == "ok" and key not in copies},
         "duplicated": {key for key, rows in copies.items() if len(rows) > 1},
         "phantom": set(copies) - tried,
-        "corrupted": {key for key in tried if any(_differs(known[key], row) for row in copies[key])},
-        "reordered": _reordered(known, copies, tried),
+        "corrupted": {
+            key
+            for key in tried
+            if any(_differs(known[key], row, stated.get(key, set())) for row in copies[key])
+        },
+        "reordered": _reordered(known, copies, tried) - unclear,
         "indeterminate": {key for key in known if outcome[key] == "info"},
         "late": {key for key in tried if any(row.get("late") for row in copies[key])},
     }
 
 
-def _differs(ours: Row, theirs: Row) -> bool:
+def _stated(ledger: list[Row], outcomes: tuple[str, ...]) -> dict[Any, set[str]]:
+    """Say which contents the attempts of these outcomes stated, by key."""
+    found: dict[Any, set[str]] = {}
+    for row in ledger:
+        if (row.get("outcome") or "ok") in outcomes and row.get("content") is not None:
+            found.setdefault(row["key"], set()).add(row["content"])
+    return found
+
+
+def _differs(ours: Row, theirs: Row, stated: set[str]) -> bool:
+    """Say whether a held row has a content that nobody stated; it is compared with the strongest attempt."""
     a, b = ours.get("content"), theirs.get("content")
-    return a is not None and b is not None and a != b
+    return a is not None and b is not None and b not in stated
 
 
 def _reordered(known: dict[Any, Row], copies: dict[Any, list[Row]], tried: set[Any]) -> set[Any]:
@@ -137,6 +153,7 @@ def test_audit_equals_the_naive_model(ledger: list[Row], held: list[Row], ending
     assert result.counts == {kind: len(found) for kind, found in expected.items()}
     assert result.recovered == len(held)
     assert result.acknowledged == sum((r.get("outcome") or "ok") == "ok" for r in merged(ledger).values())
+    assert result.not_unique == sum(len(found) > 1 for found in _stated(ledger, ("ok",)).values())
     lost = [merged(ledger)[key] for key in expected["lost"]]
     assert result.earliest_lost_mono_ns == min(
         (r["mono_ns"] for r in lost if r.get("mono_ns") is not None), default=None

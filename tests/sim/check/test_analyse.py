@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from blackstart.check import analyse
+from blackstart.check import analyse, rpo
+from blackstart.check.facts import Facts
 from blackstart.model.fault import Witness
 from blackstart.model.record import (
     Ended,
@@ -88,6 +89,38 @@ def test_every_kind_of_damage_fails(world: Any, kind: str, rows: Any) -> None:
     assert trial.verdict is Verdict.FAIL
     assert trial.reasons[0].startswith(kind)
     assert trial.rpo.streams["executions"].counts[kind] == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "verdict", "code"),
+    [
+        ("old", Verdict.UNKNOWN, "key-not-unique"),
+        ("new", Verdict.UNKNOWN, "key-not-unique"),
+        ("other", Verdict.FAIL, "corrupted"),
+    ],
+)
+def test_a_key_acknowledged_with_two_contents_is_no_identity(
+    world: Any, held: str, verdict: Verdict, code: str
+) -> None:
+    """Overwritten and acknowledged anew: whether the later write is the one that is held nobody can tell."""
+    rows, kept = world.ledgers["acknowledged"], world.ledgers["recovered"]
+    content = {"old": rows[0]["content"], "new": "[2]", "other": "[3]"}[held]
+    world.ledgers["acknowledged"] = [*rows, {**rows[0], "seq": 6, "content": "[2]"}]
+    world.ledgers["recovered"] = [*kept[1:], {**kept[0], "seq": 6, "content": content}]
+    trial = analyse(world.history())
+    assert trial.verdict is verdict
+    assert trial.reasons[0].startswith(code)
+    assert trial.rpo.streams["executions"].not_unique == 1
+
+
+def test_a_key_acknowledged_twice_alike_is_a_remark(world: Any) -> None:
+    """A client that tried again and was answered twice lost nothing."""
+    rows = world.ledgers["acknowledged"]
+    world.ledgers["acknowledged"] = [*rows, {**rows[0], "seq": 6}]
+    lost, result = rpo.check(Facts(world.history()))
+    assert result.verdict is Verdict.PASS
+    assert "acknowledged-again" in [one.code for one in result.findings]
+    assert lost.streams["executions"].acknowledged_again == 1
 
 
 def test_late_is_not_reordered_and_not_lost(world: Any) -> None:
@@ -287,3 +320,11 @@ def test_objectives_of_the_manifest_win(world: Any) -> None:
     assert trial.verdict is Verdict.FAIL
     assert trial.reasons[0].startswith("rto-exceeded")
     assert trial.objectives["rto_ms"] == 20
+
+
+def test_the_objectives_of_a_trial_are_those_of_its_repetitions(world: Any) -> None:
+    """What is asked of `R1` is asked of `R1#2` as well."""
+    world.manifest = msgspec.structs.replace(world.manifest, objectives={"R1:engine": {"rto_ms": 20}})
+    for name in ("R1:engine", "R1:engine#2"):
+        world.plan = msgspec.structs.replace(world.plan, trial_id=name)
+        assert analyse(world.history()).reasons[0].startswith("rto-exceeded")

@@ -98,3 +98,20 @@ def test_wrong_options_are_the_users_to_mend(tmp_path: Path) -> None:
         audit(file, file, lists=None, listed=1, memory="lots", as_json=False)
     with pytest.raises(BlackstartError, match=r"(?s)cannot be written.*--lists"):
         audit(file, file, lists=file / "below", listed=1, memory="100MB", as_json=False)
+
+
+@pytest.mark.parametrize(("held", "code"), [("x", 2), ("y", 2), ("z", 1)])
+def test_a_key_acknowledged_with_different_contents_is_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], held: str, code: int
+) -> None:
+    """Either of two acknowledged contents may be the right one: status 2; one that nobody sent is 1."""
+    ledger = '{"key": "a", "seq": 1, "content": "x"}\n{"key": "a", "seq": 2, "content": "y"}\n'
+    assert status(tmp_path, ledger, f'{{"key": "a", "seq": 1, "content": "{held}"}}\n') == code
+    assert "unknown: 1 keys are acknowledged with different content" in capsys.readouterr().out
+
+
+def test_an_overwrite_without_an_answer_may_be_there_or_not(tmp_path: Path) -> None:
+    """Whichever is held, the acknowledged content or that of the later attempt, nothing is wrong."""
+    tried = '{"key": "a", "seq": 3, "content": "z", "outcome": "info"}\n'
+    for content in "xz":
+        assert status(tmp_path, FULL + tried, FULL.replace('"x"', f'"{content}"')) == 0
