@@ -3,8 +3,12 @@
 A scenario names signs (`checkpoint-rejected`); the manifest's `[signs]` say how the target tells them. The
 same watch serves the running trial, which waits for what is still to come, and the final judgement.
 
-What must `never` be seen has to be looked for: where the target told nothing at all from that moment on,
-nobody could have told it. Under a fault that only `degrades` a silent log is no failure: the finding says so.
+What must `never` be seen, or need not be seen at all (`at_least = 0`) and was not, has to be looked for:
+where the target told nothing at all from that moment on, nobody could have told it. Under a fault that only
+`degrades` a silent log is no failure: the finding says so.
+
+A sign counts when it happened. Where its stamp cannot be right (`check.stamps.credible`) it is judged both by
+the stamp and by when it reached us; do the two not agree, nobody knows (`stamp-not-credible`).
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from blackstart.check.stamps import credible
 from blackstart.model.match import matches
 from blackstart.model.record import Injected, OracleSeen, Record, Reverted, SignalSeen, Witnessed
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import Expectation, Plan
 
-NS_PER_S = 1_000_000_000
+NS_PER_S, NS_PER_MS = 1_000_000_000, 1_000_000
 
 
 class ExpectationWatch:
@@ -42,7 +47,8 @@ class ExpectationWatch:
         self._silence = silence
         self._heard: list[tuple[int, str]] = []
         self._told = _told(expected, manifest)
-        self._seen: list[int] = []
+        self._seen: list[tuple[int, int]] = []
+        self._incredible: list[SignalSeen] = []
         self._undos: set[str] = set()
         self._since_ns = 0 if expected.after == "start" else None
 
@@ -60,17 +66,23 @@ class ExpectationWatch:
             self._taken_back(record)
         elif isinstance(record, SignalSeen | OracleSeen):
             if self._told(record):
-                self._seen.append(record.mono_ns)
-            if self.expected.never and isinstance(record, SignalSeen):
-                self._heard.append((record.mono_ns, record.source))
+                self._seen.append((record.mono_ns, _moment(record)))
+                if _moment(record) != record.mono_ns and isinstance(record, SignalSeen):
+                    self._incredible.append(record)
+            if isinstance(record, SignalSeen) and (self.expected.never or self.expected.at_least == 0):
+                self._heard.append((_moment(record), record.source))
 
-    def seen(self) -> list[int]:
-        """When it was seen, from the moment on at which it counts, in time."""
+    def seen(self, *, as_stamped: bool = False) -> list[int]:
+        """When it was seen, from the moment on at which it counts, in time.
+
+        What is stamped as cannot be is taken for seen when it reached us, unless `as_stamped`.
+        """
         if self._since_ns is None:
             return []
         within_s = self.expected.within_s
         until = None if within_s is None else self._since_ns + round(within_s * NS_PER_S)
-        return [ns for ns in self._seen if ns >= self._since_ns and (until is None or ns <= until)]
+        moments = (stamped if as_stamped else at for stamped, at in self._seen)
+        return [ns for ns in moments if ns >= self._since_ns and (until is None or ns <= until)]
 
     def pending(self, now_ns: int) -> bool:
         """Whether it may still come: then a trial is not over yet."""
@@ -93,7 +105,18 @@ class ExpectationWatch:
         if not self.declared:
             text = f"{expected.why}: the manifest does not say how the target tells `{name}` ([signs])"
             return _finding(Verdict.UNKNOWN, "expectation-not-judged", text)
-        return self._counted(f"{name} seen {count} time{'' if count == 1 else 's'}", count)
+        found = self._counted(f"{name} seen {count} time{'' if count == 1 else 's'}", count)
+        stamped = len(self.seen(as_stamped=True))
+        return found if self._counted("", stamped).verdict is found.verdict else self._unsure(found, stamped)
+
+    def _unsure(self, found: Finding, stamped: int) -> Finding:
+        """Say that it hangs on stamps that cannot be right."""
+        worst = max(self._incredible, key=lambda one: abs(one.mono_ns - one.seen_mono_ns))
+        text = (
+            f"{found.text}; {stamped} by the target's stamps, but {worst.source}: {worst.event} is stamped "
+            f"{(worst.mono_ns - worst.seen_mono_ns) / NS_PER_MS:+,.1f} ms from when it was seen"
+        )
+        return _finding(Verdict.UNKNOWN, "stamp-not-credible", text)
 
     def _injected(self, record: Injected) -> None:
         self._undos |= {undo.id for undo in record.receipt.undo}
@@ -117,7 +140,7 @@ class ExpectationWatch:
         if not expected.never and count < expected.at_least:
             text = f"{expected.why}: {said}, at least {expected.at_least} expected"
             return _finding(Verdict.FAIL, "expectation-missed", text)
-        if expected.never and expected.signal is not None:
+        if count == 0 and expected.signal is not None:
             return self._looked(said)
         return _finding(Verdict.PASS, "expectation-met", f"{expected.why}: {said}")
 
@@ -159,6 +182,11 @@ def undeclared(manifest: Manifest, expected: Sequence[Expectation]) -> Iterable[
     asked = (one for one in expected if one.given is None or one.given in manifest.operations)
     wanted = (one.signal for one in asked if one.signal is not None)
     return dict.fromkeys(name for name in wanted if name not in manifest.signs)
+
+
+def _moment(record: SignalSeen | OracleSeen) -> int:
+    """Say when it happened; where its own stamp cannot be right, when it reached us."""
+    return record.mono_ns if isinstance(record, OracleSeen) or credible(record) else record.seen_mono_ns
 
 
 def _told(expected: Expectation, manifest: Manifest) -> Callable[[SignalSeen | OracleSeen], bool]:

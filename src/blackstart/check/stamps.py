@@ -90,10 +90,10 @@ def not_credible(facts: Facts) -> list[SignalSeen]:
     """Return what reached us since the fault as news of a phase, with a stamp that cannot be right."""
     t0 = facts.t0_ns or 0
     found = (signal for phase in NAMES for signal in _matching(facts, phase) if signal.seen_mono_ns >= t0)
-    return [signal for signal in found if not _credible(signal)]
+    return [signal for signal in found if not credible(signal)]
 
 
-def _credible(signal: SignalSeen) -> bool:
+def credible(signal: SignalSeen) -> bool:
     """Say whether the stamp lies before it reached us, by no more than telling us can have taken."""
     return 0 <= signal.seen_mono_ns - signal.mono_ns <= LATENCY_NS
 
@@ -110,7 +110,7 @@ def _matching(facts: Facts, phase: Phase) -> list[SignalSeen]:
 def _signals(facts: Facts, phase: Phase) -> Iterable[Stamp]:
     """Take the target's stamp where it can be right; else when it reached us, and how far that is off."""
     for signal in _about(_matching(facts, phase), broken(facts)):
-        good = _credible(signal)
+        good = credible(signal)
         yield Stamp(
             name=NAMES[phase],
             mono_ns=signal.mono_ns if good else signal.seen_mono_ns,

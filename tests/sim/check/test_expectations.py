@@ -149,6 +149,41 @@ def test_what_never_was_seen_has_been_looked_for() -> None:
     assert "the target told of nothing" in silent[2]
 
 
+def test_a_limit_of_which_nothing_was_seen_has_been_looked_for() -> None:
+    """`at most one` proves nothing of a target that told of nothing; of the exchange's events we know."""
+    expected = {"at_least": 0, "at_most": 1}
+    alarm, logon = {"signal": "alarm", **expected}, {"oracle": "logon", **expected}
+    assert judged(alarm, signal(9, "smoke"), fault(10)) == (Verdict.UNKNOWN, "not-looked")
+    assert judged(alarm, fault(10), signal(11, "smoke")) == (Verdict.PASS, "expectation-met")
+    assert judged(alarm, fault(10), signal(11)) == (Verdict.PASS, "expectation-met")
+    assert judged(logon, fault(10)) == (Verdict.PASS, "expectation-met")
+
+
+def stamped(at_s: float, seen_s: float, code: str = "fire") -> SignalSeen:
+    """Make an alert that reached us at another moment than it says."""
+    return msgspec.structs.replace(signal(at_s, code), seen_mono_ns=round(seen_s * SECOND))
+
+
+@pytest.mark.parametrize(
+    ("expected", "seen", "verdict"),
+    [
+        ({}, stamped(1.7e9, 9), Verdict.UNKNOWN),  # by the wall clock, from before the fault
+        ({}, stamped(1.7e9, 11), Verdict.PASS),  # after it, whichever clock is right
+        ({"never": True}, stamped(0.011, 11), Verdict.UNKNOWN),  # in microseconds
+        ({"never": True}, stamped(9.5, 10.2), Verdict.PASS),  # told late, within reason: before the fault
+        ({"within_s": 2}, stamped(11, 14), Verdict.UNKNOWN),  # in time, or too late
+        ({}, stamped(8, 11), Verdict.UNKNOWN),
+    ],
+)
+def test_a_sign_with_a_stamp_that_cannot_be_right_decides_nothing(
+    expected: dict[str, Any], seen: SignalSeen, verdict: Verdict
+) -> None:
+    """Where the stamp and the moment at which it reached us do not come to the same, nobody knows."""
+    found, code = judged({"signal": "alarm", **expected}, fault(10), seen, signal(12, "smoke"))
+    assert found is verdict
+    assert (code == "stamp-not-credible") is (verdict is Verdict.UNKNOWN)
+
+
 def test_an_event_of_the_exchange_can_be_expected() -> None:
     """The oracle's own events need no declaration."""
     seen = OracleSeen(event="logon", mono_ns=11 * SECOND, fields={})
