@@ -111,14 +111,18 @@ async def _listen(process: asyncio.subprocess.Process, job: Job, progress: Progr
 
 
 async def words(process: asyncio.subprocess.Process, job: msgspec.Struct, kind: type[T]) -> AsyncIterator[T]:
-    """Hand the job to a worker and yield what it tells, to its end."""
+    """Hand the job to a worker and yield what it tells, to its end.
+
+    A line that is no word of it (torn by its death) is passed over: without its result it counts as dead.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(ConnectionError):
         process.stdin.write(msgspec.json.encode(job) + b"\n")
         await process.stdin.drain()
     while line := await process.stdout.readline():
-        yield msgspec.json.decode(line, type=kind)
+        with suppress(msgspec.DecodeError):
+            yield msgspec.json.decode(line, type=kind)
     await process.wait()
 
 
@@ -146,7 +150,10 @@ def settle(folder: Path) -> None:
 
 
 def _cut_short(folder: Path, analyse: Analyse) -> Trial | None:
-    """Judge what the worker recorded before it died: never a PASS, because its history has no end."""
+    """Judge what the worker recorded before it died.
+
+    Without the end of its history that is never a PASS. With it only the worker's own analysis was missing.
+    """
     try:
         return analyse(load(folder))
     except Exception:  # noqa: BLE001 - nothing that can be read: the result says that it died

@@ -1,7 +1,8 @@
 """The process of one trial: `python -m blackstart.engine.worker_runner`, started by `engine.worker`.
 
 It moves into namespaces of its own where the manifest asks for them, conducts, analyses, and tells of it as
-JSON lines on its standard output. It dies with its parent, and its guardian then takes everything back.
+JSON lines on its standard output, which nobody else may write to: a stranger's glue works in this process. It
+dies with its parent, and its guardian then takes everything back.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ async def _run(job: Job, isolation: frozenset[str]) -> Trial:
 
 
 async def until_told(work: Coroutine[Any, Any, T]) -> T:
-    """Do the work of a process; SIGTERM, each time that it comes, cancels it: it ends in order."""
+    """Do the work of a process; SIGTERM, each time that it comes, cancels it: it ends in order.
+
+    Whatever is printed from now on, but by `say`, goes to standard error.
+    """
+    _Wire.keep()
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
@@ -75,10 +80,24 @@ def _progress(event: str, figures: Mapping[str, Any]) -> None:
     say(Word(event=event, figures=dict(figures)))
 
 
+class _Wire:
+    """The way to the parent: this process's standard output, as it was when the process began."""
+
+    fd = 1
+
+    @classmethod
+    def keep(cls) -> None:
+        """Keep it for ourselves: its number now means standard error, and no child inherits it."""
+        if cls.fd == 1:
+            sys.stdout.flush()
+            cls.fd = os.dup(1)
+            os.dup2(2, 1)
+
+
 def say(word: msgspec.Struct) -> None:
     """Tell the parent, on one line."""
-    sys.stdout.buffer.write(msgspec.json.encode(word, enc_hook=str) + b"\n")
-    sys.stdout.buffer.flush()
+    with open(_Wire.fd, "wb", closefd=False) as out:
+        out.write(msgspec.json.encode(word, enc_hook=str) + b"\n")
 
 
 if __name__ == "__main__":

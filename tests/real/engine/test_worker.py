@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
-from blackstart.engine import journal
+from blackstart.engine import journal, worker
 from blackstart.host import namespaces
 
 _spec = importlib.util.spec_from_file_location("trial_tests", Path(__file__).with_name("test_trial.py"))
@@ -79,3 +82,42 @@ def test_an_isolated_trial_has_a_loopback_of_its_own(tmp_path: Path) -> None:
     first = next(tmp_path.glob("*/R25*/history.jsonl")).read_text().splitlines()[0]
     assert "network" in json.dumps(json.loads(first))
     assert os.getpid() != worker.pid
+
+
+NOISY = """
+import asyncio, os, subprocess, sys
+from blackstart.engine import worker_runner
+from blackstart.engine.worker import Word
+
+async def work():
+    print("a word of the glue")
+    os.write(1, b"half a li")
+    subprocess.run(["echo", "its child"], check=True)
+    worker_runner.say(Word(event="stage"))
+
+asyncio.run(worker_runner.until_told(work()))
+worker_runner.say(Word(event="end"))
+"""
+
+
+def test_what_a_strangers_glue_prints_is_no_word_of_the_worker() -> None:
+    """`print` in a process that tells of itself on standard output goes to standard error."""
+    done = subprocess.run((sys.executable, "-c", NOISY), capture_output=True, text=True, check=True)
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["stage", "end"]
+    assert all(text in done.stderr for text in ("a word of the glue", "half a li", "its child"))
+
+
+def test_a_line_that_is_no_word_ends_nothing() -> None:
+    """A worker that is killed in the middle of a line leaves a torn one: what it told before counts."""
+
+    async def told() -> list[str]:
+        line = worker.Word(event="stage", figures={"n": 1})
+        text = msgspec.json.encode(line).decode()
+        process = await asyncio.create_subprocess_exec(
+            *("printf", "%s", f"{text}\nnot a word\n{text}\n{text[:20]}"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return [word.event async for word in worker.words(process, line, worker.Word)]
+
+    assert asyncio.run(told()) == ["stage", "stage"]
