@@ -293,16 +293,18 @@ def main() -> None:
 
 def _status() -> int:
     try:
-        return int(app(prog_name="blackstart", standalone_mode=False) or 0)
+        status = int(app(prog_name="blackstart", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return status  # noqa: TRY300 - what is flushed here may break, too
     except BlackstartError as error:
         print(f"blackstart: {error.render()}", file=sys.stderr)
         return error.exit_status
     except (KeyboardInterrupt, typer.Abort):
         print("blackstart: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe has gone (`| head`): nobody is left to tell
+    except BrokenPipeError:  # the reader of a pipe has gone (`| head`): broken off, whatever was found
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 2
     except Exception as error:  # noqa: BLE001  # wrong options, or a bug of ours
         from blackstart.cli import bug  # noqa: PLC0415
 

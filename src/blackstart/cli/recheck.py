@@ -1,6 +1,7 @@
 """`blackstart recheck`: today's checkers on stored histories.
 
-The first results stay as they are; the new ones lie in `recheck/`.
+The first results stay as they are; the new ones lie in `recheck/`. A run without first results was broken off
+before it wrote them: which trials are missing is not known, and its status is never 0.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def again(place: Path) -> Trial:
 
 def _run(trials: list[Trial], folder: Path) -> Run:
     first_run = listed.read(folder)
+    whole = first_run is not None or (folder / FILE_NAME).is_file()
     trials += listed.missing(first_run, {Path(trial.folder).name for trial in trials})
     trials.sort(key=lambda trial: trial.started_wall_ns)
     first = trials[0]
@@ -90,6 +92,6 @@ def _run(trials: list[Trial], folder: Path) -> Run:
         started_wall_ns=first.started_wall_ns,
         duration_ns=last_ns - first.started_wall_ns,
         trials=tuple(trials),
-        interrupted=first_run is not None and first_run.interrupted,
+        interrupted=not whole or (first_run is not None and first_run.interrupted),
         environment={"rechecked on": host.facts(folder)},
     )

@@ -31,10 +31,19 @@ _FULL_WIDTH = 128
 _LOG_WIDTH = 180
 
 
+class _Patient(Console):
+    """A console whose reader may go (`| head`): the work goes on unseen and ends with its own status."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more; nothing that is still in the stream's buffer breaks it again."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 def console(stream: TextIO) -> Console:
     """Make a console for `stream`: a terminal keeps its width; a file or pipe gets wide lines."""
-    found = Console(file=stream, highlight=False, soft_wrap=False)
-    return found if found.is_terminal else Console(file=stream, highlight=False, width=_LOG_WIDTH)
+    found = _Patient(file=stream, highlight=False, soft_wrap=False)
+    return found if found.is_terminal else _Patient(file=stream, highlight=False, width=_LOG_WIDTH)
 
 
 def headline(run: Run) -> Text:

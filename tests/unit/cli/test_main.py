@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,28 @@ def test_ctrl_c_is_130_without_a_traceback(
     monkeypatch.setattr("blackstart.cli.halt.halt", interrupt)
     assert call(monkeypatch, "halt") == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_reader_that_has_gone_is_no_pass(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`blackstart suite --json | head`: whatever was found, nobody has read it; never 0."""
+    with (tmp_path / "out").open("w") as out:
+
+        def gone(*_: object) -> int:
+            raise BrokenPipeError
+
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr("blackstart.cli.halt.halt", gone)
+        assert call(monkeypatch, "halt") == 2
+
+
+def test_what_breaks_only_when_it_is_flushed_is_no_pass_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A little text lies in the buffer until the end: there nobody is left to read it."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as out:
+        os.close(reading)
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr("blackstart.cli.halt.halt", lambda *_: print("done") or 0)
+        assert call(monkeypatch, "halt") == 2
 
 
 def test_the_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from blackstart.cli.recheck import recheck
 from blackstart.errors import HistoryError
+from blackstart.model.verdict import Verdict
 from blackstart.report.results_json import ResultsJson
 from blackstart.scenario.plan import folder_name
 from blackstart.testing.samples import sample_run, write_histories
@@ -77,3 +78,19 @@ def test_a_session_of_chaos_is_refused(run: Run) -> None:
     Path(run.folder, "chaos.json").write_text("{}", encoding="utf-8")
     with pytest.raises(HistoryError, match="a session of chaos cannot be rechecked"):
         recheck([Path(run.folder)], as_json=True)
+
+
+def test_a_run_without_first_results_is_not_known_to_be_whole(
+    run: Run, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before it wrote any: the trials that are there may pass, others may be missing: never 0."""
+    passing = next(one for one in run.trials if one.verdict is Verdict.PASS)
+    for one in run.trials:
+        if one is not passing:
+            shutil.rmtree(one.folder)
+    (Path(run.folder) / "results.json").unlink()
+    monkeypatch.setattr("blackstart.cli.recheck.again", lambda _: passing)
+    assert recheck([Path(passing.folder)], as_json=True) == 0
+    assert msgspec.json.decode(capfdbinary.readouterr().out)["interrupted"] is False
+    assert recheck([Path(run.folder)], as_json=True) == 2
+    assert msgspec.json.decode(capfdbinary.readouterr().out)["interrupted"] is True

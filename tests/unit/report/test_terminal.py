@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,7 @@ from blackstart.report.legend import (
 )
 from blackstart.report.live import LiveView
 from blackstart.report.rows import phase_texts, repeated, row, rto_text
-from blackstart.report.terminal import copyable, print_run
+from blackstart.report.terminal import console, copyable, print_run
 from blackstart.report.wording import bare_ms, duration, limit, uncertainty
 from blackstart.testing.samples import sample_loss, sample_rto, sample_run, sample_trial
 
@@ -269,3 +270,13 @@ def test_a_small_uncertainty_does_not_read_as_none() -> None:
     """Microseconds are shown as such; what is not known is left out."""
     texts = [uncertainty(ns) for ns in (1_200, 212_000, None)]
     assert texts == ["\u00b1 1.2 \u00b5s", "\u00b1 0.2 ms", ""]
+
+
+def test_a_reader_that_has_gone_ends_no_run() -> None:
+    """`blackstart suite | head -1`: the next line is not read, and the run goes on to its own status."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as out:
+        found = console(out)
+        found.print("one line")
+        found.print("and another")
