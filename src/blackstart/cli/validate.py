@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from blackstart.chaos.profiles import OVERLAY
 from blackstart.check.expectations import undeclared
 from blackstart.engine import permit
 from blackstart.errors import BlackstartError, PermitError
 from blackstart.faults import registry
+from blackstart.model.scenario import Scenario
 from blackstart.report.terminal import console
 from blackstart.report.wording import plural
 from blackstart.scenario import load as scenarios
@@ -24,7 +27,6 @@ from blackstart.target.problems import never_passes
 
 if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest
-    from blackstart.model.scenario import Scenario
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -74,7 +76,22 @@ def warnings(manifest: Manifest) -> list[str]:
         + [f"this manifest can never PASS, because {reason}" for reason in never_passes(manifest)]
         + list(commands.absent(manifest))
         + doubts(manifest)
+        + _aimless(manifest)
     )
+
+
+def _aimless(manifest: Manifest) -> list[str]:
+    """Name the objectives that hold for nothing shipped: a misspelt trial would be judged without them."""
+    known = {OVERLAY, *get_args(get_type_hints(Scenario)["recovery"])}
+    for scenario in scenarios.packaged() if manifest.objectives else ():
+        known.add(scenario.id)
+        with suppress(BlackstartError):
+            known |= {one.trial_id for one in plan.plan(scenario, manifest, seed=0)}
+    return [
+        f'objectives."{name}" holds for no shipped scenario and no trial of this target'
+        for name in manifest.objectives
+        if name not in known
+    ]
 
 
 def validate(target: str, *, as_json: bool) -> int:

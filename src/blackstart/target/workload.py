@@ -60,6 +60,7 @@ class WorkloadProcess:
 
         Raises TargetError with the end of the log when it does not come.
         """
+        self._stopping = self._end_told = False
         self._child = await self._spawn(self._launch(self._config()))
         self._child.release()
         loop = asyncio.get_running_loop()

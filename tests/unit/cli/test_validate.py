@@ -33,6 +33,16 @@ def test_what_can_never_pass_is_told_before_it_is_run() -> None:
     assert "names no [oracle]" in alone
 
 
+def test_objectives_of_no_trial_are_named() -> None:
+    """A misspelt trial is judged by the scenario's own figures: that is said before it runs."""
+    rto = {"rto_ms": 100.0}
+    right = {"R25:router": rto, "R1": rto, "hot": rto, "chaos": {}}
+    firm = msgspec.structs.replace(manifests.load("paperfirm"), objectives=right)
+    assert warnings(firm) == []
+    (told,) = warnings(msgspec.structs.replace(firm, objectives={**right, "R25:ruter": rto}))
+    assert told == 'objectives."R25:ruter" holds for no shipped scenario and no trial of this target'
+
+
 def test_production_is_said_to_be_refused() -> None:
     """A right manifest for production is told that, and why, no run of it will start."""
     (refused,) = warnings(msgspec.structs.replace(manifests.load("redis"), environment="production"))
