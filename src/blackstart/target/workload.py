@@ -68,9 +68,9 @@ class WorkloadProcess:
         while not (self.ledger.exists() and self.ledger.stat().st_size):
             log = self._child.launch.log
             if self._child.exited.is_set():
-                error = _ended(self._child, "at once")
-                self._child = None
-                raise error
+                child, self._child = self._child, None
+                await child.end(0.5)
+                raise _ended(child, "at once")
             if loop.time() > limit:
                 hint = f"settings: {self._told}; {spawn.tail(log)}"
                 raise TargetError(
