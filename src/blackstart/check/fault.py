@@ -54,6 +54,7 @@ def _findings(facts: Facts, watched_until: str) -> Iterable[Finding]:
         yield _unknown("fault-not-injected", f"the fault that was to follow, {step.kind}, was not injected")
     for one in injected:
         yield from _bitten(facts, one)
+        yield from _outlasted(facts, one)
     yield from _left_in_place(facts)
     if _reverted(facts, facts.receipts) is None:
         yield _unknown("not-reverted", "it is not proven that the fault was taken back")
@@ -76,6 +77,16 @@ def _left_in_place(facts: Facts) -> Iterable[Finding]:
                 text=text,
                 data={"undo": one.undo_id, "by_hand": command},
             )
+
+
+def _outlasted(facts: Facts, injected: Injected) -> Iterable[Finding]:
+    """Tell of a fault with an end of its own that observation did not see: nor did it see the recovery."""
+    observed, step = facts.stage("observed"), facts.plan.faults[injected.step]
+    mine = {undo.id for undo in injected.receipt.undo}
+    ends = [one.mono_ns for one in facts.all(Reverted) if one.undo_id in mine and one.mono_ns is not None]
+    if observed is not None and step.duration_s is not None and ends and min(ends) > observed.mono_ns:
+        text = f"observation ended before {step.kind} did ({step.duration_s:g} s): raise `observe.limit_s`"
+        yield _unknown("fault-outlasted", text)
 
 
 def _unready(facts: Facts) -> Iterable[Finding]:

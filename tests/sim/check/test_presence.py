@@ -9,7 +9,7 @@ import pytest
 
 from blackstart.check import analyse
 from blackstart.model.fault import ProcessRef
-from blackstart.model.record import ProbeChange, StageReached
+from blackstart.model.record import ProbeChange, Reverted, StageReached
 from blackstart.model.verdict import Verdict
 
 BEFORE = {"engine": 41, "spare": 43}
@@ -115,3 +115,17 @@ def test_not_ready_any_more_is_not_recovered(
             at = 10**12 + after_ms * 1_000_000
             world.extra.append(ProbeChange(probe="ready", ok=ok, mono_ns=at, uncertainty_ns=1, samples=1))
     assert fault(world) == (verdict, () if verdict is Verdict.PASS else ("not-ready-at-the-end",))
+
+
+@pytest.mark.parametrize(("ended_ms", "duration_s"), [(1450, 1.45), (1300, 1.3), (1450, None)])
+def test_a_fault_that_outlasts_the_observation_proves_no_recovery(
+    world: Any, ended_ms: int, duration_s: float | None
+) -> None:
+    """Nobody watched what came after its end: UNKNOWN; one without an end of its own is taken back after."""
+    step = msgspec.structs.replace(world.plan.scenario.fault, duration_s=duration_s)
+    scenario = msgspec.structs.replace(world.plan.scenario, fault=step)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+    at = 10**12 + ended_ms * 1_000_000
+    world.extra = [Reverted(undo_id="u1", verified=True, evidence={}, mono_ns=at)]
+    late = duration_s is not None and ended_ms > 1400
+    assert fault(world) == ((Verdict.UNKNOWN, ("fault-outlasted",)) if late else (Verdict.PASS, ()))
