@@ -103,15 +103,15 @@ def test_an_acknowledged_write_that_cannot_be_noted_ends_the_load(tmp_path: Path
 
 
 def test_a_disk_that_is_full_ends_the_load(tmp_path: Path) -> None:
-    """Half a line in the ledger is no line: the load ends with an error of its own."""
+    """What was acknowledged cannot be noted any more: the load ends with an error of its own."""
     full = os.open("/dev/full", os.O_WRONLY)
     runner = load(tmp_path, full, STRANGE)
     runner._under_way[1] = (0.0, None)  # type: ignore[assignment]
     runner._outcome(1, "ok")
-    os.close(full)
     assert runner.stopping.is_set()
     with pytest.raises(OSError, match="No space left"):
         asyncio.run(runner.run())
+    os.close(full)
 
 
 DYING = """
