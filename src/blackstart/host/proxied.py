@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from blackstart.host.shaping import Line
+    from blackstart.host.shaping import Fate, Line
 
 TO_SERVER, TO_CLIENT = "to_server", "to_client"
 _DROP, _RESET, _QUEUE = "drop", "reset", "queue"
@@ -81,10 +81,13 @@ class Link:
         """Draw whether a datagram is lost."""
         return self._verdict == _DROP and self._rng.random() < self._share
 
-    def fate(self, flow: bytes, data: bytes) -> Any:
-        """Ask the bad line."""
+    def fate(self, flow: bytes, data: bytes) -> Fate:
+        """Ask the bad line; only what it does something to is hit."""
         assert self._line is not None
-        return self._line.fate(flow, data, len(data), time.monotonic_ns())
+        now = time.monotonic_ns()
+        fate = self._line.fate(flow, data, len(data), now)
+        self.hit += fate.due_ns is None or fate.due_ns > now or fate.payload is not None or fate.copies > 0
+        return fate
 
 
 def _narrow(end: asyncio.Transport) -> None:
@@ -107,7 +110,7 @@ class Pipe:
         """Take in what came; an empty one is the end."""
         self._link.seen += 1
         verdict = self._link.broken(self._side, self._pair)
-        self._link.hit += bool(verdict)
+        self._link.hit += verdict in (_RESET, _DROP)
         if verdict == _RESET:
             self._pair.abort()
         elif verdict == _QUEUE:
@@ -319,7 +322,6 @@ class Front(asyncio.DatagramProtocol):
         verdict = link.broken(side, None)
         if verdict == _QUEUE:
             fate = link.fate(side.encode(), data)
-            link.hit += 1
             if fate.due_ns is None:
                 return
             wait_s = max(0, fate.due_ns - time.monotonic_ns()) / 1e9

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from blackstart.host.proxied import TO_SERVER, Link, Pair
+import pytest
+
+from blackstart.host.proxied import TO_SERVER, Front, Link, Pair
 from blackstart.host.proxy import Proxy
 from blackstart.host.shaping import Shape
 
@@ -32,11 +34,15 @@ class Sink:
 
 async def narrow() -> Link:
     """Make a stream's link whose line carries a megabyte a second and has room for a quarter of one."""
-    proxy, link = Proxy(), Link(stream=True)
+    return await bad(Shape(bytes_per_s=1e6, buffer_bytes=262_144.0))
+
+
+async def bad(shape: Shape, *, stream: bool = True) -> Link:
+    """Make a link with a bad line towards the server."""
+    proxy, link = Proxy(), Link(stream=stream)
     proxy.links["line"] = link
-    shape = Shape(bytes_per_s=1e6, buffer_bytes=262_144.0)._asdict()
     told = {"verdict": "queue", "direction": TO_SERVER, "share": 1.0, "existing": False, "seed": 1}
-    await proxy.answer({"do": "break", "link": "line", "shape": shape, **told})
+    await proxy.answer({"do": "break", "link": "line", "shape": shape._asdict(), **told})
     return link
 
 
@@ -75,3 +81,33 @@ def test_what_waits_for_the_server_waits_for_the_line_too() -> None:
         return sink.written
 
     assert asyncio.run(run()) == []
+
+
+RARELY = 1e-9
+SHAPES = (
+    (Shape(corrupt=RARELY), Shape(corrupt=1.0)),
+    (Shape(duplicate=RARELY), Shape(duplicate=1.0)),
+    (Shape(reorder=RARELY), Shape(reorder=1.0)),
+    (Shape(), Shape(delay_ms=1.0)),
+    (Shape(), Shape(bytes_per_s=1e6)),
+)
+
+
+@pytest.mark.parametrize(("spared", "hit"), SHAPES)
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_passes_a_bad_line_untouched_was_not_hit(spared: Shape, hit: Shape, *, stream: bool) -> None:
+    """That it went through the line is not enough: it came later, otherwise, twice, or not at all."""
+
+    async def counted(shape: Shape) -> tuple[int, int]:
+        link = await bad(shape, stream=stream)
+        if stream:
+            pair = Pair(link)
+            pair.there.sink = cast("Any", Sink())
+            pair.there.feed(b"x")
+        else:
+            Front(link).pass_on(b"x", TO_SERVER, lambda _: None)
+        return link.seen, link.hit
+
+    assert asyncio.run(counted(spared)) == (1, 0)
+    if not (stream and hit.duplicate):  # no packets, so nothing is doubled: such a fault is refused
+        assert asyncio.run(counted(hit)) == (1, 1)
