@@ -103,6 +103,8 @@ class Pipe:
         self._held: deque[tuple[int | None, bytes]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = 0
+        self.over = False
+        """Whether its end was passed on."""
         self.source: asyncio.Transport | None = None
         self.sink: asyncio.Transport | None = None
 
@@ -160,8 +162,11 @@ class Pipe:
             return
         if data:
             self.sink.write(data)
-        elif self.sink.can_write_eof():
+            return
+        if self.sink.can_write_eof():
             self.sink.write_eof()
+        self.over = True
+        self._pair.passed_on()
 
 
 class End(asyncio.Protocol):
@@ -173,6 +178,9 @@ class End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Join it to the pipes; what waits for it goes on."""
         joined = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        if self._pair.over:
+            _reset(joined)
+            return
         self._into.source = self._out.sink = joined
         self._pair.ends.append(joined)
         if self._pair.link.narrow:
@@ -183,7 +191,13 @@ class End(asyncio.Protocol):
         self._into.feed(data)
 
     def eof_received(self) -> bool:
-        """Pass the end on; the other direction may go on."""
+        """Pass the end on; the other direction may go on.
+
+        Without the proxy whoever gives up before the link heals would never have been connected.
+        """
+        if self._pair.waits:
+            self._pair.over = True
+            return False
         self._into.feed(b"")
         return True
 
@@ -210,6 +224,11 @@ class Pair:
         self.ends: list[asyncio.Transport] = []
         self.there, self.back = Pipe(link, self, TO_SERVER), Pipe(link, self, TO_CLIENT)
         self._connecting: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self.over = False
+        """Whether one end has gone, or both were reset: whoever connects now would have nobody to talk to."""
+        self.waits = False
+        """Whether the connection to the server is not even tried before the link heals."""
         link.pairs.add(self)
 
     def accepted(self) -> asyncio.Protocol:
@@ -225,7 +244,11 @@ class Pair:
             return
         if link.broken(TO_SERVER, self) == _DROP or link.broken(TO_CLIENT, self) == _DROP:
             link.hit += 1
+            self.waits = True
             await link.healed.wait()
+            self.waits = False
+            if self.over:
+                return
         try:
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: End(self, self.back, self.there), *link.upstream)
@@ -241,16 +264,16 @@ class Pair:
 
     def abort(self) -> None:
         """Reset both connections."""
+        self.over = True
         self.link.pairs.discard(self)
         for end in self.ends:
-            with contextlib.suppress(OSError):  # so that the kernel sends a reset
-                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-            end.abort()
+            _reset(end)
 
     def ended(self, *, abruptly: bool) -> None:
         """One end is gone: so is the other, once the link lets it know."""
+        self.over = True
         if _DROP in (self.link.broken(TO_SERVER, self), self.link.broken(TO_CLIENT, self)):
-            self._connecting = asyncio.ensure_future(self._end_later(abruptly=abruptly))
+            self._ending = asyncio.ensure_future(self._end_later(abruptly=abruptly))
             return
         self.link.pairs.discard(self)
         if abruptly:
@@ -258,9 +281,22 @@ class Pair:
         for end in self.ends:
             end.close()
 
+    def passed_on(self) -> None:
+        """Close both connections once the ends of both directions have been passed on."""
+        if self.there.over and self.back.over:
+            self.link.pairs.discard(self)
+            for end in self.ends:
+                end.close()
+
     async def _end_later(self, *, abruptly: bool) -> None:
         await self.link.healed.wait()
         self.ended(abruptly=abruptly)
+
+
+def _reset(end: asyncio.Transport) -> None:
+    with contextlib.suppress(OSError):  # so that the kernel sends a reset
+        end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    end.abort()
 
 
 async def serve_tcp(link: Link, host: str, port: int) -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
+import socket
+import struct
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from blackstart.host.proxied import TO_SERVER, Front, Link, Pair
+from blackstart.host.proxied import TO_SERVER, Front, Link, Pair, serve_tcp
 from blackstart.host.proxy import Proxy
-from blackstart.host.shaping import Shape
+from blackstart.host.shaping import Line, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,3 +115,72 @@ def test_what_passes_a_bad_line_untouched_was_not_hit(spared: Shape, hit: Shape,
     assert asyncio.run(counted(spared)) == (1, 0)
     if not (stream and hit.duplicate):  # no packets, so nothing is doubled: such a fault is refused
         assert asyncio.run(counted(hit)) == (1, 1)
+
+
+@pytest.mark.parametrize("linger", [None, struct.pack("ii", 1, 0)], ids=["closes", "resets"])
+@pytest.mark.parametrize("speaks", [True, False])
+def test_who_gave_up_during_a_partition_never_reaches_the_server(
+    linger: bytes | None, *, speaks: bool
+) -> None:
+    """Its attempt to connect would have failed; who is patient is connected when the link heals."""
+
+    async def run() -> list[bytes]:
+        heard: list[bytes] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                heard.append(await reader.read(100))
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1")
+        link = Link()
+        link.upstream = server.sockets[0].getsockname()
+        port = await serve_tcp(link, "127.0.0.1", 0)
+        line = Line(Shape(), random.Random(1))
+        link.break_it("drop", "both", share=1.0, existing=False, line=line, seed=1)
+        patient, impatient = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        patient[1].write(b"patient")
+        if speaks:
+            impatient[1].write(b"impatient")
+        if linger is not None:
+            impatient[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        impatient[1].close()
+        await asyncio.sleep(0.05)
+        link.release()
+        async with asyncio.timeout(5):
+            await patient[0].read()
+        patient[1].close()
+        await asyncio.sleep(0.05)
+        assert not link.pairs, "a connection that ended on both sides is still held"
+        server.close()
+        return heard
+
+    assert asyncio.run(run()) == [b"patient"]
+
+
+def test_who_is_reset_while_the_server_is_being_connected_leaves_no_connection_behind() -> None:
+    """The connection that comes too late ends as the other did."""
+
+    async def run() -> bytes:
+        ended = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                ended.set_result(await reader.read(100))
+            except ConnectionError:
+                ended.set_result(b"reset")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1")
+        pair = Pair(Link())
+        pair.link.upstream = server.sockets[0].getsockname()
+        pair.accepted()
+        await asyncio.sleep(0)
+        pair.there.feed(b"logon")
+        pair.abort()
+        async with asyncio.timeout(5):
+            said = await ended
+        server.close()
+        return cast("bytes", said)
+
+    assert asyncio.run(run()) in (b"", b"reset")
