@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TO_SERVER, TO_CLIENT = "to_server", "to_client"
 _DROP, _RESET, _QUEUE = "drop", "reset", "queue"
 _FULL = 65_536
+_MOST_CLIENTS = 256
 _AT_ONCE = struct.pack("ii", 1, 0)
 _Write = Any
 
@@ -337,14 +338,18 @@ class Front(asyncio.DatagramProtocol):
         """Bring it to the server, from a socket of this client's own."""
         if self._link.upstream is None:
             return
-        if addr not in self._backs:
-            self._backs[addr] = asyncio.ensure_future(self._open(addr))
-        back = self._backs[addr]
+        back = self._back(addr)
+        self.pass_on(data, TO_SERVER, lambda sent: back.add_done_callback(lambda task: _send(task, sent)))
 
-        def forward(sent: bytes) -> None:
-            back.add_done_callback(lambda task: task.result()[0].sendto(sent))
-
-        self.pass_on(data, TO_SERVER, forward)
+    def _back(self, client: Any) -> asyncio.Task[Any]:
+        """Return the client's own socket; of many, who was silent for longest loses it."""
+        back = self._backs.pop(client, None)
+        if back is None or (back.done() and _opened(back) is None):
+            back = asyncio.ensure_future(self._open(client))
+        self._backs[client] = back
+        if len(self._backs) > _MOST_CLIENTS:
+            self._backs.pop(next(iter(self._backs))).add_done_callback(_close)
+        return back
 
     async def _open(self, client: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -367,6 +372,22 @@ class Front(asyncio.DatagramProtocol):
             link.hit += 1
         else:
             send(data)
+
+
+def _opened(task: asyncio.Task[Any]) -> Any:
+    """Return the socket that a task has opened; None when it could not, or it was closed since."""
+    failed = task.cancelled() or task.exception() is not None
+    return None if failed or task.result()[0].is_closing() else task.result()[0]
+
+
+def _send(task: asyncio.Task[Any], data: bytes) -> None:
+    if (opened := _opened(task)) is not None:
+        opened.sendto(data)
+
+
+def _close(task: asyncio.Task[Any]) -> None:
+    if (opened := _opened(task)) is not None:
+        opened.close()
 
 
 async def serve_udp(link: Link, host: str, port: int) -> int:

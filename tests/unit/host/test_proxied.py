@@ -7,6 +7,7 @@ import contextlib
 import random
 import socket
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -184,3 +185,67 @@ def test_who_is_reset_while_the_server_is_being_connected_leaves_no_connection_b
         return cast("bytes", said)
 
     assert asyncio.run(run()) in (b"", b"reset")
+
+
+def sockets() -> int:
+    """Count our own open sockets."""
+    links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return sum(str(entry.readlink()).startswith("socket:") for entry in links)
+
+
+class Counts(asyncio.DatagramProtocol):
+    """A server that counts its datagrams and answers none."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Count it."""
+        del addr
+        self.heard.append(data)
+
+
+def test_many_udp_clients_hold_a_bounded_number_of_sockets() -> None:
+    """A client with a new port for each datagram is served, and does not use up the descriptors."""
+
+    async def run() -> tuple[int, list[bytes]]:
+        loop = asyncio.get_running_loop()
+        server, counts = await loop.create_datagram_endpoint(Counts, local_addr=("127.0.0.1", 0))
+        link = Link(stream=False)
+        link.upstream = server.get_extra_info("sockname")
+        front, before = Front(link), sockets()
+        for number in range(600):
+            front.datagram_received(str(number).encode(), ("127.0.0.1", number))
+            await asyncio.sleep(0.001)
+        held = sockets() - before
+        server.close()
+        return held, counts.heard
+
+    held, heard = asyncio.run(run())
+    assert heard == [str(number).encode() for number in range(600)]
+    assert held <= 257
+
+
+def test_a_udp_client_whose_socket_could_not_be_opened_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One failure is not for ever."""
+
+    async def run() -> list[bytes]:
+        loop = asyncio.get_running_loop()
+        server, counts = await loop.create_datagram_endpoint(Counts, local_addr=("127.0.0.1", 0))
+        link = Link(stream=False)
+        link.upstream = server.get_extra_info("sockname")
+        front = Front(link)
+
+        async def fail(*_: Any, **__: Any) -> None:
+            raise OSError(24, "Too many open files")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(loop, "create_datagram_endpoint", fail)
+            front.datagram_received(b"lost", ("127.0.0.1", 1))
+            await asyncio.sleep(0.01)
+        front.datagram_received(b"heard", ("127.0.0.1", 1))
+        await asyncio.sleep(0.05)
+        server.close()
+        return counts.heard
+
+    assert asyncio.run(run()) == [b"heard"]
