@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blackstart.contracts import FaultContext, HasDatabases
-from blackstart.errors import BlackstartError, FaultError
+from blackstart.contracts import FaultContext, HasDatabases, HasProcesses
+from blackstart.errors import BlackstartError, FaultError, TargetError
 from blackstart.faults import death
+from blackstart.host import procs
 from blackstart.model.fault import Receipt, Undo, Witness
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class RefuseService:
                 "statement": f"ALTER DATABASE {quoted} ALLOW_CONNECTIONS true",
                 "look": _STATE,
                 "database": str(name),
-                "private": bool(ctx.target.manifest.processes),
+                "private": await _private(ctx, component),
                 "packages": _packages(),
             },
         )
@@ -87,16 +89,30 @@ class RefuseService:
         return Witness(bit=False, evidence={"answer": "a new connection was taken", **cut})
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
-        """Open the door; idempotent."""
+        """Open the door; idempotent. Of one that does not answer now the guardian's undo goes on asking."""
         name = str(receipt.data["database"]).replace('"', '""')
         opened = f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'
-        await _databases(ctx).ask(receipt.data["component"], opened, from_outside=True)
+        with contextlib.suppress(TargetError):
+            await _databases(ctx).ask(receipt.data["component"], opened, from_outside=True)
 
 
 def _packages() -> str:
     """Return the folder of the database's client, for the guardian."""
     found = importlib.util.find_spec("asyncpg")
     return str(Path(found.origin).parents[1]) if found and found.origin else ""
+
+
+async def _private(ctx: FaultContext, component: str) -> bool:
+    """Say whether the database ends with the trial: it was started for it, by us or by what we started."""
+    if ctx.target.manifest.components[component].process is not None:
+        return True
+    if not isinstance(ctx.target, HasProcesses):
+        return False
+    try:
+        found = await ctx.target.process(component)
+    except TargetError:
+        return False
+    return found.pid in {one.pid for one in procs.started_in(str(ctx.folder.resolve()))}
 
 
 def _databases(ctx: FaultContext) -> HasDatabases:

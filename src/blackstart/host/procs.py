@@ -157,6 +157,12 @@ def carriers(marker: str) -> list[Stat]:
     return [one for one in census.table if census.carries(one.pid, marker)]
 
 
+def started_in(folder: str) -> list[Stat]:
+    """Find the live processes that carry a marker of this run folder, or of one below it."""
+    ends = (f"{folder.rstrip('/')}:".encode(), f"{folder.rstrip('/')}/".encode())
+    return [one for one in everybody() if not one.dead and _marker(one.pid).startswith(ends)]
+
+
 def matching(pattern: str) -> list[tuple[Stat, str]]:
     """Find the live processes on whose command line a regular expression is found.
 

@@ -246,7 +246,7 @@ def test_a_database_refuses_its_clients_until_it_is_told_otherwise(tmp_path: Pat
             manifest, run_dir=tmp_path, seed=1, clock=SystemClock(), sink=lambda _: None, protect=protect
         )
         target, fault = rig.target, registry.make("refuse_service")
-        ctx: Any = SimpleNamespace(target=target, clock=SystemClock(), protect=protect)
+        ctx: Any = SimpleNamespace(target=target, clock=SystemClock(), protect=protect, folder=tmp_path)
         assert fault.unavailable(manifest, step) is None
         await target.open()
         try:
@@ -265,6 +265,14 @@ def test_a_database_refuses_its_clients_until_it_is_told_otherwise(tmp_path: Pat
             assert await target.ask("server", "SELECT 1") == 1
             assert (await fault.witness(ctx, receipt)).bit is False, "the witness sees that it was taken back"
             await fault.revert(ctx, receipt)
+            await fault.inject(ctx, step)
+            os.kill((await target.process("server")).pid, signal.SIGKILL)
+            paying = asyncio.create_task(
+                asyncio.to_thread(verbs.begin(undo.action, undo.arguments, str(tmp_path)))
+            )
+            await target.start("server")
+            assert await paying == (True, {"database": "postgres", "answer": True}), "it was on its way back"
+            assert await target.ask("server", "SELECT 1") == 1
         finally:
             await target.close()
         gone = await asyncio.to_thread(verbs.begin(undo.action, undo.arguments, str(tmp_path)))
@@ -272,6 +280,30 @@ def test_a_database_refuses_its_clients_until_it_is_told_otherwise(tmp_path: Pat
 
     held: list[Undo] = []
     asyncio.run(main())
+
+
+def test_a_database_that_does_not_answer_is_gone_only_with_all_that_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come back, with the closed door on its disk: until then its undo stays owed."""
+    monkeypatch.setattr(verbs.sql, "_ANSWERS_LIMIT_S", 0.2)
+    arguments = {
+        "dsn": "postgresql://x@127.0.0.1:9/x",  # nobody listens there
+        "statement": "SELECT 1",
+        "look": "SELECT true",
+        "database": "x",
+        "private": True,
+    }
+    marked = {**os.environ, procs.MARKER: f"{tmp_path.resolve()}/target:server#1"}
+    with subprocess.Popen(["sleep", "600"], env=marked) as supervisor:
+        try:
+            outcome, evidence = verbs.begin("sql", arguments, str(tmp_path))()
+            assert (outcome, set(evidence)) == (False, {"error"})
+            assert verbs.begin("sql", arguments, str(tmp_path / "another"))()[0] is True
+        finally:
+            supervisor.kill()
+    assert verbs.begin("sql", arguments, str(tmp_path))()[0] is True
+    assert verbs.begin("sql", {**arguments, "private": False}, str(tmp_path))()[0] is False
 
 
 def test_who_is_to_refuse_must_be_reachable() -> None:
