@@ -145,13 +145,14 @@ def _flip(region: Region, chosen: Sequence[int]) -> Patch:
 
 
 def restore(ctx: FaultContext, patch: Patch, number: int, step: FaultStep) -> Undo:
-    """Save the old bytes in the trial's folder, and say how they come back."""
+    """Save the old bytes in the trial's folder, on the disk as the damage will be, and say how they come back."""
     folder = ctx.folder / "fault"
     folder.mkdir(exist_ok=True)
     name = f"{step.kind}-{Path(patch.region.path).name}-{patch.region.offset}-{number}"
     saved = next(one for one in _names_for(folder, name) if not one.exists())
-    saved.write_bytes(patch.before)
-    return Undo(id=f"restore:{saved.stem}", action="restore", arguments={"saved": str(saved), **_look(patch)})
+    bits.save(str(saved), patch.before)
+    kept = {"saved": str(saved), "saved_sha256": hashlib.sha256(patch.before).hexdigest()}
+    return Undo(id=f"restore:{saved.stem}", action="restore", arguments={**kept, **_look(patch)})
 
 
 def _names_for(folder: Path, name: str) -> Iterator[Path]:

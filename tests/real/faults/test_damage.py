@@ -157,6 +157,46 @@ def test_a_hundred_bits_of_the_newest_file_turn_and_come_back(tmp_path: Path) ->
     assert [verified for verified, _ in take_back(ctx)] == [True], "twice does no harm"
 
 
+def test_saved_bytes_that_a_crash_took_restore_nothing(tmp_path: Path) -> None:
+    """An empty file is not what was there before: the damage stays, and is told."""
+    (path,) = files(tmp_path, "1.ckpt")
+    ctx = Context(tmp_path, {"checkpoint": Data(files="{run}/*.ckpt")})
+    carry_out(ctx, "flip_file_bits", data="checkpoint")
+    damaged = path.read_bytes()
+    (saved,) = (tmp_path / "fault").iterdir()
+    saved.write_bytes(b"")
+    ((verified, evidence),) = take_back(ctx)
+    assert (verified, path.read_bytes()) == (False, damaged)
+    assert str(saved) in evidence["error"]
+
+
+def test_the_old_bytes_are_on_the_disk_before_the_guardian_hears_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The damage is synced: after a crash of the host what takes it back must be there, too."""
+    files(tmp_path, "1.ckpt")
+    synced: list[str] = []
+    real = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    told: list[list[str]] = []
+
+    class Watched(Context):
+        async def protect(self, undos: Iterable[Undo]) -> None:
+            await super().protect(undos)
+            told.append(list(synced))
+
+    carry_out(
+        Watched(tmp_path, {"checkpoint": Data(files="{run}/*.ckpt")}), "flip_file_bits", data="checkpoint"
+    )
+    folder = tmp_path / "fault"
+    assert told == [[str(next(folder.iterdir())), str(folder)]]
+
+
 def test_the_same_seed_turns_the_same_bits(tmp_path: Path) -> None:
     """Replay damages in the same places."""
     found = []
@@ -442,3 +482,27 @@ def test_a_value_across_two_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> 
         values = [memory.read(os.getpid(), address, 64) for address in found]
     assert bytes(held) in values
     assert any(address % 4096 == 4096 - 30 for address in found)
+
+
+def test_memory_that_may_not_be_read_is_not_taken_for_unmapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is refused has not seen that the damage has gone; who finds no memory there has."""
+    own = procs.stat(os.getpid())
+    assert own is not None
+    arguments = {
+        "pid": own.pid,
+        "start_ticks": own.start_ticks,
+        "address": 4096,
+        "before": "00",
+        "after": "01",
+    }
+    verified, evidence = verbs.begin("restore_memory", arguments, "/")()
+    assert (verified, set(evidence)) == (True, {"left"}), "nothing is mapped there"
+
+    def refused(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(memory, "read", refused)
+    assert verbs.begin("restore_memory", arguments, "/")() == (
+        False,
+        {"error": "PermissionError: [Errno 13] Permission denied"},
+    )

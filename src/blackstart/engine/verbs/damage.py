@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
     from blackstart.engine.verbs.verb import ByHand, Verb, Verify
 
 
+_NOT_THERE = (errno.EIO, errno.EFAULT, errno.ESRCH, errno.ENOENT)
+"""How the kernel answers who reads memory that is not mapped, or of a process that has gone."""
+
+
 def _restore(arguments: Mapping[str, Any], _run: str) -> Verify:
-    """Put saved bytes back into a file: `path`, `offset`, `saved`.
+    """Put saved bytes back into a file: `path`, `offset`, `saved`, which must have the digest `saved_sha256`.
 
     Only while the `length` bytes from `begin` have the digest `sha256`, and the file ends at `size` where
     that is given: then nobody has touched the damage.
@@ -23,6 +28,8 @@ def _restore(arguments: Mapping[str, Any], _run: str) -> Verify:
     path, offset = str(arguments["path"]), int(arguments["offset"])
     kept = str(arguments["saved"])
     saved = bits.read(kept, 0, os.path.getsize(kept))  # noqa: PTH202 - pathlib is slow to import
+    if _digest(saved) != arguments.get("saved_sha256", _digest(saved)):
+        return lambda: (False, {"path": path, "error": f"{kept} is not what was there before the damage"})
     there = _there(path, offset, saved)
     if not there and _untouched(path, arguments):
         bits.write(path, offset, saved)
@@ -48,9 +55,13 @@ def _untouched(path: str, arguments: Mapping[str, Any]) -> bool:
         found = bits.read(path, int(arguments["begin"]), int(arguments["length"]))
     except FileNotFoundError:
         return False
+    return _digest(found) == str(arguments["sha256"])
+
+
+def _digest(data: bytes) -> str:
     import hashlib  # noqa: PLC0415 - the guardian starts quicker without
 
-    return hashlib.sha256(found).hexdigest() == str(arguments["sha256"])
+    return hashlib.sha256(data).hexdigest()
 
 
 def _restore_memory(arguments: Mapping[str, Any], _run: str) -> Verify:
@@ -64,6 +75,8 @@ def _restore_memory(arguments: Mapping[str, Any], _run: str) -> Verify:
     try:
         now = memory.read(pid, address, len(after))
     except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
         unmapped = {"left": f"no longer mapped: {error.strerror}"}
         return lambda: (True, unmapped)
     if now != after:
