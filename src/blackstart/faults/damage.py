@@ -145,7 +145,7 @@ def _flip(region: Region, chosen: Sequence[int]) -> Patch:
 
 
 def restore(ctx: FaultContext, patch: Patch, number: int, step: FaultStep) -> Undo:
-    """Save the old bytes in the trial's folder, on the disk as the damage will be, and say how they come back."""
+    """Save the old bytes in the trial's folder, synced as the damage will be, and say how they come back."""
     folder = ctx.folder / "fault"
     folder.mkdir(exist_ok=True)
     name = f"{step.kind}-{Path(patch.region.path).name}-{patch.region.offset}-{number}"

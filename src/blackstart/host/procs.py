@@ -193,7 +193,10 @@ def _marker(pid: int) -> bytes:
 
 
 def send(one: Stat, number: int) -> bool:
-    """Signal exactly this process, never a later owner of its pid; says whether it was there."""
+    """Signal exactly this process, never a later owner of its pid; says whether it got the signal.
+
+    It does not where it has gone, or may not be signalled by us: one of these keeps nobody from the others.
+    """
     try:
         handle = os.pidfd_open(one.pid)
     except ProcessLookupError:
@@ -203,7 +206,7 @@ def send(one: Stat, number: int) -> bool:
         if now is None or now.start_ticks != one.start_ticks:
             return False
         signal.pidfd_send_signal(handle, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     finally:
         os.close(handle)

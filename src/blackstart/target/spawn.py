@@ -6,6 +6,7 @@ Protected before it exists.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -99,7 +100,8 @@ class Child:
             os.close(self._gate)
             self._gate = None
         elif not self.exited.is_set():
-            self.popen.send_signal(signal.Signals[f"SIG{self.launch.stop_signal}"])
+            with contextlib.suppress(PermissionError):  # it became another user: who survives is told below
+                self.popen.send_signal(signal.Signals[f"SIG{self.launch.stop_signal}"])
         await _wait(self.exited, limit_s)
         await self.clear()
         await _wait(self.exited, KILL_LIMIT_S)

@@ -60,9 +60,10 @@ def _kill(arguments: Mapping[str, Any], _run: str) -> Verify:
     def verify() -> Outcome:
         killed = list(first)
         left = procs.wait_gone(first, GONE_LIMIT_S)
-        while not left and (more := _kill_all(find())):  # somebody may have forked in between
+        while not left and (members := find()):  # somebody may have forked in between
+            more = _kill_all(members)
             killed += more
-            left = procs.wait_gone(more, GONE_LIMIT_S)
+            left = procs.wait_gone(members, GONE_LIMIT_S)  # with whom we may not kill
         return not left, {"killed": [one.pid for one in killed], "left": left}
 
     return verify
