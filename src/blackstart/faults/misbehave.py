@@ -11,6 +11,7 @@ import msgspec
 
 from blackstart.contracts import FaultContext, Misbehaving, TellsDeeds
 from blackstart.errors import BlackstartError, FaultError
+from blackstart.faults import alone
 from blackstart.model.fault import Receipt, Witness
 from blackstart.model.manifest import Match
 from blackstart.model.match import matches
@@ -74,7 +75,7 @@ class Misbehave:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Arm it and wait until it happened; what disarms the exchange is in the guardian's hands first."""
         oracle, action = misbehaving(ctx), self.action(step)
-        undo = disarming(ctx)
+        undo, lasts = disarming(ctx), alone.refuse_disarmed(ctx.recorded(), step.duration_s, self.name)
         await ctx.protect([undo])
         before = ctx.clock.now().mono_ns
         rest = {key: value for key, value in step.parameters.items() if key not in _OURS}
@@ -91,7 +92,7 @@ class Misbehave:
             t0_source="the exchange's stamp",
             uncertainty_ns=int(answer.get("uncertainty_ns", 0)),
             undo=(undo,),
-            data={"action": action, "answer": dict(answer), "asked_mono_ns": before},
+            data={"action": action, "answer": dict(answer), "asked_mono_ns": before, **lasts},
         )
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import FaultError
-from blackstart.faults import misbehave
+from blackstart.faults import alone, misbehave
 from blackstart.model.fault import Receipt, Witness
 from blackstart.model.manifest import Match
 
@@ -67,6 +67,7 @@ class Nonsense:
         """Have it sent, kind by kind, each after the one before has left the exchange; T0 is the first."""
         oracle = misbehave.misbehaving(ctx)
         undo = misbehave.disarming(ctx)
+        lasts = alone.refuse_disarmed(ctx.recorded(), step.duration_s, self.name)
         await ctx.protect([undo])
         asked = ctx.clock.now().mono_ns
         moments: dict[str, int] = {}
@@ -82,7 +83,7 @@ class Nonsense:
             t0_mono_ns=min(moments.values()),
             t0_source="the exchange's stamp",
             undo=(undo,),
-            data={"asked_mono_ns": asked, "sent_mono_ns": moments},
+            data={"asked_mono_ns": asked, "sent_mono_ns": moments, **lasts},
         )
 
     async def _send(self, ctx: FaultContext, kind: str) -> int:

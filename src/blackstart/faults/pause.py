@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from blackstart.errors import TargetError
-from blackstart.faults import death, mechanisms
+from blackstart.faults import alone, death, mechanisms
 from blackstart.faults.company import Company
 from blackstart.host import cgroups, duty, procs
 from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
@@ -72,6 +72,8 @@ class Pause:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Stop them; the undo is in the guardian's hands first."""
         bed = await self._strike.aim(ctx, step)
+        if step.parameters.get("mechanism") != "freezer":
+            alone.refuse_stopped(bed.processes)
         if "duty" in step.parameters:
             return await self._slow(ctx, step, bed)
         if step.parameters.get("mechanism") == "freezer":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.faults import death
+from blackstart.faults import alone, death
 from blackstart.host import procs
 from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
 
@@ -39,6 +39,7 @@ class PauseService:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Stop them, each undo in the guardian's hands first, until nobody is left who could fork."""
         processes = await death.find(ctx, step)
+        alone.refuse_stopped(processes)
         undos: list[Undo] = []
         before = after = ctx.clock.now().mono_ns
         while new := self._unknown(processes.values()):

@@ -33,6 +33,8 @@ class Link:
         self.upstream: tuple[str, int] | None = None
         self.pairs: set[Pair] = set()
         self.seen = self.hit = 0
+        self.broken_by: str | None = None
+        """The fault that broke it: the end of another leaves it broken."""
         self._verdict, self._sides, self._share = "", frozenset[str](), 1.0
         self._existing: set[Pair] | None = None
         self._line: Line | None = None
@@ -66,6 +68,7 @@ class Link:
 
     def release(self) -> None:
         """Do nothing any more, and let go what was held."""
+        self.broken_by = None
         self._verdict, self._line = "", None
         self.healed.set()
         for pair in list(self.pairs):

@@ -1,7 +1,8 @@
 """A proxy on the links that a manifest leads through it: `python -m blackstart.host.proxy PARENT_PID`.
 
 It breaks links without any privilege. Spoken to in JSON lines: `listen`, `upstream`, `break`, `counts`,
-`release`, each with the `link` that is meant. It ends with its parent, and when its standard input closes.
+`release`, each with the `link` that is meant. A link is broken by one fault at a time (`by`), which alone can
+release it. It ends with its parent, and when its standard input closes.
 """
 
 from __future__ import annotations
@@ -49,12 +50,14 @@ class Proxy:
         self.links[request["link"]] = link
         return {"port": port}
 
-    async def released(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Whoever of our own uid comes here has everything let go: the guardian."""
+    async def released(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Whoever of our own uid names a fault here has it taken from all links: the guardian."""
         peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        if struct.unpack("3i", peer)[1] == os.getuid():
+        if struct.unpack("3i", peer)[1] == os.getuid() and (fault := await reader.readline()):
+            by = json.loads(fault)["by"]
             for link in self.links.values():
-                link.release()
+                if link.broken_by == by:
+                    link.release()
             writer.write(b"released\n")
         writer.close()
 
@@ -62,6 +65,9 @@ class Proxy:
         if request["do"] == "upstream":
             link.upstream = (request["host"], request["port"])
         elif request["do"] == "break":
+            if link.broken_by not in (None, request["by"]):
+                return {"broken_by": link.broken_by}
+            link.broken_by = request["by"]
             before = time.monotonic_ns()
             shape = Shape(**request["shape"])
             if link.stream:  # what has no room in the line waits with its sender
@@ -78,7 +84,7 @@ class Proxy:
             return {"before_ns": before, "after_ns": time.monotonic_ns()}
         else:
             counted = {"rules": [{"seen": link.seen, "hit": link.hit}]}
-            if request["do"] == "release":
+            if request["do"] == "release" and link.broken_by == request["by"]:
                 link.release()
             return counted
         return {}

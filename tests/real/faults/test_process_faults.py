@@ -227,6 +227,30 @@ def test_a_duty_cycle_makes_it_slow_and_ends(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("first", [{}, {"duty": 0.5, "period_ms": 40}])
+@pytest.mark.parametrize("second", ["pause", "pause_service"])
+def test_who_is_stopped_already_is_not_stopped_once_more(
+    tmp_path: Path, victim: subprocess.Popen[bytes], first: dict[str, Any], second: str
+) -> None:
+    """One SIGCONT would end both faults: the second is refused, and leaves the first in place."""
+    ctx: Any = Context({"v": victim}, folder=tmp_path)
+
+    async def main() -> None:
+        one, two = registry.make("pause"), registry.make(second)
+        receipt = await one.inject(ctx, FaultStep(kind="pause", components=("v",), parameters=first))
+        await one.witness(ctx, receipt)
+        protected = len(ctx.protected)
+        with pytest.raises(FaultError, match="stopped already"):
+            await two.inject(ctx, FaultStep(kind=second, components=("v",)))
+        assert len(ctx.protected) == protected
+        assert (await one.witness(ctx, receipt)).bit is True
+        await one.revert(ctx, receipt)
+        later = await two.inject(ctx, FaultStep(kind=second, components=("v",)))
+        await two.revert(ctx, later)
+
+    asyncio.run(main())
+
+
 def test_nonsense_is_refused_before_the_trial(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
     """Parameters that mean nothing are an answer of `unavailable`, not a surprise at the injection."""
     manifest: Any = Context({"v": victim}).manifest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
 import struct
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from blackstart.engine import verbs
 from blackstart.host.proxied import TO_SERVER, Front, Link, Pair, serve_tcp
-from blackstart.host.proxy import Proxy
+from blackstart.host.proxy import Proxy, control
 from blackstart.host.shaping import Line, Shape
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ async def bad(shape: Shape, *, stream: bool = True) -> Link:
     """Make a link with a bad line towards the server."""
     proxy, link = Proxy(), Link(stream=stream)
     proxy.links["line"] = link
-    told = {"verdict": "queue", "direction": TO_SERVER, "share": 1.0, "existing": False, "seed": 1}
+    told = {"verdict": "queue", "direction": TO_SERVER, "share": 1.0, "existing": False, "seed": 1, "by": "x"}
     await proxy.answer({"do": "break", "link": "line", "shape": shape._asdict(), **told})
     return link
 
@@ -249,3 +251,29 @@ def test_a_udp_client_whose_socket_could_not_be_opened_gets_another(monkeypatch:
         return counts.heard
 
     assert asyncio.run(run()) == [b"heard"]
+
+
+TOLD = {"verdict": "drop", "direction": "both", "share": 1.0, "existing": False, "seed": 1, "do": "break"}
+
+
+def test_the_end_of_one_fault_leaves_the_other_links_broken() -> None:
+    """The guardian's verb ends the fault that it names, and no second one is put on top of a first."""
+
+    async def run() -> dict[str, str | None]:
+        proxy = Proxy()
+        proxy.links |= {name: Link() for name in ("orders", "quotes", "drops")}
+        served = await asyncio.start_unix_server(proxy.released, f"\0{control(os.getpid())}")
+        told = TOLD | {"shape": Shape()._asdict()}
+        for name, by in (("orders", "one"), ("quotes", "two"), ("drops", "one")):
+            assert "before_ns" in await proxy.answer({**told, "link": name, "by": by})
+        assert await proxy.answer({**told, "link": "orders", "by": "two"}) == {"broken_by": "one"}
+        await proxy.answer({"do": "release", "link": "drops", "by": "two"})
+        assert proxy.links["drops"].broken(TO_SERVER, None) == "drop"
+        undo = {"pid": os.getpid(), "by": "one"}
+        for _ in range(2):
+            paid = await asyncio.to_thread(verbs.begin("proxy", undo, "/"))
+            assert paid == (True, {"answer": "released"})
+        served.close()
+        return {name: link.broken(TO_SERVER, None) for name, link in proxy.links.items()}
+
+    assert asyncio.run(run()) == {"orders": "", "quotes": "drop", "drops": ""}

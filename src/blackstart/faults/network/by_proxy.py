@@ -26,6 +26,7 @@ class ByProxy:
         self._seed = seed
         self._target: HasProxies | None = None
         self._links: tuple[str, ...] = ()
+        self._by = ""
 
     async def aim(self, ctx: FaultContext) -> None:
         """Do nothing: the proxy is there since before the target."""
@@ -37,7 +38,8 @@ class ByProxy:
         del ports
         target = ctx.target
         assert isinstance(target, HasProxies)
-        undo = Undo(id=f"proxy:{','.join(links)}", action="proxy", arguments={"pid": target.proxy_pid})
+        self._by = f"proxy:{','.join(links)}:{ctx.clock.now().mono_ns}"
+        undo = Undo(id=self._by, action="proxy", arguments={"pid": target.proxy_pid, "by": self._by})
         await ctx.protect([undo])
         self._target, self._links = target, tuple(links)
         told = {
@@ -47,8 +49,9 @@ class ByProxy:
             "existing": self.treated.existing,
             "shape": self.treated.shape._asdict(),
             "seed": self._seed,
+            "by": self._by,
         }
-        answers = [await target.ask_proxy(name, "break", told) for name in links]
+        answers = [_taken(name, await target.ask_proxy(name, "break", told)) for name in links]
         return Put(answers[0]["before_ns"], answers[-1]["after_ns"], (undo,), "the proxy's stamp")
 
     async def counts(self) -> dict[str, Any]:
@@ -62,8 +65,17 @@ class ByProxy:
     async def _ask(self, do: str) -> dict[str, Any]:
         if self._target is None:
             return {}
-        told = [await self._target.ask_proxy(name, do, {}) for name in self._links]
+        told = [await self._target.ask_proxy(name, do, {"by": self._by}) for name in self._links]
         return {"rules": [rule for one in told for rule in one["rules"]]}
+
+
+def _taken(link: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Raise FaultError where another fault has hold of the link."""
+    if "broken_by" in answer:
+        what = "is broken by another fault: a proxy does one thing to a link at a time"
+        hint = "let the other end before, or break it by the kernel (`mechanism`)"
+        raise FaultError(what, where=f"links.{link}", hint=hint)
+    return answer
 
 
 def unavailable(links: Mapping[str, Link], treated: Treatment) -> str | None:
