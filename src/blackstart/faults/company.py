@@ -36,9 +36,13 @@ class Company:
         self._token = f"blackstart-{os.getpid()}-{secrets.token_hex(3)}"
 
     def group(self, where: cgroups.Hierarchy, name: str, member: ProcessRef) -> Path:
-        """Announce a control group for a component's process."""
+        """Announce a control group for a component's process.
+
+        Raises FaultError where the way home would be lost.
+        """
         folder = cgroups.path(where, member.pid, f"{self._token}-{name}")
         home = cgroups.home(where, member.pid)
+        _refuse(folder, home, name, member)
         self.groups[name], self._homes[name], self._members[name] = folder, home, member
         arguments = {"path": str(folder), "home": str(home)}
         self.undos.append(Undo(id=f"cgroup:{folder.name}", action="cgroup", arguments=arguments))
@@ -80,6 +84,18 @@ class Company:
             helper.end()
         for name, folder in self.groups.items():
             cgroups.dissolve(folder, self._homes[name])
+
+
+def _refuse(folder: Path, home: Path, name: str, member: ProcessRef) -> None:
+    if cgroups.ours(home):
+        what = "is in the control group of another fault: its end would leave nowhere to go back to"
+        raise FaultError(what, where=name, hint="let it end before (`duration_s`, or a later trigger)")
+    scope = cgroups.left_empty(home, member.pid) if folder.parent != home else None
+    if scope is not None:
+        what = f"is alone in {scope}: systemd would end that scope, with its limits, when it is moved out"
+        raise FaultError(
+            what, where=name, hint='choose a `mechanism` without a control group: "duty", "plain"'
+        )
 
 
 def oom_score(name: str, process: ProcessRef) -> Undo:

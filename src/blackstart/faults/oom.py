@@ -85,9 +85,9 @@ class Oom:
         assert where is not None, "asked just now"
         self._company.undos += [company.oom_score(name, one) for name, one in bed.processes.items()]
         for name, one in bed.processes.items():
-            for share in _SHARES:
-                self._company.helper(hog, 0, "memory", round(share * limit), _FLOOR)
             self._company.group(where, name, one)
+        for share in len(bed.processes) * _SHARES:
+            self._company.helper(hog, 0, "memory", round(share * limit), _FLOOR)
         await self._company.assemble(ctx, _limits(where, limit))
         try:
             when, counts = await self._fill(ctx, bed)

@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 _REMOVE_LIMIT_S = 5.0
+_OURS = re.compile(r"blackstart-\d+-[0-9a-f]{6}-")
+_UNLIMITED = (
+    ("cpu.max", "max"),
+    ("cpu.weight", "100"),
+    ("memory.max", "max"),
+    ("memory.swap.max", "max"),
+    ("cpu.cfs_quota_us", "-1"),
+    ("cpu.shares", "1024"),
+    ("memory.memsw.limit_in_bytes", "-1"),
+    ("memory.limit_in_bytes", "-1"),
+)
+"""The limits that faults set, as they are in a new group."""
+
 NO_CONTROLLER = "freezer"
 """Version 2 can freeze any group; version 1 has a controller of that name."""
 
@@ -137,14 +151,47 @@ def is_frozen(folder: Path) -> bool:
     return _words(folder / "freezer.state") == ["FROZEN"]
 
 
+def lift(folder: Path) -> None:
+    """Take all limits from a group of ours: who cannot leave it at once is hurt no more."""
+    for file, text in _UNLIMITED:
+        with contextlib.suppress(OSError):  # of the other version, or not accounted for
+            write(folder, file, text)
+
+
+def _there_again(home: Path) -> Path:
+    """Return the group from which somebody came; made again where it went meanwhile.
+
+    In version 2 the group above it may not hold processes.
+    """
+    if not home.is_dir():
+        with contextlib.suppress(OSError):
+            home.mkdir(parents=True)
+    return home
+
+
+def ours(folder: Path) -> bool:
+    """Say whether a group was made for a fault."""
+    return any(_OURS.match(part) for part in folder.parts)
+
+
+def left_empty(home: Path, pid: int) -> str | None:
+    """Name the systemd scope that would be empty without this process, or None: systemd ends such a scope."""
+    scope = next((one for one in (home, *home.parents) if one.name.endswith(".scope")), None)
+    if scope is None:
+        return None
+    inside = {one for group in scope.rglob("cgroup.procs") for one in members(group.parent)}
+    return scope.name if inside <= {pid} else None
+
+
 def dissolve(folder: Path, back_to: Path, limit_s: float = _REMOVE_LIMIT_S) -> bool:
-    """Thaw a group, send everybody home and remove it; says whether it is gone. Idempotent."""
+    """Lift a group's limits, thaw it, send everybody home, remove it; says whether it is gone. Idempotent."""
     end = time.monotonic() + limit_s
+    lift(folder)
     while folder.is_dir():
         freeze(folder, frozen=False)
         for pid in members(folder):
             with contextlib.suppress(OSError):  # it has just ended, or is about to
-                join(back_to if back_to.is_dir() else folder.parent, pid)
+                join(_there_again(back_to), pid)
         with contextlib.suppress(OSError):
             folder.rmdir()
             break

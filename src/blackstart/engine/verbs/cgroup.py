@@ -1,4 +1,4 @@
-"""Undo of control groups: thaw, send everybody home, remove the group."""
+"""Undo of control groups: lift the limits, thaw, send everybody home, remove the group."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ def _dissolve(arguments: Mapping[str, Any], _run: str) -> Verify:
     from blackstart.host import cgroups  # noqa: PLC0415
 
     folder, home = Path(arguments["path"]), Path(arguments["home"])
+    went = {} if home.is_dir() else {"home": f"{home} had gone: made again, without limits of its own"}
     if folder.is_dir():
+        cgroups.lift(folder)
         cgroups.freeze(folder, frozen=False)  # at once, for all; the rest may wait for its turn
 
     def verify() -> Outcome:
         gone = cgroups.dissolve(folder, home)
-        return gone, {"left": cgroups.members(folder)} if not gone else {"removed": str(folder)}
+        return gone, {"left": cgroups.members(folder)} if not gone else {"removed": str(folder), **went}
 
     return verify
 
