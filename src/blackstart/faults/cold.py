@@ -30,8 +30,8 @@ class Cold:
         self._wiped: asyncio.Event = asyncio.Event()
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
-        """See `contracts.Fault`."""
-        return death.no_processes(target, step.components)
+        """See `contracts.Fault`: nothing is cold whose state nobody can wipe before it is started again."""
+        return death.no_processes(target, step.components) or _not_wiped(target, step)
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
         """Open handles on the processes before the trigger.
@@ -69,7 +69,8 @@ class Cold:
                 await self._wiped.wait()
         except TimeoutError:
             return Witness(bit=False, evidence={**deaths.evidence, "wiped": False})
-        return Witness(bit=deaths.bit, evidence={**deaths.evidence, "wiped": receipt.data["state"]})
+        bit = deaths.bit if receipt.data["state"] else False
+        return Witness(bit=bit, evidence={**deaths.evidence, "wiped": receipt.data["state"]})
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Wipe and start with nothing."""
@@ -86,6 +87,18 @@ class Cold:
         del ctx, receipt
         if self._bed is not None:
             self._bed.close()
+
+
+def _not_wiped(manifest: Manifest, step: FaultStep) -> str | None:
+    names = death.members(manifest, step.components)
+    ours = death.ours(manifest, names)
+    for name in (one for one in names if one in manifest.components):
+        process = manifest.components[name].process
+        if process is None or process not in ours:
+            return f"`{name}` is not a process that Blackstart starts again: nobody wipes its state before"
+        if not manifest.processes[process].state:
+            return f"the manifest does not say which state of `{process}` a cold restart wipes"
+    return None
 
 
 def _state(ctx: FaultContext, processes: list[str]) -> list[Path]:
