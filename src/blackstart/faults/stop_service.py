@@ -96,19 +96,25 @@ class StopService:
             raise FaultError("does not end", where=", ".join(self._bed.processes))
         await ctx.clock.sleep_until(receipt.t0_mono_ns + round(receipt.data["duration_s"] * 1e9))
         await self.revert(ctx, receipt)
+        failed = self._holding.exception() if self._holding is not None and self._holding.done() else None
+        if failed is not None:
+            where = ", ".join(self._bed.processes)
+            raise FaultError(f"could not be held down: {failed}", where=where) from failed
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Hold it down no longer, and start what only Blackstart starts; idempotent."""
         self._over = True
-        if self._holding is not None:
-            await self._holding
-        for one in self._held.values():
-            _signal(one, signal.SIGCONT)
+        try:
+            if self._holding is not None:
+                await asyncio.wait([self._holding])  # it is not cancelled with us, and may have failed
+        finally:
+            for one in self._held.values():
+                _signal(one, signal.SIGCONT)
         if self._bed is not None:
             self._bed.close()
         if not self._started:
-            self._started = True
             await death.start_again(ctx, receipt.data["restart"])
+            self._started = True
 
 
 def _undo(name: str, process: ProcessRef) -> Undo:

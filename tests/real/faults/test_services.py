@@ -29,7 +29,7 @@ from blackstart.target.manifest import load
 from blackstart.target.rig import build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from blackstart.model.fault import Undo
 
@@ -179,6 +179,82 @@ def test_what_only_blackstart_starts_is_started_when_the_time_is_over() -> None:
     t0 = asyncio.run(main())
     assert ctx.started == ["p"]
     assert time.monotonic_ns() - t0 >= 200_000_000
+
+
+async def soon(test: Callable[[], Any]) -> None:
+    """Wait until it holds."""
+    while not test():  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.001)
+
+
+def test_a_start_that_was_cut_short_is_made_up_for() -> None:
+    """Cancelled while it starts what only Blackstart starts: the next one to take it back starts it."""
+    process = subprocess.Popen(("sleep", "600"))
+
+    class Slow(Context):
+        async def start(self, process: str) -> None:
+            if not self.states:
+                self.states.append("asked")
+                await asyncio.sleep(600)
+            await super().start(process)
+
+    ctx: Any = Slow(lambda: process.pid, Component(process="p"))
+    step = FaultStep(kind="stop_service", components=("service",), duration_s=0.01)
+
+    async def main() -> None:
+        fault: Any = registry.make("stop_service")
+        receipt = await fault.inject(ctx, step)
+        operating = asyncio.ensure_future(fault.operate(ctx, receipt))
+        await asyncio.to_thread(process.wait)
+        await soon(lambda: ctx.states)
+        operating.cancel()
+        await asyncio.wait([operating])
+        for _ in range(2):
+            await fault.revert(ctx, receipt)
+
+    asyncio.run(main())
+    assert ctx.started == ["p"]
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "disk full"])
+def test_who_is_held_down_runs_on_whatever_becomes_of_the_holding(kept: Path, ends: str) -> None:
+    """Its release is cancelled in the midst, or the undo of a later start cannot be written down."""
+    ctx: Any = Context(lambda: int(kept.read_text().split()[-1]))
+    step = FaultStep(kind="stop_service", components=("service",), duration_s=0.3)
+    hold = asyncio.Event()
+
+    async def protect(undos: Iterable[Undo]) -> None:
+        ctx.undos += undos
+        if len(ctx.undos) > 1:
+            await hold.wait()
+            if ends == "disk full":
+                raise OSError(28, "No space left on device")
+
+    async def main() -> Any:
+        ctx.protect = protect
+        fault: Any = registry.make("stop_service")
+        receipt = await fault.inject(ctx, step)
+        operating = asyncio.ensure_future(fault.operate(ctx, receipt))
+        await soon(lambda: ctx.undos)
+        second = procs.stat(ctx.undos[0].arguments["pid"])
+        assert second is not None
+        procs.send(second, signal.SIGKILL)  # the keeper starts a third, which waits for its undo
+        await soon(lambda: len(ctx.undos) > 1)
+        if ends == "cancelled":
+            await soon(lambda: fault._over)
+            operating.cancel()
+            await asyncio.wait([operating])
+        hold.set()
+        await asyncio.wait([operating])
+        await fault.revert(ctx, receipt)
+        return operating.exception() if ends == "disk full" else None
+
+    told = asyncio.run(main())
+    assert ends == "cancelled" or "could not be held down" in str(told)
+    time.sleep(0.05)
+    for pid in map(int, kept.read_text().split()):
+        found = procs.stat(pid)
+        assert found is None or found.state != "T"
 
 
 def test_a_paused_service_stands_still_with_all_its_children() -> None:
