@@ -11,6 +11,7 @@ each line has a `serial` of its own, which its outcome repeats. `owner.lock` and
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -38,17 +39,37 @@ Entry = dict[str, Any]
 
 
 def append(run: str, name: str, entries: Iterable[Entry]) -> None:
-    """Append lines and wait until the disk has them, the file's name included."""
+    """Append lines and wait until the disk has them, the file's name included.
+
+    Raises OSError when not all of them can be written; then the file ends where it did before.
+    """
     path = os.path.join(run, name)  # noqa: PTH118 - pathlib would double the guardian's start time
     new = not os.path.exists(path)  # noqa: PTH110 - see above
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
-        os.write(handle, b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
-        os.fsync(handle)
+        _write(handle, b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
     finally:
         os.close(handle)
     if new:
         _sync_folder(run)
+
+
+def _write(handle: int, lines: bytes) -> None:
+    """Write and sync all or nothing: on a full disk the room that is left is filled without an error.
+
+    What was torn when its writer died gets an end, so that it takes no later line with it.
+    """
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        lines = b"\n" + lines
+    try:
+        while lines:
+            lines = lines[os.write(handle, lines) :]
+        os.fsync(handle)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
 
 
 def _sync_folder(run: str) -> None:
@@ -125,23 +146,45 @@ def _outcome(entry: Entry, verify: Verify, by: str, run: str) -> Entry:
     verified, evidence = verify()
     if verified is False:
         evidence = {**evidence, "by_hand": verbs.by_hand(entry["action"], entry["arguments"], run)}
+    return _told(entry, verified, evidence, by)
+
+
+def settle(run: str, entries: Iterable[Entry], *, by: str) -> None:
+    """Note undos for which it was seen that there is nothing to be done any more."""
+    _note(run, [_told(entry, True, {"gone": True}, by) for entry in entries])
+
+
+def _told(entry: Entry, verified: bool | None, evidence: Entry, by: str) -> Entry:  # noqa: FBT001 - an outcome
     named: Entry = {name: entry[name] for name in ("id", "serial", "action") if name in entry}
     done = {"mono_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC), "by": by}
     return {**named, "verified": verified, "evidence": evidence, **done}
 
 
 def hold(run: str, name: str) -> int | None:
-    """Take a lock for as long as the returned descriptor stays open, or None when somebody else has it."""
-    handle = os.open(os.path.join(run, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)  # noqa: PTH118 - see above
+    """Take a lock for as long as the returned descriptor stays open, or None when somebody else has it.
+
+    Raises OSError when it can neither be made nor be read.
+    """
+    handle = _lock_file(os.path.join(run, name))  # noqa: PTH118 - see above
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         return None
-    with contextlib.suppress(OSError):  # a full disk: the lock itself needs no room
+    with contextlib.suppress(OSError):  # a full disk, or not ours: the lock itself needs no room
         os.ftruncate(handle, 0)
         os.write(handle, b"%d" % os.getpid())
     return handle
+
+
+def _lock_file(path: str) -> int:
+    """Open it; one that is another user's can be read and held, but not be written."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def wait_for(run: str, name: str, limit_s: float) -> int | None:

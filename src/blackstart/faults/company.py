@@ -28,7 +28,8 @@ class Company:
     def __init__(self) -> None:
         self.groups: dict[str, Path] = {}
         self.helpers: list[Helper] = []
-        self.undos: list[Undo] = []
+        self.others: list[Undo] = []
+        """What has to be taken back beside the helpers: groups, and what a fault adds of its own."""
         self.joining_mono_ns = 0
         """When the first component began to be moved into its group: from then on something was changed."""
         self._homes: dict[str, Path] = {}
@@ -45,24 +46,28 @@ class Company:
         _refuse(folder, home, name, member)
         self.groups[name], self._homes[name], self._members[name] = folder, home, member
         arguments = {"path": str(folder), "home": str(home)}
-        self.undos.append(Undo(id=f"cgroup:{folder.name}", action="cgroup", arguments=arguments))
+        self.others.append(Undo(id=f"cgroup:{folder.name}", action="cgroup", arguments=arguments))
         return folder
 
     def helper(self, program: ModuleType, *arguments: Any) -> Helper:
-        """Start a helper that does nothing yet; its end comes before the end of the groups."""
+        """Start a helper that does nothing yet."""
         found = Helper.of(program, *arguments)
         self.helpers.append(found)
-        self.undos.insert(0, found.undo)
         return found
+
+    @property
+    def undos(self) -> list[Undo]:
+        """All that has to be taken back. The guardian begins at the end: with those who would go on."""
+        return [*self.others, *(one.undo for one in self.helpers)]
 
     async def assemble(self, ctx: FaultContext, limits: dict[str, str] | None = None) -> None:
         """Protect everything, make the groups with their limits, move the components into them.
 
         Raises FaultError; then nothing is left.
         """
-        await ctx.protect(self.undos)
-        self.joining_mono_ns = ctx.clock.now().mono_ns
         try:
+            await ctx.protect(self.undos)
+            self.joining_mono_ns = ctx.clock.now().mono_ns
             for name, folder in self.groups.items():
                 cgroups.make(folder)
                 for file, text in (limits or {}).items():
@@ -71,9 +76,12 @@ class Company:
                     ).exists():  # swap may not be accounted for: then there is none to forbid
                         cgroups.write(folder, file, text)
                 _join(folder, self._members[name])
-        except OSError as error:
+        except BaseException as error:
             await self.dismiss()
-            raise FaultError(f"control group: {error.strerror}", where=str(error.filename or "")) from error
+            if self.joining_mono_ns and isinstance(error, OSError):
+                what = f"control group: {error.strerror}"
+                raise FaultError(what, where=str(error.filename or "")) from error
+            raise
 
     async def dismiss(self) -> None:
         """End the helpers, send everybody home, remove the groups; idempotent."""

@@ -83,7 +83,7 @@ class Oom:
             raise FaultError("the host itself is short of memory", where=f"limit_mb = {limit >> 20}")
         where = cgroups.hierarchy("memory")
         assert where is not None, "asked just now"
-        self._company.undos += [company.oom_score(name, one) for name, one in bed.processes.items()]
+        self._company.others += [company.oom_score(name, one) for name, one in bed.processes.items()]
         for name, one in bed.processes.items():
             self._company.group(where, name, one)
         for share in len(bed.processes) * _SHARES:
@@ -130,7 +130,7 @@ class Oom:
     async def _starve(self, ctx: FaultContext, bed: death.Deathbed, why: str) -> Receipt:
         """Limit the address space to what is there already."""
         limits = {name: resource.prlimit(one.pid, resource.RLIMIT_AS) for name, one in bed.processes.items()}
-        self._company.undos += [_limit(name, one, limits[name]) for name, one in bed.processes.items()]
+        self._company.others += [_limit(name, one, limits[name]) for name, one in bed.processes.items()]
         await self._company.assemble(ctx)
         before = ctx.clock.now().mono_ns
         for name, one in bed.processes.items():

@@ -90,7 +90,7 @@ class Pause:
         run_ms = period_ms * float(step.parameters["duty"])
         names = [f"{one.pid}:{one.start_ticks}" for one in bed.processes.values()]
         helper = self._company.helper(duty, run_ms, period_ms - run_ms, *names)
-        self._company.undos += _continues(bed)
+        self._company.others += _continues(bed)
         await self._company.assemble(ctx)
         before = ctx.clock.now().mono_ns
         helper.go()

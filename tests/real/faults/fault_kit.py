@@ -83,8 +83,8 @@ class Context:
         return ProcessRef(pid, found.start_ticks)
 
     def undo(self) -> None:
-        """Do what the guardian would, and see it verified."""
-        for verify in [begin(one.action, one.arguments, "-") for one in self.protected]:
+        """Do what the guardian would, the newest first, and see it verified."""
+        for verify in [begin(one.action, one.arguments, "-") for one in reversed(self.protected)]:
             verified, evidence = verify()
             assert verified, evidence
 

@@ -69,6 +69,22 @@ def _kill(arguments: Mapping[str, Any], _run: str) -> Verify:
     return verify
 
 
+def gone(ends: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Choose the arguments of `kill` for which nobody is left to be ended; looks, and does nothing.
+
+    Looked for twice: at the first time somebody may have been forking.
+    """
+    left = [one for one in ends if not procs.is_alive(int(one["pid"]), int(one["start_ticks"]))]
+    for _ in range(2):
+        census = procs.Census() if left else None
+        left = [
+            one
+            for one in left
+            if not procs.family(int(one["pid"]), int(one["start_ticks"]), one.get("marker"), census=census)
+        ]
+    return left
+
+
 def _kill_all(members: list[procs.Stat]) -> list[procs.Stat]:
     return [one for one in members if procs.send(one, signal.SIGKILL)]
 
