@@ -93,8 +93,6 @@ class Guard:
         await self._listener
         self._writer.close()
         self._lifeline.let_go()
-        if self._lost and not journal.owed(str(self._run)):
-            openruns.strike(str(self._run))  # it could not do so itself
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         async with self._turn:
@@ -219,14 +217,19 @@ async def last_undo(
 ) -> list[Reverted]:
     """Have the guardian take back whatever is still owed, and let it go; without one, do it ourselves.
 
-    With `known` also told: what a guardian that has gone (`halt`) took back by itself, but for these.
+    With `known` also told: what a guardian that was halted or is lost took back by itself, but for these.
+    One that was halted looks once more when we say goodbye: what it is told to take back is at rest then.
     """
     try:
         outcomes = await guarding.undo()
     except BlackstartError:
-        told = [] if known is None else journal.read(folder, journal.PAID)
-        told = [entry for entry in told if entry["id"] not in (known or ())]
-        outcomes = [reverted(one) for one in [*told, *journal.pay(folder, journal.owed(folder), by=by)]]
+        await guarding.close()
+        told = {} if known is None else {journal.key(one): one for one in journal.read(folder, journal.PAID)}
+        before = [one for one in told.values() if one["id"] not in (known or ())]
+        paid = journal.pay(folder, journal.owed(folder), by=by)
+        if not journal.owed(folder):
+            openruns.strike(folder)  # it could not do so itself
+        return [reverted(one) for one in [*before, *paid]]
     await guarding.close()
     return outcomes
 

@@ -8,7 +8,8 @@ before it is answered; `{"undo": [id …] | null}` carries out some or all and a
 When a lifeline (`host.lifeline`) says that the owner has died, or its parent, everything owed is carried out
 at once, and once more when the end of file says that the owner is wholly gone: a system call under way may
 still have come to its end in between. An owner whose parent died is ended first, as the kernel would have
-done a little later. The file `RUN/HALT` and SIGUSR1 have everything carried out on demand.
+done a little later. The file `RUN/HALT` and SIGUSR1 have everything carried out on demand: at once, and once
+more when the owner, who hears of it, says goodbye or is gone.
 
 Standard library only, few modules: it has to be there within 150 ms.
 """
@@ -32,6 +33,10 @@ from blackstart.host import lifeline
 
 _LOOK_MS = 100
 _GONE_LIMIT_S = 10.0
+_AGAIN_NS = 30_000_000_000
+"""After so long an undo that failed at its expiry is tried again, then after twice as long, and so on."""
+_MANY = 64
+"""Of so many processes that are held, those that are gone are looked for."""
 _CREDENTIALS = 12
 _NICENESS = -10
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP)
@@ -44,6 +49,9 @@ class Guardian:
         self._run = run
         self._link = link
         self._owed: dict[int | str, journal.Entry] = {}
+        self._held: dict[str, journal.Entry] = {}
+        self._pauses_ns: dict[int | str, int] = {}
+        self._many = _MANY
         self._serial = len(journal.read(run, journal.OWED))
         self._halt = False
         self._orphaned = False
@@ -81,26 +89,34 @@ class Guardian:
     def _turn(self) -> bool:
         readable, _, _ = select.select([self._link, self._woken], [], [], _LOOK_MS / 1000)
         if self._halt or os.path.exists(os.path.join(self._run, journal.HALT)):  # noqa: PTH110,PTH118 - start time
-            self._pay(None, "halt")
-            self._say({"halted": True})
+            self._finish("halt")
             return False
         if self._orphaned:
-            self._bury()
+            self._finish("guardian")
+            return False
+        # What is asked comes first: an undo that fails slowly at its expiry must not hold it up twice.
+        if self._link in readable and not self._read():
             return False
         self._expire()
-        return self._read() if self._link in readable else True
+        if not readable:
+            self._forget_the_gone()
+        return True
 
-    def _bury(self) -> None:
+    def _finish(self, by: str) -> None:
         """Take everything back at once, and see to it once more when the owner can do nothing any more."""
         held = dict(self._owed)
-        self._pay(None, "guardian")
-        self._link.settimeout(_GONE_LIMIT_S)
-        with contextlib.suppress(TimeoutError):
-            while (lines := self._lines()) is not None:
-                # Nobody is there to hear the answer, but what it was about to begin must end, too.
-                self._protect([one for line in lines for one in json.loads(line).get("protect", ())])
+        self._pay(None, by)
+        if by == "halt":
+            self._say({"halted": True})
+        end = time.monotonic() + _GONE_LIMIT_S
+        bye = False
+        while not bye and (lines := self._lines(end)) is not None:
+            requests = [json.loads(line) for line in lines]
+            # Nobody waits for the answer, but what it was about to begin must end, too.
+            self._protect([one for request in requests for one in request.get("protect", ())])
+            bye = any("close" in request for request in requests)
         self._owed |= held
-        self._pay(None, "guardian")
+        self._pay(None, by)
 
     def _read(self) -> bool:
         lines = self._lines()
@@ -109,11 +125,12 @@ class Guardian:
             return False
         return all(self._answer(json.loads(line)) for line in lines)
 
-    def _lines(self) -> list[bytes] | None:
-        """Return the whole lines that came, None at the end of file."""
+    def _lines(self, end_s: float | None = None) -> list[bytes] | None:
+        """Return the whole lines that came; None at the end of file, or at that time."""
         try:
+            self._link.settimeout(None if end_s is None else max(0.001, end_s - time.monotonic()))
             data = self._link.recv(1 << 20)
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             data = b""
         if not data:
             return None
@@ -134,36 +151,66 @@ class Guardian:
 
         What is held already, word for word, is held once.
         """
-        held = {_same(entry): entry for entry in self._owed.values()}
-        new = {_same(entry): entry for entry in entries if _same(entry) not in held}
-        numbered = [{**entry, "serial": self._serial + k} for k, entry in enumerate(new.values())]
+        named = {_same(entry): entry for entry in entries}
+        new = {same: entry for same, entry in named.items() if same not in self._held}
+        numbered = {
+            same: {**entry, "serial": self._serial + k} for k, (same, entry) in enumerate(new.items())
+        }
         try:
-            journal.append(self._run, journal.OWED, numbered)
+            journal.append(self._run, journal.OWED, numbered.values())
         except OSError as error:
             return {"refused": error.strerror, "errno": error.errno}
         self._serial += len(numbered)
-        self._owed.update({journal.key(entry): entry for entry in numbered})
-        for entry in entries:
-            if (before := held.get(_same(entry))) is not None:
-                before["expires_mono_ns"] = entry.get("expires_mono_ns")
+        self._owed.update({journal.key(entry): entry for entry in numbered.values()})
+        self._held.update(numbered)
+        for same, entry in named.items():
+            self._held[same]["expires_mono_ns"] = entry.get("expires_mono_ns")
         return {"protected": len(entries)}
 
     def _pay(self, ids: list[str] | None, by: str) -> list[journal.Entry]:
         chosen = [entry for entry in self._owed.values() if ids is None or entry["id"] in ids]
+        return self._carry_out(chosen, by)
+
+    def _carry_out(self, chosen: list[journal.Entry], by: str) -> list[journal.Entry]:
         outcomes = journal.pay(self._run, chosen, by=by)
         for outcome in outcomes:
             if outcome["verified"] is not False:
-                self._owed.pop(journal.key(outcome), None)
+                self._let_go(journal.key(outcome))
         return outcomes
 
+    def _let_go(self, key: int | str) -> None:
+        self._pauses_ns.pop(key, None)
+        entry = self._owed.pop(key, None)
+        if entry is not None:
+            self._held.pop(_same(entry), None)
+
     def _expire(self) -> None:
-        """Every fault has a maximum lifetime."""
+        """Every fault has a maximum lifetime. An undo that fails then is tried again, ever more rarely."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        over = [
-            e["id"] for e in self._owed.values() if e.get("expires_mono_ns") and e["expires_mono_ns"] <= now
-        ]
-        if over:
-            self._pay(over, "lifetime")
+        over = [e for e in self._owed.values() if e.get("expires_mono_ns") and e["expires_mono_ns"] <= now]
+        if not over:
+            return
+        self._carry_out(over, "lifetime")
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        for entry in over:
+            if (key := journal.key(entry)) in self._owed:
+                self._pauses_ns[key] = pause = 2 * self._pauses_ns.get(key, _AGAIN_NS // 2)
+                entry["expires_mono_ns"] = now + pause
+
+    def _forget_the_gone(self) -> None:
+        """Hold no longer the end of processes of which nobody is left: a session starts thousands.
+
+        When there is nothing else to do, for looking at all processes takes some milliseconds.
+        """
+        if len(self._owed) < self._many:
+            return
+        ends = [entry for entry in self._owed.values() if entry["action"] == "kill"]
+        gone = verbs.process.gone([entry["arguments"] for entry in ends])
+        settled = [entry for entry in ends if entry["arguments"] in gone]
+        journal.settle(self._run, settled, by="guardian")
+        for entry in settled:
+            self._let_go(journal.key(entry))
+        self._many = max(_MANY, 2 * len(self._owed))
 
     def _say(self, answer: dict[str, Any]) -> None:
         try:
