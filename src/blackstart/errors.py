@@ -24,6 +24,11 @@ class BlackstartError(Exception):
         return f"{head}\n  → {self.hint}" if self.hint else head
 
 
+def said(error: BaseException) -> str:
+    """Put any error into words, a foreign one with the name of its kind."""
+    return error.render() if isinstance(error, BlackstartError) else f"{type(error).__name__}: {error}"
+
+
 class ManifestError(BlackstartError):
     """A target manifest that cannot be used."""
 

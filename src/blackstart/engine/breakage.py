@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from blackstart.contracts import Aimed, Exclusive, Fault, Operated, Prepared, Prepares
-from blackstart.engine.trial import DISK_FULL, Stop
+from blackstart.engine.trial import DISK_FULL, Stop, handing
 from blackstart.engine.triggers import Trip
-from blackstart.errors import BlackstartError, FaultError
+from blackstart.errors import BlackstartError, FaultError, said
 from blackstart.faults import registry
 from blackstart.model.fault import Witness
 from blackstart.model.record import Injected, Witnessed
@@ -37,6 +37,7 @@ class Breakage:
         self.step = step
         self._number = number
         self.receipt: Receipt | None = None
+        self._handed: list[str] = []
         self._taking_back: asyncio.Task[None] | None = None
         self._limit: asyncio.Task[None] | None = None
         self._witness: asyncio.Task[None] | None = None
@@ -49,19 +50,22 @@ class Breakage:
             raise Stop("fault-unavailable", f"{self.step.kind}: {why_not}")
         if not isinstance(self._fault, Prepares):
             return
-        change = await _or_stop("fault-failed", self._fault.prepare(self._trial, self.step))
+        with handing(lasts=True):  # the target stands on it until it has ended
+            change = await _or_stop("fault-failed", self._fault.prepare(self._trial, self.step))
         if isinstance(self._trial.target, Prepared):
             self._trial.target.change_launch(change)
 
     async def aim(self) -> None:
         """Look the victims up while there is time."""
         if isinstance(self._fault, Aimed):
-            await _or_stop("fault-failed", self._fault.aim(self._trial, self.step))
+            with handing(lasts=True) as handed:  # the trigger may let it wait for long
+                self._handed = handed.ids
+                await _or_stop("fault-failed", self._fault.aim(self._trial, self.step))
 
     async def inject(self) -> None:
         """Break it; the witness and the operator set to work at once, side by side."""
         trial = self._trial
-        receipt = await _or_stop("fault-failed", self._fault.inject(trial, self.step))
+        receipt = await self._broken()
         self.receipt = receipt
         trial.record(Injected(receipt=receipt, step=self._number))
         if receipt.undo:
@@ -76,6 +80,23 @@ class Breakage:
         await trial.tell(
             "stage", {"trial_id": trial.plan.trial_id, "stage": "injected", "detail": detail, "mono_ns": now}
         )
+
+    async def _broken(self) -> Receipt:
+        """Have it broken. What fails, or is cancelled, half-way is taken back at once."""
+        with handing(lasts=False) as handed:
+            try:
+                return await _or_stop("fault-failed", self._fault.inject(self._trial, self.step))
+            except BaseException:
+                self._handed = [*self._handed, *handed.ids]
+                await self._let_go()
+                raise
+
+    async def _let_go(self) -> None:
+        """Have the guardian take back what was handed to it for a fault that did not come; idempotent."""
+        if self._taking_back is None and self._handed:
+            self._taking_back = asyncio.ensure_future(self._pay(self._handed, {"why": "it was not injected"}))
+        if self._taking_back is not None:
+            await asyncio.shield(self._taking_back)
 
     @property
     def done(self) -> bool:
@@ -113,6 +134,7 @@ class Breakage:
             if task is not None:
                 task.cancel()
         if self.receipt is None:
+            await self._let_go()
             return
         if self._taking_back is None:
             self._taking_back = asyncio.ensure_future(self._take_back(self.receipt, {}))
@@ -132,12 +154,15 @@ class Breakage:
         began_ns = self._trial.now_ns()  # the target may act on it before it is verified
         try:
             await self._fault.revert(self._trial, receipt)
-        except BlackstartError as error:
-            self._trial.problem("revert-failed", error.render(), verdict="FAIL")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the guardian still takes it back
+            self._trial.problem("revert-failed", said(error), verdict="FAIL")
+        await self._pay([undo.id for undo in receipt.undo], why, began_ns)
+
+    async def _pay(self, ids: Sequence[str], why: dict[str, Any], began_ns: int | None = None) -> None:
+        """Have the guardian take back some undos, and put what came of each on record."""
+        began_ns = self._trial.now_ns() if began_ns is None else began_ns
         try:
-            outcomes = (
-                await self._trial.guard.undo([undo.id for undo in receipt.undo]) if receipt.undo else []
-            )
+            outcomes = await self._trial.guard.undo(ids) if ids else []
         except FaultError:
             return  # the guardian has gone (`halt`): the conductor tells what it did, and does the rest
         for outcome in outcomes:
@@ -201,12 +226,18 @@ class Breakages:
             self._following = asyncio.ensure_future(self._follow(trip))
 
     async def revert(self) -> None:
-        """Take everything back, the newest fault first."""
+        """Take everything back, the newest fault first; one that raises does not keep the others from it."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait([self._following])
+        failed: list[Exception] = []
         for one in reversed(self._all):
-            await one.revert()
+            try:
+                await one.revert()
+            except Exception as error:  # noqa: BLE001 - raised below, when all was tried
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     async def _follow(self, trip: Trip) -> None:
         """Inject each further fault when its trigger comes; the next trigger is watched from before it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from blackstart.engine.recorder import BATCH_NS
 from blackstart.engine.trial import DISK_FULL, Stop
-from blackstart.errors import BlackstartError
+from blackstart.errors import BlackstartError, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -141,7 +141,7 @@ class Oversight:
             await asyncio.wait([task], timeout=1.0)
         error = task.exception() if task.done() and not task.cancelled() else None
         if error is not None:
-            self._problem(Stop(code, _said(error)))
+            self._problem(Stop(code, said(error)))
 
     async def close_rig(self, rig: Rig) -> None:
         """End the load, then the target."""
@@ -155,7 +155,7 @@ class Oversight:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             error = Stop("disk-full", str(error))
         elif not isinstance(error, Stop):
-            error = Stop("lost-sight", _said(error))
+            error = Stop("lost-sight", said(error))
         self.stop_because(error)
 
     def _bug(self, error: Exception) -> Stop:
@@ -184,7 +184,3 @@ def uncancel() -> None:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
-
-
-def _said(error: BaseException) -> str:
-    return error.render() if isinstance(error, BlackstartError) else f"{type(error).__name__}: {error}"

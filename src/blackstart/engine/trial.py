@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
@@ -34,6 +36,27 @@ class Stop(Exception):  # noqa: N818 - not an error of anybody: the trial has a 
     def __init__(self, code: str, text: str, *, verdict: Literal["UNKNOWN", "FAIL"] = "UNKNOWN") -> None:
         super().__init__(text)
         self.code, self.text, self.verdict = code, text, verdict
+
+
+class Handed(msgspec.Struct):
+    """The ids of what one fault handed to the guardian; with `lasts` without a limit to its life."""
+
+    lasts: bool
+    ids: list[str]
+
+
+_handed: ContextVar[Handed | None] = ContextVar("handed", default=None)
+
+
+@contextlib.contextmanager
+def handing(*, lasts: bool) -> Iterator[Handed]:
+    """Note what this task hands to the guardian, and those that it starts meanwhile."""
+    handed = Handed(lasts=lasts, ids=[])
+    before = _handed.set(handed)
+    try:
+        yield handed
+    finally:
+        _handed.reset(before)
 
 
 class Guarding(Protocol):
@@ -96,9 +119,13 @@ class RunningTrial:
         """Hand a fault's undos to the guardian before the fault, which may last `limits.fault_limit_s`.
 
         The trial itself takes it back then; the guardian does a little later, should the trial hang. Without
-        `expires` it lasts as long as the guardian.
+        `expires`, and while something is only made ready (`handing`), it lasts as long as the guardian.
         """
-        if not self._expires:
+        undos = list(undos)
+        handed = _handed.get()
+        if handed is not None:
+            handed.ids += [one.id for one in undos]
+        if not self._expires or (handed is not None and handed.lasts):
             await self.guard.protect(undos)
             return
         end_ns = self.now_ns() + round(self.manifest.limits.fault_limit_s * 1e9) + GRACE_NS

@@ -83,6 +83,14 @@ class KillAtSyscall:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Lay the trap, and wait until it snaps. Raises FaultError when the call does not come."""
         await self.aim(ctx, step)
+        try:
+            return await self._snapped(ctx, step)
+        except BaseException:
+            with contextlib.suppress(TimeoutError):  # the guardian asks the supervisor, too
+                await self._take_out()
+            raise
+
+    async def _snapped(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         bed, supervisor = self._strike.bed, self._supervisor
         rule = _rule(ctx, step, bed)
         if supervisor is None:
@@ -154,6 +162,9 @@ class KillAtSyscall:
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Take the rule out; idempotent."""
         del ctx, receipt
+        await self._take_out()
+
+    async def _take_out(self) -> None:
         if self._supervisor is not None and self._rule is not None:
             with contextlib.suppress(FaultError):  # the supervisor is gone, and its rules with it
                 await self._supervisor.drop(self._rule.id)

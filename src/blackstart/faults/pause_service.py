@@ -42,15 +42,19 @@ class PauseService:
         alone.refuse_stopped(processes)
         undos: list[Undo] = []
         before = after = ctx.clock.now().mono_ns
-        while new := self._unknown(processes.values()):
-            added = [_undo(one) for one in new]
-            await ctx.protect(added)
-            undos += added
-            before = ctx.clock.now().mono_ns if not self._stopped else before
-            for one in new:
-                procs.send(one, signal.SIGSTOP)
-                self._stopped[one.pid] = one
-            after = ctx.clock.now().mono_ns
+        try:
+            while new := self._unknown(processes.values()):
+                added = [_undo(one) for one in new]
+                await ctx.protect(added)
+                undos += added
+                before = ctx.clock.now().mono_ns if not self._stopped else before
+                for one in new:
+                    procs.send(one, signal.SIGSTOP)
+                    self._stopped[one.pid] = one
+                after = ctx.clock.now().mono_ns
+        except BaseException:
+            self._let_run()
+            raise
         return Receipt(
             fault=self.name,
             mechanism=f"SIGSTOP to {len(self._stopped)} processes",
@@ -85,6 +89,9 @@ class PauseService:
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Let them run on, children first; harmless when they run already or are gone."""
         del ctx, receipt
+        self._let_run()
+
+    def _let_run(self) -> None:
         for one in reversed(list(self._stopped.values())):
             procs.send(one, signal.SIGCONT)
 

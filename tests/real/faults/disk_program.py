@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import fault_kit
@@ -111,9 +113,25 @@ async def again(ctx: Any, step: FaultStep, found: dict[str, Any]) -> Any:
     return fault
 
 
+async def without(ctx: Any, step: FaultStep, fault: Any, found: dict[str, Any]) -> None:
+    """Have the small file system taken away before the injection; a larger one stands for the host's disk."""
+    run = ctx.folder
+    mounts.unmount(str(run / "state"))
+    before = mounts.free_bytes(str(run))
+    with (run / "state" / "journal").open("wb"):
+        ctx.processes["v"] = SimpleNamespace(pid=os.getpid())
+        try:
+            await fault.inject(ctx, step)
+        except FaultError as error:
+            found["refused"] = error.what
+    found["taken"] = before - mounts.free_bytes(str(run))
+
+
 async def main(told: dict[str, Any]) -> dict[str, Any]:
     """Mount, write, fill, look, give back, look again."""
     run = Path(told["run"])
+    if told.get("without"):
+        mounts.tmpfs(str(run), 16 << 20)
     lock = journal.hold(str(run), journal.OWNER_LOCK)
     guardian = await guard.start(run) if told.get("kill") else None
     ctx: Any = Context(run, guardian)
@@ -121,6 +139,9 @@ async def main(told: dict[str, Any]) -> dict[str, Any]:
     fault: Any = registry.make("disk_full")
     found: dict[str, Any] = {"unavailable": fault.unavailable(ctx.manifest, step)}
     await fault.prepare(ctx, step)
+    if told.get("without"):
+        await without(ctx, step, fault, found)
+        return found
     writer = subprocess.Popen(  # noqa: ASYNC220 - a test may block
         [sys.executable, "-c", WRITER, str(run)],
         stdout=subprocess.DEVNULL,

@@ -84,6 +84,18 @@ def test_a_disk_that_is_there_already_is_used_again(how: tuple[str, ...], tmp_pa
     assert found["mounted"] is False
 
 
+def test_the_disk_of_the_host_is_never_filled(how: tuple[str, ...], tmp_path: Path) -> None:
+    """Where the small file system is there no longer, the folder's name leads to another: refused."""
+    run = tmp_path / "run"
+    run.mkdir()
+    process = start(how, run, without=True)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    found = json.loads(out)
+    assert found["refused"] == "its small file system is there no longer"
+    assert found["taken"] < 2**20
+
+
 def test_when_the_injector_is_killed_the_writer_has_room_again(how: tuple[str, ...], tmp_path: Path) -> None:
     """SIGKILL while the disk is full: the kernel frees the ballast, the guardian sees to it and unmounts."""
     run = tmp_path / "run"

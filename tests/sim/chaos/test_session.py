@@ -220,7 +220,7 @@ class Prepared(fakes.FakeFault):  # type: ignore[misc]
     told: ClassVar[list[tuple[str, bool, bool]]] = []
 
     async def prepare(self, ctx: Any, step: Any) -> LaunchChange:
-        """Note for what, whether anything ran already, and whether it would expire."""
+        """Note for what, whether anything ran already, and whether it lasts."""
         if step.parameters.get("size") == "other":
             raise FaultError("it is there with another size", where="disk")
         protected: list[Undo] = []
@@ -285,7 +285,7 @@ def test_everything_that_may_come_is_prepared_before_the_start(tmp_path: Path) -
     summary = stage.run(max_faults=2)
     assert summary.ending == "complete", summary.why
     assert Prepared.told[0] == ("server", False, True)
-    assert [(running, lasting) for _, running, lasting in Prepared.told[1:]] == [(True, False)] * 2
+    assert [(running, lasting) for _, running, lasting in Prepared.told[1:]] == [(True, True)] * 2
     left = [one for event, figures in stage.told if event == "left-out" for one in figures["left_out"]]
     assert [(one["kind"], one["where"]) for one in left] == [("fake", "server")]
     assert "another size" in left[0]["reason"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,9 +89,14 @@ class CallFault:
         await ctx.protect([undo])
         self._rules = rules
         before = ctx.clock.now().mono_ns
-        for one in rules:
-            await self._supervisor.put(one)
-        first = await self._first(float(step.parameters.get("limit_s", _CALL_LIMIT_S)))
+        try:
+            for one in rules:
+                await self._supervisor.put(one)
+            first = await self._first(float(step.parameters.get("limit_s", _CALL_LIMIT_S)))
+        except BaseException:
+            with contextlib.suppress(FaultError, TimeoutError):  # the guardian asks the supervisor, too
+                await self._drop()
+            raise
         if first is None:
             await self._drop()
             hint = "; ".join(sorted({spot for pid in pids for spot in seccomp.blind_spots(pid)}))

@@ -50,7 +50,7 @@ class DiskFull:
     name = _NAME
 
     def __init__(self) -> None:
-        self._mounted: list[Path] = []
+        self._mounted: dict[Path, int] = {}
         self._ballast: list[mounts.Ballast] = []
         self._keeping: asyncio.Task[None] | None = None
         self._injected: CallFault | None = None
@@ -94,7 +94,7 @@ class DiskFull:
             path.mkdir(parents=True, exist_ok=True)
             if mounts.mounted(str(path)):
                 _same_size(path, size)
-                self._mounted.append(path)
+                self._mounted[path] = path.stat().st_dev
                 continue
             arguments = {"path": str(path), "namespace": number}
             await ctx.protect([Undo(id=f"mount:{path}", action="unmount", arguments=arguments)])
@@ -102,7 +102,7 @@ class DiskFull:
                 mounts.tmpfs(str(path), size)
             except OSError as error:
                 raise FaultError(str(error.strerror), where=str(path)) from error
-            self._mounted.append(path)
+            self._mounted[path] = path.stat().st_dev
         return LaunchChange()
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
@@ -115,9 +115,11 @@ class DiskFull:
         if self._injected is not None:
             return await self._injected.inject(ctx, _as_calls(step))
         processes = await death.find(ctx, step)
-        paths = folders.used([one.pid for one in processes.values()], self._mounted)
+        paths = folders.used([one.pid for one in processes.values()], [*self._mounted])
         try:
-            self._ballast = [mounts.Ballast(str(path)) for path in paths]
+            for path in paths:
+                self._ballast.append(mounts.Ballast(str(path)))
+                self._refuse_other(path, self._ballast[-1])
             undos = tuple(_undo(one) for one in self._ballast)
             await ctx.protect(undos)
             filled = sum(one.fill(leave=_LAST) for one in self._ballast)
@@ -126,6 +128,9 @@ class DiskFull:
         except OSError as error:
             self._empty()
             raise FaultError(f"cannot be filled: {error.strerror}", where=str(paths[0])) from error
+        except BaseException:
+            self._empty()
+            raise
         after = ctx.clock.now().mono_ns
         self._keeping = asyncio.ensure_future(self._keep(ctx))
         return Receipt(
@@ -138,6 +143,12 @@ class DiskFull:
             undo=undos,
             data={"folders": [str(one) for one in paths], "filled_bytes": filled},
         )
+
+    def _refuse_other(self, path: Path, ballast: mounts.Ballast) -> None:
+        """Raise FaultError unless it lies on the small file system: the host's disk is never filled."""
+        there = os.fstat(ballast.descriptor).st_dev == self._mounted[path]
+        if not there or not mounts.mounted(str(path)):
+            raise FaultError("its small file system is there no longer", where=str(path))
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """Ask the file system, and write something ourselves, which must get ENOSPC."""

@@ -53,7 +53,7 @@ class Kernel:
         table = f"blackstart_{self._holder.ref.pid}"
         number = namespaces.identity(namespaces.NETWORK)
         undo = Undo(id=f"filter:{table}", action="filter", arguments={"table": table, "namespace": number})
-        await ctx.protect([undo])
+        await ctx.protect([self._holder.undo, undo])  # from now on its life has a limit, too
         asked = [one._asdict() for one in written]
         answer = await self._holder.ask("install", table=table, rules=asked)
         undos = (self._holder.undo, undo)
