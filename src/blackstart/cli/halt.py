@@ -20,7 +20,8 @@ def halt(out: Path) -> int:
     for folder, owed in folders:
         if owed:
             for entry in owed:
-                command = verbs.by_hand(entry["action"], entry["arguments"], str(folder))
+                by_hand = verbs.by_hand(entry["action"], entry["arguments"], str(folder))
+                command = leftovers.foreign(folder) or by_hand
                 print(f"{folder}: STILL IN PLACE: {entry['id']}; by hand: {command}", file=sys.stderr)
         else:
             print(f"{folder}: taken back")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blackstart.engine import journal, openruns
+from blackstart.engine import journal, openruns, verbs
 from blackstart.errors import FaultError
 from blackstart.host import procs
 
@@ -55,10 +55,11 @@ def _left_in_place(stuck: list[tuple[Path, journal.Entry]]) -> FaultError:
 
 
 def journals(runs: Path) -> Iterator[Path]:
-    """Find the folders that hold an undo journal: runs, the trials in them, and what this user noted."""
+    """Find the folders with an undo journal that we may read: runs, trials, and what this user noted."""
     seen = set()
     for path in sorted([*runs.glob(f"*/{journal.OWED}"), *runs.glob(f"*/*/{journal.OWED}")]):
-        if not path.parent.is_symlink() and not path.parent.parent.is_symlink():
+        linked = path.parent.is_symlink() or path.parent.parent.is_symlink()
+        if not linked and os.access(path, os.R_OK):
             seen.add(path.parent.resolve())
             yield path.parent
     for folder in map(Path, openruns.noted()):
@@ -79,20 +80,51 @@ def _strike_settled() -> None:
 
 
 def replay(folder: Path, *, by: str) -> list[journal.Entry]:
-    """Carry out what one folder owes, unless somebody alive watches over it."""
+    """Carry out what one folder owes, unless somebody alive watches over it.
+
+    Of another user's run, which we cannot take back, each outcome says so.
+    """
     if not journal.owed(str(folder)):
         return []
-    locks = [_hold(folder, name) for name in (journal.OWNER_LOCK, journal.GUARDIAN_LOCK)]
+    locks: list[int | None] = []
     try:
+        locks += [_hold(folder, name) for name in (journal.OWNER_LOCK, journal.GUARDIAN_LOCK)]
         if locks[1] is None:
             wake(folder)
         if None in locks:
             return []
+        if (command := foreign(folder)) is not None:
+            return _untouched(folder, "it is another user's run", command)
         return journal.pay(str(folder), journal.owed(str(folder)), by=by)
+    except OSError as error:
+        return _untouched(folder, f"{error.filename or folder}: {error.strerror}", foreign(folder))
     finally:
         for lock in locks:
             if lock is not None:
                 os.close(lock)
+
+
+def foreign(folder: Path) -> str | None:
+    """Return how the user of a run takes it back, where it is not ours to write; None where it is."""
+    if os.access(folder, os.W_OK):
+        return None
+    return f"sudo -u '#{folder.stat().st_uid}' blackstart halt --out {shlex.quote(str(folder.parent))}"
+
+
+def _untouched(folder: Path, why: str, command: str | None) -> list[journal.Entry]:
+    """Return outcomes that say why nothing was tried."""
+    run = str(folder)
+    return [
+        {
+            "id": one["id"],
+            "verified": False,
+            "evidence": {
+                "error": why,
+                "by_hand": command or verbs.by_hand(one["action"], one["arguments"], run),
+            },
+        }
+        for one in journal.owed(run)
+    ]
 
 
 def _hold(folder: Path, name: str) -> int | None:
@@ -110,20 +142,24 @@ def wake(folder: Path) -> bool:
 
     Asked only when its lock is held, so that the pid in the lock is that of the living holder.
     """
-    pid = journal.holder(str(folder), journal.GUARDIAN_LOCK)
-    found = None if pid is None else procs.stat(pid)
-    return found is not None and found.stopped and procs.send(found, signal.SIGCONT)
+    with contextlib.suppress(OSError):  # another user's
+        pid = journal.holder(str(folder), journal.GUARDIAN_LOCK)
+        found = None if pid is None else procs.stat(pid)
+        return found is not None and found.stopped and procs.send(found, signal.SIGCONT)
+    return False
 
 
-def _call(folder: Path) -> None:
-    """Tell a living guardian at once, instead of waiting until it looks for the file."""
-    pid = journal.holder(str(folder), journal.GUARDIAN_LOCK)
-    lock = journal.hold(str(folder), journal.GUARDIAN_LOCK)
-    if lock is not None:
-        journal.release(lock)  # nobody watches over this folder: the pid may be anybody's by now
-    elif pid is not None:
-        with contextlib.suppress(OSError):
+def _call(folder: Path) -> bool:
+    """Tell a living guardian, who looks for the file only now and then; says whether there was one."""
+    with contextlib.suppress(OSError):  # another user's
+        pid = journal.holder(str(folder), journal.GUARDIAN_LOCK)
+        lock = journal.hold(str(folder), journal.GUARDIAN_LOCK)
+        if lock is not None:
+            journal.release(lock)  # nobody watches over this folder: the pid may be anybody's by now
+        elif pid is not None:
             os.kill(pid, signal.SIGUSR1)
+            return True
+    return False
 
 
 def _pay_beside(folder: Path) -> None:
@@ -135,19 +171,22 @@ def halt(runs: Path, *, limit_s: float = _HALT_LIMIT_S) -> list[tuple[Path, list
     """Pull the kill switch on everything below `runs`, and on every other run of this user.
 
     Live runs take everything back themselves, dead ones are replayed. A guardian that somebody stopped is
-    woken; 3 s later it is not waited for any more.
+    woken; 3 s later it is not waited for any more. What cannot be reached, because it is another user's, does
+    not keep the others from it.
     Returns what each folder still owes: nothing, when all was proven to be taken back.
     """
     folders = [folder for folder in journals(runs) if journal.owed(str(folder))]
-    stopped = []
+    stopped, reached = [], []
     for folder in folders:
-        (folder / journal.HALT).touch()
+        with contextlib.suppress(OSError):  # no room, or not ours: called all the same
+            (folder / journal.HALT).touch()
         if wake(folder):
             stopped.append(folder)
-        _call(folder)
+        if _call(folder) or foreign(folder) is None:
+            reached.append(folder)
     start = time.monotonic()
-    while any(journal.owed(str(folder)) for folder in folders) and time.monotonic() < start + limit_s:
-        for folder in folders:
+    while any(journal.owed(str(folder)) for folder in reached) and time.monotonic() < start + limit_s:
+        for folder in reached:
             replay(folder, by="halt")
         if stopped and time.monotonic() > start + _WOKEN_LIMIT_S:
             _pay_beside(stopped.pop())
