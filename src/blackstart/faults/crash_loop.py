@@ -28,6 +28,7 @@ class CrashLoop:
     """SIGKILL `times` times (10), each time as soon as the component has a process again.
 
     It may take `limit_s` (30) to come back each time. T0 is the first kill. The witness tells every death.
+    After the manifest's `fault_limit_s` it is not killed any more: then there may be fewer.
     """
 
     name = "crash_loop"
@@ -72,22 +73,26 @@ class CrashLoop:
 
     async def _loop(self, ctx: FaultContext, name: str, receipt: Receipt) -> None:
         deaths = self._deaths[name] = []
-        restart = death.ours(ctx.target.manifest, [name])
+        manifest = ctx.target.manifest
+        restart = death.ours(manifest, [name])
+        end = receipt.t0_mono_ns + round(manifest.limits.fault_limit_s * 1e9)
         process, struck, bed = self._strike.bed.ref(name), receipt.t0_mono_ns, self._strike.bed
         while True:
             deaths.append(_told(len(deaths) + 1, process, struck, await _death_of(name, bed)))
             await death.start_again(ctx, restart)
             if len(deaths) == self._times:
                 return
-            again = await self._return(ctx, name, process)
+            again = await self._return(ctx, name, process, end)
             if again is None:
                 return
             process = again.ref(name)
             (_, struck), bed = await again.strike(signal.SIGKILL), again
 
-    async def _return(self, ctx: FaultContext, name: str, before: AnyRef) -> death.Deathbed | None:
+    async def _return(
+        self, ctx: FaultContext, name: str, before: AnyRef, end_ns: int
+    ) -> death.Deathbed | None:
         """Wait for another process behind the component, and watch it; None when none comes in time."""
-        deadline = ctx.clock.now().mono_ns + int(self._limit_s * 1e9)
+        deadline = min(end_ns, ctx.clock.now().mono_ns + int(self._limit_s * 1e9))
         while ctx.clock.now().mono_ns < deadline:
             with contextlib.suppress(TargetError, FaultError):  # nobody there yet, or no longer
                 if (bed := await death.around(ctx, [name], remote=True)).ref(name) != before:

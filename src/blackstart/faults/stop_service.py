@@ -32,7 +32,8 @@ _DEFAULT_S = 3.0
 class StopService:
     """The stop signal, or SIGKILL (`how = "kill"`); what starts again is held by SIGSTOP.
 
-    For `duration_s` (3 s). It runs on when the time is over. One that only Blackstart starts is started then.
+    For `duration_s` (3 s), at most the manifest's `fault_limit_s`. It runs on when the time is over. One that
+    only Blackstart starts is started then.
     """
 
     name = "stop_service"
@@ -62,6 +63,7 @@ class StopService:
         restart = death.ours(ctx.target.manifest, step.components, stopped=not kill)
         held = {name: one for name, one in bed.processes.items() if not _is_ours(ctx, name, restart)}
         self._holding = asyncio.ensure_future(self._hold_down(ctx, held))
+        limit_s = ctx.target.manifest.limits.fault_limit_s
         return Receipt(
             fault=self.name,
             mechanism=f"{asked.mechanism}{', then SIGSTOP to what starts again' if held else ''}",
@@ -69,7 +71,7 @@ class StopService:
             t0_source="the kill call" if kill else "the call that asked for the stop",
             uncertainty_ns=asked.uncertainty_ns,
             processes=bed.processes,
-            data={"restart": restart, "duration_s": step.duration_s or _DEFAULT_S},
+            data={"restart": restart, "duration_s": min(step.duration_s or _DEFAULT_S, limit_s)},
         )
 
     async def _hold_down(self, ctx: FaultContext, held: dict[str, ProcessRef]) -> None:

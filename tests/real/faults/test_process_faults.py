@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import ordinary_user
 import pytest
 from fault_kit import Context, carry_out
@@ -18,6 +19,7 @@ from fault_kit import Context, carry_out
 from blackstart.errors import FaultError
 from blackstart.faults import registry
 from blackstart.host import cgroups, cores, procs, ptrace, seccomp, strace
+from blackstart.model.manifest import Limits
 from blackstart.model.scenario import FaultStep
 
 if TYPE_CHECKING:
@@ -220,7 +222,8 @@ def test_a_duty_cycle_makes_it_slow_and_ends(
             await fault.revert(ctx, receipt)
         else:
             ctx.undo()
-        assert not procs.is_alive(receipt.undo[0].arguments["pid"], receipt.undo[0].arguments["start_ticks"])
+        helper = receipt.undo[-1].arguments
+        assert not procs.is_alive(helper["pid"], helper["start_ticks"])
         assert all(state(victim) != "T" for _ in range(40) if time.sleep(0.002) is None)  # noqa: ASYNC251 - a test may block
         await fault.revert(ctx, receipt)
 
@@ -302,6 +305,21 @@ def test_a_crash_loop_kills_at_each_return_and_tells_every_death(
         if bit:
             asyncio.run(ctx.process("v"))
             assert ctx.all[3].poll() is None
+    finally:
+        for one in ctx.all:
+            end(one)
+
+
+def test_a_crash_loop_ends_when_the_manifest_allows_no_more(tmp_path: Path) -> None:
+    """`fault_limit_s` after the first kill it lives, and what the loop did not come to is told."""
+    ctx = Respawning(tmp_path, 10_000)
+    ctx.manifest = msgspec.structs.replace(ctx.manifest, limits=Limits(fault_limit_s=0.3))
+    try:
+        _, witness = asyncio.run(asyncio.wait_for(carry_out("crash_loop", ctx, times=9000), 30))
+        assert witness.bit is False
+        assert 1 <= witness.evidence["v"]["died"] < 9000
+        asyncio.run(ctx.process("v"))
+        assert ctx.all[-1].poll() is None
     finally:
         for one in ctx.all:
             end(one)

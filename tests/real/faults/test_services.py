@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import blackstart
@@ -23,7 +24,7 @@ from blackstart.errors import TargetError
 from blackstart.faults import registry
 from blackstart.host import procs
 from blackstart.model.fault import ProcessRef
-from blackstart.model.manifest import Component, Manifest, Process
+from blackstart.model.manifest import Component, Limits, Manifest, Process
 from blackstart.model.scenario import FaultStep
 from blackstart.target.manifest import load
 from blackstart.target.rig import build
@@ -158,6 +159,22 @@ def test_a_stopped_service_is_held_down_until_its_time_is_over(kept: Path, how: 
     assert [undo.arguments["pid"] for undo in ctx.undos] == [int(second)]
     assert "T" not in ctx.states
     assert ctx.started == []
+
+
+def test_no_service_is_held_down_longer_than_the_manifest_allows(kept: Path) -> None:
+    """`fault_limit_s` holds for it, too, whatever the step says."""
+    ctx: Any = Context(lambda: int(kept.read_text().split()[-1]))
+    ctx.manifest = msgspec.structs.replace(ctx.manifest, limits=Limits(fault_limit_s=0.2))
+    step = FaultStep(kind="stop_service", components=("service",), duration_s=600.0)
+
+    async def main() -> Any:
+        fault: Any = registry.make("stop_service")
+        receipt = await fault.inject(ctx, step)
+        async with asyncio.timeout(20):
+            await fault.operate(ctx, receipt)
+        return receipt
+
+    assert asyncio.run(main()).data["duration_s"] == 0.2
 
 
 def test_what_only_blackstart_starts_is_started_when_the_time_is_over() -> None:
