@@ -93,6 +93,8 @@ class Guard:
         await self._listener
         self._writer.close()
         self._lifeline.let_go()
+        if self._lost:
+            _strike(self._run)
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         async with self._turn:
@@ -227,11 +229,16 @@ async def last_undo(
         told = {} if known is None else {journal.key(one): one for one in journal.read(folder, journal.PAID)}
         before = [one for one in told.values() if one["id"] not in (known or ())]
         paid = journal.pay(folder, journal.owed(folder), by=by)
-        if not journal.owed(folder):
-            openruns.strike(folder)  # it could not do so itself
+        _strike(folder)
         return [reverted(one) for one in [*before, *paid]]
     await guarding.close()
     return outcomes
+
+
+def _strike(run: str | Path) -> None:
+    """Strike a run that owes nothing out of the open ones: a guardian that is lost could not do so itself."""
+    if not journal.owed(str(run)):
+        openruns.strike(str(run))
 
 
 def reverted(outcome: journal.Entry) -> Reverted:

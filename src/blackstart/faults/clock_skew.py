@@ -11,7 +11,7 @@ from blackstart.host import refs, vdso
 from blackstart.model.fault import Receipt, Undo, Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from blackstart.contracts import FaultContext
     from blackstart.model.fault import ProcessRef
@@ -66,8 +66,8 @@ class ClockSkew:
         try:
             for _, skew in self._prepared.values():
                 moved = _move(skew, self._offset_ns, self._drift_ppb)
-                spans.append(await asyncio.to_thread(moved))
-        except FaultError:
+                spans.append(await _done(moved))
+        except BaseException:
             await self._restore()
             raise
         return Receipt(
@@ -120,6 +120,16 @@ class ClockSkew:
                 except (FaultError, OSError):
                     if refs.alive(ref):
                         raise
+
+
+async def _done(work: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    """Do it in a thread, to its end also when we are cancelled: only then can it be taken back."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
 
 
 def _move(skew: vdso.Skew, offset_ns: int, drift_ppb: int) -> Any:
