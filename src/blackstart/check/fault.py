@@ -122,7 +122,8 @@ def _bitten(facts: Facts, injected: Injected) -> Iterable[Finding]:
     if seen is None:
         yield _unknown("fault-did-not-bite", f"nobody witnessed that {injected.receipt.fault} bit")
     elif seen.bit is not True:
-        how = "did not bite" if seen.bit is False else "may not have bitten: nobody could tell"
+        why = seen.evidence.get("why", "nobody could tell")
+        how = "did not bite" if seen.bit is False else f"may not have bitten: {why}"
         yield _unknown("fault-did-not-bite", f"{injected.receipt.fault} {how}")
 
 

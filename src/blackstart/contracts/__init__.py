@@ -55,6 +55,7 @@ from blackstart.contracts.target import (
     Prepared,
     Restartable,
     Target,
+    TellsEnds,
 )
 
 __all__ = [
@@ -100,6 +101,7 @@ __all__ = [
     "Sink",
     "Target",
     "TellsDeeds",
+    "TellsEnds",
     "TellsMarket",
     "TellsSessions",
     "Workload",

@@ -125,6 +125,18 @@ class KnowsItsOwn(Protocol):
 
 
 @runtime_checkable
+class TellsEnds(Protocol):
+    """A target that can tell how a process ended, as its parent does or asks its manager."""
+
+    async def ended_with(self, component: str, ref: ProcessRef) -> int | None:
+        """Return its exit status, negative for the signal that ended it; None when only others know.
+
+        Asked once it has ended, and before it is started again.
+        """
+        ...
+
+
+@runtime_checkable
 class HasState(Protocol):
     """A target that can be asked for its state documents and streams."""
 

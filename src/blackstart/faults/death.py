@@ -22,6 +22,7 @@ from blackstart.contracts import (
     Hold,
     KnowsItsOwn,
     Restartable,
+    TellsEnds,
 )
 from blackstart.errors import BlackstartError, FaultError
 from blackstart.host import refs
@@ -250,6 +251,13 @@ async def _evidence_there(bed: Deathbed, name: str, hold: Hold, t0_mono_ns: int)
         "noticed_after_ms": _noticed_after_ms(bed, name, t0_mono_ns),
         "gone_from_proc": await hold.state() == "gone",
     }
+
+
+async def ended_with(ctx: FaultContext, component: str, process: ProcessRef) -> int | None:
+    """Return the exit status of a process that has ended, negative for a signal; None when nobody tells."""
+    if not isinstance(ctx.target, TellsEnds):
+        return None
+    return await ctx.target.ended_with(component, process)
 
 
 def _noticed_after_ms(bed: Deathbed, name: str, t0_mono_ns: int) -> float | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import FaultStep
 
 _END_LIMIT_S = 60.0
+_NO_LIMIT = "the process's hard limit on core dumps (RLIMIT_CORE) is 0, and we may not raise it"
 
 
 class Segv:
@@ -55,7 +56,8 @@ class Segv:
         for name, process in bed.processes.items():
             try:
                 self._places[name] = cores.place(process.pid)
-                cores.allow(process.pid)
+                if not cores.allow(process.pid):
+                    self._places[name] = cores.Place(None, reason=_NO_LIMIT)
             except (OSError, ValueError) as error:
                 self._places[name] = cores.Place(None, reason=f"cannot be allowed: {error}")
         mechanism, when = await self._crash(ctx, step.parameters.get("mechanism"), bed)
@@ -88,14 +90,23 @@ class Segv:
         return jumps[0].before_mono_ns, jumps[-1].after_mono_ns
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
-        """Prove the deaths, and that the kernel dumped core for each: an ELF core file of that very pid."""
+        """Prove the deaths, and by its core dump, that of that very pid, that each died by SIGSEGV.
+
+        Where no dump can be had here, the death that followed is the witness, and the evidence says why.
+        """
         deaths = await self._strike.witness(receipt, limit_s=_END_LIMIT_S)
         evidence: dict[str, Any] = {}
+        doubts = []
         for name, process in receipt.processes.items():
             kept = ctx.folder / "fault" / f"core.{name}.{process.pid}"
             core = await asyncio.to_thread(cores.collect, self._places[name], process.pid, kept)
-            evidence[name] = {**deaths.evidence[name], "core": core}
-        return Witness(bit=deaths.bit, evidence=evidence)
+            status = await death.ended_with(ctx, name, process) if deaths.bit else None
+            evidence[name] = {**deaths.evidence[name], "status": status, "core": core}
+            if (doubt := _doubt(core, status, expected=self._places[name].folder is not None)) is not None:
+                doubts.append(f"{name}: {doubt}")
+        if not deaths.bit or not doubts:
+            return Witness(bit=deaths.bit, evidence=evidence)
+        return Witness(bit=None, evidence={**evidence, "why": "; ".join(doubts)})
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again what only Blackstart starts, once the dump is written."""
@@ -107,3 +118,14 @@ class Segv:
         """Nothing stays in place; only the handles are let go."""
         del ctx, receipt
         self._strike.close()
+
+
+def _doubt(core: dict[str, Any], status: int | None, *, expected: bool) -> str | None:
+    """Say why a death may have been no segmentation fault; None when it was one, for all that can be seen."""
+    if core["collected"]:
+        number = core["signal"]
+        return None if number == signal.SIGSEGV else f"its core dump says that it died of signal {number}"
+    if expected:
+        return str(core["why"])
+    core["instead"] = "no core dump can be had here: the death that followed is the witness"
+    return None if status in (None, -signal.SIGSEGV) else f"it ended with status {status}, not by SIGSEGV"

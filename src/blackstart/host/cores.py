@@ -14,9 +14,12 @@ _PATTERN = Path("/proc/sys/kernel/core_pattern")
 _USES_PID = Path("/proc/sys/kernel/core_uses_pid")
 _CORE = 4
 _NOTE = 4
+_PRSTATUS = 1
 _PRPSINFO = 3
 _PR_PID = {64: 24, 32: 12}
 """Offset of the pid in the note PRPSINFO (`elf_prpsinfo`)."""
+_SI_SIGNO = {64: 0, 32: 0}
+"""Offset of the signal in the note PRSTATUS (`elf_siginfo`)."""
 
 
 class Place(NamedTuple):
@@ -54,14 +57,15 @@ def _wildcard(specifier: str, pid: int) -> str:
     return {"%p": str(pid), "%P": "*", "%%": "%"}.get(specifier, "*")
 
 
-def allow(pid: int) -> tuple[int, int]:
-    """Raise the running process' limit on core dumps as far as we may; returns the limits before."""
+def allow(pid: int) -> bool:
+    """Raise the running process' limit on core dumps as far as we may; returns whether it may dump core."""
     before = resource.prlimit(pid, resource.RLIMIT_CORE)
     try:
         resource.prlimit(pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     except (PermissionError, ValueError):
         resource.prlimit(pid, resource.RLIMIT_CORE, (before[1], before[1]))
-    return before
+        return before[1] != 0
+    return True
 
 
 def collect(where: Place, pid: int, kept: Path) -> dict[str, Any]:
@@ -74,22 +78,38 @@ def collect(where: Place, pid: int, kept: Path) -> dict[str, Any]:
             shutil.move(file, kept)
             with kept.open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()
-            return {"collected": True, "file": str(kept), "bytes": kept.stat().st_size, "sha256": digest}
+            size, number = kept.stat().st_size, signal_of(kept)
+            return {
+                "collected": True,
+                "file": str(kept),
+                "bytes": size,
+                "sha256": digest,
+                "signal": number,
+            }
     why = "RLIMIT_CORE, no room, a folder that it may not write, or a handler of its own for SIGSEGV"
     return {"collected": False, "why": f"no core dump of pid {pid} in {where.folder}: {why}"}
 
 
 def dumped_by(file: Path) -> int | None:
     """Return the pid of the process whose ELF core dump this is; None for any other file."""
+    return _noted(file, _PRPSINFO, _PR_PID)
+
+
+def signal_of(file: Path) -> int | None:
+    """Return the signal that an ELF core dump says its process died of; None for any other file."""
+    return _noted(file, _PRSTATUS, _SI_SIGNO)
+
+
+def _noted(file: Path, kind: int, places: dict[int, int]) -> int | None:
     try:
         with file.open("rb") as stream:
-            return _pid(stream.read(1 << 20))
+            return _number(stream.read(1 << 20), kind, places)
     except (OSError, struct.error):
         return None
 
 
-def _pid(data: bytes) -> int | None:
-    """Walk the notes: PRPSINFO holds the process' pid."""
+def _number(data: bytes, wanted: int, places: dict[int, int]) -> int | None:
+    """Walk the notes to the first of that kind."""
     if data[:4] != b"\x7fELF" or data[4:6] not in {b"\x02\x01", b"\x01\x01"}:
         return None
     bits = 64 if data[4] == 2 else 32  # noqa: PLR2004 - ELFCLASS64
@@ -100,7 +120,7 @@ def _pid(data: bytes) -> int | None:
         at = headers + k * size
         if struct.unpack_from("<I", data, at)[0] == _NOTE:
             offset, length = struct.unpack_from("<8xQ16xQ" if bits == 64 else "<4xI8xI", data, at)  # noqa: PLR2004
-            return _from_notes(data[offset : offset + length], bits)
+            return _from_notes(data[offset : offset + length], wanted, places[bits])
     return None
 
 
@@ -111,13 +131,13 @@ def _header(data: bytes, bits: int) -> tuple[int, int, int, int]:
     return kind, headers, size, count
 
 
-def _from_notes(notes: bytes, bits: int) -> int | None:
+def _from_notes(notes: bytes, wanted: int, place: int) -> int | None:
     at = 0
     while at + 12 <= len(notes):
         name, length, kind = struct.unpack_from("<III", notes, at)
         content = at + 12 + (name + 3) // 4 * 4
-        if kind == _PRPSINFO:
-            found: int = struct.unpack_from("<i", notes, content + _PR_PID[bits])[0]
+        if kind == wanted:
+            found: int = struct.unpack_from("<i", notes, content + place)[0]
             return found
         at = content + (length + 3) // 4 * 4
     return None

@@ -16,6 +16,8 @@ from blackstart.host import containers, procs, systemd
 _POLL_S = 0.01
 _NOTICE_LIMIT_S = 10.0
 _US = 1000
+_ENDED = ("exited", "stopped", "dead")
+"""What engines say of a container that ran and has ended."""
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -33,7 +35,8 @@ class State(NamedTuple):
     `policy` says who brings it back after a death, and `restarts` whether that is the manager. `group` is in
     the path of its control group. `started_ns` (monotonic) is when its main process began, where the manager
     tells it, and `ready_ns` when it said itself that it is ready (`Type=notify`: before that it does not
-    run). `stopping`: it cannot be started yet.
+    run). `stopping`: it cannot be started yet. `status` is how its main process ended, negative for a signal;
+    None while there is one, and before the first.
     """
 
     running: bool
@@ -45,6 +48,7 @@ class State(NamedTuple):
     started_ns: int | None = None
     ready_ns: int | None = None
     stopping: bool = False
+    status: int | None = None
 
 
 def look(place: Place) -> State:
@@ -149,7 +153,14 @@ def _look_unit(place: Place) -> State:
         group=found.get("ControlGroup", ""),
         started_ns=_stamp_ns(found, "ExecMainStartTimestampMonotonic"),
         ready_ns=_stamp_ns(found, "ActiveEnterTimestampMonotonic") if tells else None,
+        status=None if pid else _status(found),
     )
+
+
+def _status(found: dict[str, str]) -> int | None:
+    """Return the main process's exit status, negative for a signal (CLD_KILLED, CLD_DUMPED)."""
+    how, number = int(found.get("ExecMainCode") or 0), int(found.get("ExecMainStatus") or 0)
+    return {1: number, 2: -number, 3: -number}.get(how)
 
 
 def _stamp_ns(found: dict[str, str], name: str) -> int | None:
@@ -173,6 +184,7 @@ def _look_container(place: Place) -> State:
         restarts=policy in containers.RESTARTING,
         group=str(found["Id"]),
         stopping=words == "stopping",
+        status=int(code) if words in _ENDED else None,
     )
 
 

@@ -26,6 +26,8 @@ _SHOWN = (
     "Restart",
     "ControlGroup",
     "ExecMainStartTimestampMonotonic",
+    "ExecMainCode",
+    "ExecMainStatus",
     "ActiveEnterTimestampMonotonic",
 )
 _ASK_LIMIT_S = 10.0

@@ -140,6 +140,12 @@ class LocalTarget:
         """See `contracts.KnowsItsOwn`."""
         return self.operator.name_of(ref)
 
+    async def ended_with(self, component: str, ref: ProcessRef) -> int | None:
+        """See `contracts.TellsEnds`."""
+        if component in self.managed:
+            return await self.managed.ended_with(component)
+        return await self.operator.ended_with(ref)
+
     async def _found_by_glue(self, component: str, name: str) -> ProcessRef:
         """Ask the glue who has the role now: it answers with a pid, or with a process of the manifest."""
         where = f"components.{component}.glue"

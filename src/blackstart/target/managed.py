@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _RUNS_LIMIT_S = 30.0
 _TICK_NS = 10_000_000
 _SYSTEMD_NS = 1_000
+_ENDED_NS = 2_000_000_000
 
 
 def place(spec: Component) -> Place:
@@ -111,6 +112,20 @@ class Managed:
         where = self._place(component)
         await asyncio.to_thread(managed.ask_stop, where)
         return managed.command(where, "stop")
+
+    async def ended_with(self, component: str) -> int | None:
+        """Return what the manager says of its end; None when it has not heard of it within 2 s, or forgot."""
+        where = self._place(component)
+        until = self._clock.now().mono_ns + _ENDED_NS
+        while self._clock.now().mono_ns < until:
+            try:
+                state = await asyncio.to_thread(managed.look, where)
+            except TargetError:
+                return None
+            if state.status is not None:
+                return state.status
+            await self._clock.sleep_until(self._clock.now().mono_ns + _TICK_NS)
+        return None
 
     async def _find(self, component: str, where: Place) -> ProcessRef:
         state = await asyncio.to_thread(managed.look, where)

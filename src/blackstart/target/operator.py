@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from blackstart.contracts import Clock, Protect, Sink
-    from blackstart.model.fault import LaunchChange
+    from blackstart.model.fault import LaunchChange, ProcessRef
     from blackstart.model.manifest import Manifest, Process, Ready
 
 
@@ -52,6 +52,7 @@ class Operator:
         self._spares: dict[str, Child] = {}
         self._prepared: set[str] = set()
         self._closing = False
+        self._ends: dict[ProcessRef, int] = {}
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def start(self, name: str) -> None:
@@ -92,6 +93,13 @@ class Operator:
     def name_of(self, ref: Any) -> str | None:
         """Return the manifest's name of a process that was started here; None for any other."""
         return next((name for name, child in self._children.items() if child.ref == ref), None)
+
+    async def ended_with(self, ref: ProcessRef) -> int | None:
+        """Return the status of a process that was started here; None for any other, and while it lives."""
+        child = next((one for one in self._children.values() if one.ref == ref), None)
+        if child is not None and not refs.alive(ref):
+            await child.exited.wait()  # somebody else heard of its end before we did
+        return self._ends.get(ref)
 
     def state_paths(self, name: str) -> list[Path]:
         """Return what a cold restart of the process wipes."""
@@ -281,6 +289,7 @@ class Operator:
         return found or [name]
 
     def _exited(self, name: str, child: Child) -> None:
+        self._ends[child.ref] = child.popen.returncode
         if not self._closing:
             detail = {"status": child.popen.returncode}
             self._seen(name, "exited", child.ref.pid, mono_ns=child.exited_mono_ns, detail=detail)

@@ -45,6 +45,8 @@ class Context:
         self.clock = SystemClock()
         self.protected: list[Undo] = []
         self.started: list[str] = []
+        self.waits = True
+        """Whether this context tells how its processes ended; they are its own."""
         scenario = Scenario(
             id="X", title="x", requirement="R1", fault=FaultStep(kind="x"), objectives=Objectives(rto_ms=1)
         )
@@ -81,6 +83,11 @@ class Context:
         if found is None:
             raise TargetError("has ended", where=component)
         return ProcessRef(pid, found.start_ticks)
+
+    async def ended_with(self, component: str, ref: ProcessRef) -> int | None:
+        """Wait for a child, as its parent does."""
+        assert self.processes[component].pid == ref.pid
+        return self.processes[component].wait(10) if self.waits else None
 
     def undo(self) -> None:
         """Do what the guardian would, the newest first, and see it verified."""

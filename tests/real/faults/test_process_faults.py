@@ -92,17 +92,75 @@ def test_a_segmentation_fault_leaves_a_core_dump_of_that_process(
     """It dies by SIGSEGV with a core dump, which lies in the trial's folder and is its own."""
     ctx = Context({"v": victim}, folder=tmp_path / "trial")
     receipt, witness = asyncio.run(carry_out("segv", ctx, mechanism=mechanism))
-    _, status = os.waitpid(victim.pid, os.WNOHANG) if victim.returncode is None else (0, 0)
     assert receipt.mechanism == told
     assert witness.bit is True
-    assert os.WTERMSIG(status) == signal.SIGSEGV
-    assert os.WCOREDUMP(status)
+    assert victim.returncode == -signal.SIGSEGV
+    assert witness.evidence["v"]["status"] == -signal.SIGSEGV
     core = witness.evidence["v"]["core"]
     assert core["collected"] is True, core
     assert cores.dumped_by(Path(core["file"])) == victim.pid
+    assert core["signal"] == cores.signal_of(Path(core["file"])) == signal.SIGSEGV
     assert core["bytes"] == Path(core["file"]).stat().st_size
     assert not list(tmp_path.glob("core*"))
     assert ctx.started == ["v"]
+
+
+@needs_plain_cores
+def test_a_core_dump_that_is_missing_leaves_the_crash_unproven(
+    tmp_path: Path, victim: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where dumps can be had here, and none of that pid is there, nobody can tell: and why is said."""
+    monkeypatch.setattr(cores, "dumped_by", lambda _: 1)
+    _, witness = asyncio.run(carry_out("segv", Context({"v": victim}, folder=tmp_path), mechanism="signal"))
+    assert witness.bit is None
+    assert "no core dump of pid" in witness.evidence["why"]
+
+
+@needs_plain_cores
+def test_a_core_dump_of_another_death_proves_no_segmentation_fault(
+    tmp_path: Path, victim: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dump says which signal it died of."""
+    monkeypatch.setattr(cores, "signal_of", lambda _: 6)
+    _, witness = asyncio.run(carry_out("segv", Context({"v": victim}, folder=tmp_path), mechanism="signal"))
+    assert witness.bit is None
+    assert "died of signal 6" in witness.evidence["why"]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_where_no_core_dump_can_be_had_the_death_is_the_witness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, waits: bool
+) -> None:
+    """A kernel that pipes dumps away: the crash counts all the same, and the evidence says why."""
+    monkeypatch.setattr(cores, "place", lambda _: cores.Place(None, reason="piped away"))
+    victim = python(f"import resource as r\nr.setrlimit(r.RLIMIT_CORE, (0, 0))\n{BUSY}", tmp_path)
+    ctx = Context({"v": victim}, folder=tmp_path)
+    ctx.waits = waits
+    try:
+        _, witness = asyncio.run(carry_out("segv", ctx, mechanism="signal"))
+        assert witness.bit is True
+        assert witness.evidence["v"]["status"] == (-signal.SIGSEGV if waits else None)
+        core = witness.evidence["v"]["core"]
+        assert (core["collected"], core["why"]) == (False, "piped away")
+        assert "the death that followed is the witness" in core["instead"]
+    finally:
+        end(victim)
+
+
+def test_who_ends_otherwise_where_no_core_dump_can_be_had_did_not_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process with a handler of its own for SIGSEGV ends in order: its parent knows that it did."""
+    monkeypatch.setattr(cores, "place", lambda _: cores.Place(None, reason="piped away"))
+    handler = "import signal, sys\nsignal.signal(signal.SIGSEGV, lambda *_: sys.exit(3))"
+    victim = python(f"{handler}\n{BUSY}", tmp_path)
+    try:
+        ctx = Context({"v": victim}, folder=tmp_path)
+        _, witness = asyncio.run(carry_out("segv", ctx, mechanism="signal"))
+        assert witness.bit is None
+        assert "ended with status 3" in witness.evidence["why"]
+    finally:
+        end(victim)
 
 
 @needs_plain_cores
