@@ -16,15 +16,25 @@ from paperfirm.alerts import Alerts
 from paperfirm.config import SupervisorSettings
 from paperfirm.servers import Identity, enter
 from paperfirm.supervisor.backoff import Backoff
-from paperfirm.supervisor.component import PARENT_VARIABLE
+from paperfirm.supervisor.component import NO_MEMORY, PARENT_VARIABLE
+from paperfirm.supervisor.memory import Record, examine
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Awaitable, Callable, Coroutine
+
+    from paperfirm.supervisor.memory import Cause, Sample
 
 State = Literal["starting", "running", "back_off", "stopped"]
 
 POLL_S = 0.02
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_WHY = {
+    "itself": "could not allocate memory",
+    "group": "was killed by the kernel: its memory group is full",
+    "host": "was killed when the kernel killed for want of memory",
+    None: "was killed, and nobody knows by whom",
+}
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +81,8 @@ class Child:
             first_s=settings.first_s, longest_s=settings.longest_s, stable_s=settings.stable_s
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._stopping = self._killing = False
+        self.memory = Record()
         self.exited = asyncio.Event()
         self.state: State = "starting"
         self.restarts = 0
@@ -106,7 +117,9 @@ class Child:
             self._start_again(ran_s=0.0)
             return
         self.exited.clear()
+        self._killing = False
         pid = self._process.pid
+        self.memory.begin(pid)
         self._pidfd = os.pidfd_open(pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._died)
         self.state = "starting"
@@ -156,6 +169,7 @@ class Child:
         self._signal(self.spec.stop_signal)
 
     def _signal(self, number: signal.Signals) -> None:
+        self._killing |= number == signal.SIGKILL
         if self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, number)
 
@@ -167,18 +181,41 @@ class Child:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
+        cause = self.memory.killed(process.pid)  # until it is waited for, its group can be asked
         _, status, used = os.wait4(process.pid, 0)
         code = process.returncode = os.waitstatus_to_exitcode(status)
         self._process = None
         detail: dict[str, Any] = {"signal": -code} if code < 0 else {"exit_status": code}
         detail |= {"core_dumped": os.WCOREDUMP(status), "max_rss_kb": used.ru_maxrss}
         self._emit("component_exited", mono_ns=mono_ns, component=self.name, pid=process.pid, **detail)
+        if code == NO_MEMORY or (code == -signal.SIGKILL and not self._killing):
+            # Nobody waits for it: the standby and the next start come first.
+            asyncio.get_running_loop().call_soon(self._examine, process.pid, code, self.memory.samples, cause)
         self.state = "stopped"
         self._alerts.clear("component_silent", self.name)
         self.exited.set()
         self._on_exit(self)
         if not self._stopping:
             self._start_again(ran_s=(mono_ns - self.started_ns) / 1e9)
+
+    def _examine(self, pid: int, code: int, samples: deque[Sample], cause: Cause) -> None:
+        """Look for the reason of a death that want of memory may have caused, and call an operator."""
+        found, known_by = examine(samples), "itself" if code == NO_MEMORY else cause.known_by
+        detail: dict[str, Any] = {"known_by": known_by, **found._asdict()}
+        if cause.group is not None:
+            detail |= {"group": cause.group.group, "limit_bytes": cause.group.limit_bytes}
+        self._emit("memory_examined", component=self.name, pid=pid, **detail)
+        text = f"{self.name} (process {pid}) {_WHY[known_by]}; its memory: {found.verdict} ({found.span_s} s)"
+        alert = "out_of_memory" if known_by else "killed"
+        self._alerts.sound(alert, text, key=self.name, component=self.name, pid=pid)
+
+    def look_at_memory(self, host: int | None) -> None:
+        """Sample the memory of a component that works: what its start takes is no leak.
+
+        `host` are the OOM kills that the kernel counts now.
+        """
+        if self.state == "running" and self.pid is not None:
+            self.memory.look(self.pid, time.monotonic_ns(), self.rss_bytes, host)
 
     def _start_again(self, *, ran_s: float) -> None:
         delay_s = self._backoff.failed(ran_s)
@@ -226,7 +263,8 @@ class Child:
             self.heartbeat_ns = time.monotonic_ns()
             self._alerts.clear("component_silent", self.name)
             if self.heartbeat_ns - self.started_ns > self._settings.stable_s * 1e9:
-                self._alerts.clear("component_given_up", self.name)
+                for code in ("component_given_up", "out_of_memory", "killed"):
+                    self._alerts.clear(code, self.name)
 
     def _silent(self, pid: int) -> None:
         """Call an operator when a component is hung, and end it when it stays so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
+import errno
 import gc
 import os
 import signal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 CRASHED = 70  # EX_SOFTWARE
+NO_MEMORY = 71  # EX_OSERR
 NO_ROOM = 73  # EX_CANTCREAT
 BAD_DISK = 74  # EX_IOERR
 WRITE_AGAIN_S = 0.2
@@ -128,4 +130,10 @@ def _crash(events: EventLog, alerts: Alerts, folder: Path, context: dict[str, An
             sound(alerts, folder, cause)
         events.emit("crashed", error=f"{type(error).__name__}: {error}" if error else str(context["message"]))
     finally:
-        os._exit(CRASHED if cause is None else status_of(cause))
+        os._exit(_status(error, cause))
+
+
+def _status(error: BaseException | None, cause: OSError | None) -> int:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return NO_MEMORY
+    return CRASHED if cause is None else status_of(cause)

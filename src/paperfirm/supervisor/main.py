@@ -28,6 +28,7 @@ from paperfirm.servers.placement import sweep
 from paperfirm.supervisor.component import keep_writing
 from paperfirm.supervisor.firm import Supervised
 from paperfirm.supervisor.lock import InUseError, take_lock
+from paperfirm.supervisor.memory import host_kills
 from paperfirm.supervisor.ports import Reservations
 from paperfirm.supervisor.specs import component_specs, server_spec
 from paperfirm.supervisor.web import routes
@@ -168,9 +169,12 @@ async def _watch(supervised: Supervised, events: EventLog, stop: asyncio.Event) 
 
 
 async def _beat(supervised: Supervised) -> None:
-    """Look after every child's heartbeat."""
+    """Look after every child's heartbeat and memory."""
     while True:
         await asyncio.sleep(POLL_S)
+        host = host_kills()
+        for child in supervised.children.values():
+            child.look_at_memory(host)
         await supervised.beat()
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import uvloop
 
 from paperfirm.config import SupervisorSettings
@@ -179,5 +180,85 @@ def test_a_deaf_child_is_stopped_by_force(tmp_path: Path) -> None:
         assert watched.count("component_killed") == 1
         assert watched.child.pid is None
         assert watched.child.restarts == 0
+
+    run(scenario())
+
+
+def test_a_kill_from_outside_has_its_memory_examined_and_an_operator_called(tmp_path: Path) -> None:
+    """SIGKILL that the supervisor did not send may be the kernel's: it tells what it knows."""
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path, SLEEPER, settings=SupervisorSettings(stable_s=0.05))
+        watched.child.start()
+        await until(lambda: watched.child.state == "running")
+        pid = watched.child.pid
+        assert pid is not None
+        for _ in range(2):
+            watched.child.look_at_memory(None)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: watched.count("alert") == 1)
+        (examined,) = [detail for event, _, detail in watched.events if event == "memory_examined"]
+        assert (examined["pid"], examined["samples"], examined["known_by"]) == (pid, 2, None)
+        assert examined["max_bytes"] > 1_000_000
+        assert examined["verdict"] == "too short to tell"
+        (alert,) = [detail for event, _, detail in watched.events if event == "alert"]
+        assert (alert["code"], alert["component"]) == ("killed", "child")
+        await until(lambda: watched.child.state == "running")
+        while not watched.count("alert_cleared"):
+            await watched.child.beat()
+            await asyncio.sleep(0.01)
+        await watched.child.stop()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("program", "signals"), [("import os; os._exit(70)", ()), (STUBBORN, (signal.SIGTERM,))]
+)
+def test_other_deaths_are_no_matter_of_memory(
+    tmp_path: Path, program: str, signals: tuple[signal.Signals, ...]
+) -> None:
+    """Neither an exit of its own nor a SIGKILL by the supervisor itself is looked into."""
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path, program, stop_limit_s=0.1)
+        watched.child.start()
+        if signals:
+            await until(lambda: watched.child.state == "running")
+        else:
+            await until(lambda: watched.count("component_exited") > 0)
+        await watched.child.stop()
+        await asyncio.sleep(0.01)
+        assert watched.count("component_exited") > 0
+        assert watched.count("memory_examined") == 0
+        assert watched.count("alert") == 0
+
+    run(scenario())
+
+
+NO_MEMORY_LEFT = """
+import asyncio, sys
+from pathlib import Path
+from paperfirm.supervisor import component
+class Quiet:
+    def emit(self, *_, **__): return 0
+error = {error}
+component._crash(Quiet(), None, Path("."), {{"exception": error}})
+"""
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "OSError(12, 'Cannot allocate memory')"])
+def test_a_component_that_gets_no_memory_says_so_by_its_exit_status(tmp_path: Path, error: str) -> None:
+    """Where a limit makes allocations fail nobody kills: the component ends with 71, and that is known."""
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path, NO_MEMORY_LEFT.format(error=error))
+        watched.child.start()
+        await until(lambda: watched.count("alert") == 1)
+        exited = next(detail for event, _, detail in watched.events if event == "component_exited")
+        assert exited["exit_status"] == 71
+        (alert,) = [detail for event, _, detail in watched.events if event == "alert"]
+        assert alert["code"] == "out_of_memory"
+        await watched.child.stop()
 
     run(scenario())
