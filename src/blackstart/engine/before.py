@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from blackstart.check import settlement
 from blackstart.check import steady as steady_check
 from blackstart.check.service import FEWEST_INSTANTS
 from blackstart.contracts import Operates, PlansPhases, ScriptsFills
@@ -41,6 +42,8 @@ def interest(trial: RunningTrial) -> Sequence[Match]:
         wanted.append(Match(event=trigger.event, where=trigger.where))
         if trigger.keep:
             wanted.append(Match(event=trigger.event, where=trigger.keep))
+    if scenario.settles:
+        wanted.append(Match(event="phase", where=settlement.PHASE))
     wanted += [Match(event=one.oracle, where=one.where) for one in scenario.expect if one.oracle is not None]
     return wanted
 

@@ -132,7 +132,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tell of a recovery, so the total is judged without its phases, and a silent log is no failure.
     `then` are the faults that follow the first, each with a trigger of its own (R10, R34, R63). `goes_on`
     says that the service is expected to go on meanwhile (R31): as long as it never stopped, nothing was
-    resumed, and no order came before a validation. `alone`: no other trial beside it (it troubles the host).
+    resumed, and no order came before a validation. `settles` says that the exchange settles the day, and the
+    fault is to come in the target's settlement: what it settled is compared (R37). `alone`: no other trial
+    beside it (it troubles the host).
     """
 
     id: str
@@ -154,6 +156,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     observe: Observe = Observe()
     new_epoch: bool = False
     goes_on: bool = False
+    settles: bool = False
     alone: bool = False
     degrades: bool = False
     note: str = ""

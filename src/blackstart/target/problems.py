@@ -34,6 +34,8 @@ DOCUMENTS = (
     "strategy",
     "infrastructure",
 )
+BESIDES = ("settlements",)
+"""Documents that only some scenarios ask for: a manifest without them can PASS all others."""
 JUDGED_BY_ORACLE = ("positions", "orders", "risk", "pnl")
 WAYS = ("process", "pid_file", "match", "url", "glue", "unit", "container")
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
@@ -285,7 +287,7 @@ def _acknowledged(manifest: Manifest, stream: Stream, key: str) -> Iterator[str]
 def _state(manifest: Manifest) -> Iterator[str]:
     for section in ("state", "not_applicable"):
         for name in getattr(manifest, section):
-            yield from _known(name, DOCUMENTS, f"{section}.{name}", "validator")
+            yield from _known(name, (*DOCUMENTS, *BESIDES), f"{section}.{name}", "validator")
     for name, document in manifest.state.items():
         yield from _jmespath(document.select, f"state.{name}.select")
     for scenario, values in manifest.objectives.items():

@@ -111,6 +111,7 @@ class Lead:
             self.member,
             self.router,
             emit=self._emit,
+            statements=self._engine.firm.path / "statements",
             take_up=self._reconcile_later,
             on_phase=self._phase_changed,
         )

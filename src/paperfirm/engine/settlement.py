@@ -1,8 +1,9 @@
 """The market's phases as the firm sees them, and the settlement of a day, once however often begun (R37).
 
 The exchange ends day orders when it settles. The firm waits until it knows the fate of each of its own, takes
-up every fill, compares the positions, and only then journals `DaySettled`, which is applied once a day. A
-crash before that leaves nothing behind; the next primary begins again and comes to the same result.
+up every fill, compares the positions, writes the day's statement for those outside, and only then journals
+`DaySettled`, which is applied once a day. A crash before that settles nothing; the next primary begins again,
+comes to the same result and writes the same statement.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from paperfirm import wire
+from paperfirm.config import write_atomically
 from paperfirm.engine import events as ev
 from paperfirm.engine.errors import EngineError
 from paperfirm.engine.member import Phase
@@ -18,6 +22,7 @@ from paperfirm.engine.recovery import compare_positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from paperfirm.engine.desk import Desk
     from paperfirm.engine.links import RouterPeer
@@ -42,6 +47,28 @@ def day_settled(state: State, day: int) -> ev.DaySettled:
     return ev.DaySettled(day, earned, carried)
 
 
+def write_statement(folder: Path, event: ev.DaySettled) -> Path:
+    """Write what a day came to, for whoever does the firm's books; wholly there or not at all.
+
+    Raises EngineError when the disk does not take it: the day is settled later.
+    """
+    path = folder / f"day-{event.day}.json"
+    content = {
+        "day": event.day,
+        "realised": sum(event.realised.values()),
+        "by_symbol": event.realised,
+        "positions": event.positions,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f".{path.name}.*.tmp"):  # of a crash in the midst of it
+            left.unlink()
+        write_atomically(path, msgspec.json.encode(content))
+    except OSError as error:
+        raise EngineError(f"{path}: {error.strerror}; the day is settled once it can be written") from error
+    return path
+
+
 class Settlement:
     """Watches the exchange's phase while the engine leads, and settles each day once."""
 
@@ -52,6 +79,7 @@ class Settlement:
         router: RouterPeer,
         *,
         emit: Callable[..., int],
+        statements: Path,
         take_up: Callable[[], object],
         on_phase: Callable[[str], None],
     ) -> None:
@@ -60,6 +88,7 @@ class Settlement:
         self._member = member
         self._router = router
         self._emit = emit
+        self._statements = statements
         self._take_up = take_up
         self._on_phase = on_phase
         self.phase = Phase()
@@ -102,6 +131,7 @@ class Settlement:
                 self._emit("settlement_interrupted", day=day)
                 return
         event = day_settled(self._state, day)
+        path = write_statement(self._statements, event)
         done = asyncio.Event()
         self._desk.committer.submit(event, done.set)
         await done.wait()
@@ -112,6 +142,7 @@ class Settlement:
             realised=sum(event.realised.values()),
             positions=event.positions,
             ended_orders=sum(not order.open for order in ended),
+            statement=str(path),
         )
 
     async def _quiet(self, *, ask: bool) -> bool:

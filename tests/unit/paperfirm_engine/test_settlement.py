@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+import pytest
+
 from paperfirm.engine import events as ev
+from paperfirm.engine.errors import EngineError
 from paperfirm.engine.member import Phase
-from paperfirm.engine.settlement import Settlement, day_settled
+from paperfirm.engine.settlement import Settlement, day_settled, write_statement
 from paperfirm.engine.state import State, load
 
 if TYPE_CHECKING:
@@ -80,6 +85,7 @@ def told_on_taking_over(state: State) -> list[str]:
         cast("Member", Exchange()),
         cast("RouterPeer", None),
         emit=emit,
+        statements=Path("unused"),
         take_up=lambda: None,
         on_phase=lambda _: None,
     )
@@ -104,3 +110,33 @@ def test_a_day_that_is_not_settled_is_not_told_as_found() -> None:
     state = State()
     applied(state, day_settled(state, 2))
     assert told_on_taking_over(state) == ["market_phase"]
+
+
+def test_the_statement_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash before it has its name leaves no statement; the next attempt writes it and clears up."""
+    event = ev.DaySettled(3, {"ALFA": 120, "BRAVO": -20}, {"ALFA": 6, "BRAVO": 0})
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "rename", crash)
+        with pytest.raises(KeyboardInterrupt):
+            write_statement(tmp_path / "statements", event)
+    (left,) = (tmp_path / "statements").iterdir()
+    assert left.suffix == ".tmp"
+    path = write_statement(tmp_path / "statements", event)
+    assert list((tmp_path / "statements").iterdir()) == [path]
+    assert json.loads(path.read_bytes()) == {
+        "day": 3,
+        "realised": 100,
+        "by_symbol": {"ALFA": 120, "BRAVO": -20},
+        "positions": {"ALFA": 6, "BRAVO": 0},
+    }
+
+
+def test_a_day_whose_statement_cannot_be_written_is_not_settled(tmp_path: Path) -> None:
+    """The disk's error is told as a reason to try again, and ends nobody."""
+    (tmp_path / "statements").write_text("a file where a folder belongs")
+    with pytest.raises(EngineError, match="the day is settled once it can be written"):
+        write_statement(tmp_path / "statements", ev.DaySettled(3, {}, {}))

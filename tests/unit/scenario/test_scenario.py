@@ -73,6 +73,7 @@ def manifest(**changes: Any) -> Manifest:
                 "order_book",
                 "market_book",
                 "checkpoint_quantity",
+                "settlement",
             )
         },
         "services": {"orders": Service(source="oracle"), "quotes": Service(source="oracle")},

@@ -20,12 +20,13 @@ FIELDS = ("symbol", "side", "quantity", "price")
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """An execution: signed quantity (bought is positive), price in ticks."""
+    """An execution: signed quantity (bought is positive), price in ticks, and when the oracle told of it."""
 
     key: str
     symbol: str
     quantity: int
     price: int
+    mono_ns: int | None = None
 
 
 class Holding(msgspec.Struct):
@@ -55,6 +56,7 @@ class Holding(msgspec.Struct):
 class _Line(msgspec.Struct):
     key: str | int
     seq: int | None = None
+    mono_ns: int | None = None
     content: str | None = None
     outcome: str | None = None
 
@@ -80,7 +82,8 @@ def _in_order(facts: Facts, stream: str, fields: tuple[str, ...]) -> list[Fill]:
 def _fill(row: _Line, fields: tuple[str, ...]) -> Fill:
     values = dict(zip(fields, msgspec.json.decode(row.content or "[]", type=list[str]), strict=True))
     sign = {"buy": 1, "sell": -1}[values["side"]]
-    return Fill(str(row.key), values["symbol"], sign * int(values["quantity"]), int(values["price"]))
+    quantity, price = sign * int(values["quantity"]), int(values["price"])
+    return Fill(str(row.key), values["symbol"], quantity, price, row.mono_ns)
 
 
 def _rows(facts: Facts, stream: str, side: str) -> Iterable[_Line]:
