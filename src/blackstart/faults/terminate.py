@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from typing import TYPE_CHECKING
 
 from blackstart.faults import death
+from blackstart.model.fault import Witness
 
 if TYPE_CHECKING:
     from blackstart.contracts import FaultContext
-    from blackstart.model.fault import Receipt, Witness
+    from blackstart.model.fault import Receipt
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
 
@@ -27,6 +29,7 @@ class Terminate:
 
     def __init__(self) -> None:
         self._strike = death.Strike(remote=True)
+        self._statuses: asyncio.Task[dict[str, int | None]] | None = None
 
     def unavailable(self, target: Manifest, step: FaultStep) -> str | None:
         """See `contracts.Fault`."""
@@ -50,19 +53,38 @@ class Terminate:
         return self._strike.receipt(self.name, asked.mechanism, "the call that asked for the stop", when)
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
-        """Prove the ends: a system that ignores the signal was not shut down."""
-        del ctx
-        return await self._strike.witness(receipt, limit_s=_END_LIMIT_S)
+        """Prove the ends: a system that ignores the signal was not shut down.
+
+        How each ended is in the evidence, where its parent or its manager tells us; `check.ending` judges it.
+        """
+        deaths = await self._strike.witness(receipt, limit_s=_END_LIMIT_S)
+        if not deaths.bit:
+            return deaths
+        statuses = await self._ends(ctx, receipt)
+        evidence = {name: {**one, "status": statuses.get(name)} for name, one in deaths.evidence.items()}
+        return Witness(bit=True, evidence=evidence)
+
+    async def _ends(self, ctx: FaultContext, receipt: Receipt) -> dict[str, int | None]:
+        """Ask once how they ended: a manager forgets it with the next start."""
+        if self._statuses is None:
+            self._statuses = asyncio.ensure_future(_all_ends(ctx, receipt))
+        return await asyncio.shield(self._statuses)
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again as soon as everything has ended."""
         await self._strike.gone(_END_LIMIT_S, "the stop signal")
+        await self._ends(ctx, receipt)
         await self._strike.start_again(ctx, receipt.hit, stopped=True)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Nothing stays in place; only the handles are let go."""
         del ctx, receipt
         self._strike.close()
+
+
+async def _all_ends(ctx: FaultContext, receipt: Receipt) -> dict[str, int | None]:
+    asked = (death.ended_with(ctx, name, process) for name, process in receipt.processes.items())
+    return dict(zip(receipt.processes, await asyncio.gather(*asked), strict=True))
 
 
 def stop_signal(manifest: Manifest, component: str) -> signal.Signals:

@@ -39,7 +39,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     that a cold restart wipes. `prepare` is a command that runs before the first start and again after its
     `state` was wiped (`initdb`). `user = "unprivileged"`: never as root; Blackstart as root gives the
     process another uid. `restart = "blackstart"`: when a fault ends it, Blackstart is the operator that
-    starts it again, `restart_after_s` after it noticed; `"self"`: something else does.
+    starts it again, `restart_after_s` after it noticed; `"self"`: something else does. `stop_status` are the
+    exit statuses of an orderly end after the stop signal (143, or -15 for one that dies of SIGTERM itself).
     """
 
     command: tuple[str, ...]
@@ -52,6 +53,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     restart: Literal["blackstart", "self"] = "blackstart"
     restart_after_s: float = 0.0
     stop_signal: Literal["TERM", "INT", "QUIT"] = "TERM"
+    stop_status: tuple[int, ...] = (0,)
     stop_limit_s: float = 10.0
 
 
@@ -84,10 +86,11 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     `select` is a JMESPath expression that yields the pid. `service` overrides the scenario's service stream
     for this component. `symbols` are those that it serves, where it does not serve all. `supervisor` is the
-    component that starts it again when it dies. `stop_signal` asks for an orderly stop (default: that of its
-    process). `dsn` is how a database is reached, to be told to refuse connections. `restart` says who starts
-    a unit or container again after its death: itself, or Blackstart as its operator; None: as its `Restart=`
-    or restart policy says when the manifest is loaded.
+    component that starts it again when it dies. `stop_signal` asks for an orderly stop, and `stop_status` are
+    the exit statuses of one (default: those of its process, else 0). `dsn` is how a database is reached, to
+    be told to refuse connections. `restart` says who starts a unit or container again after its death:
+    itself, or Blackstart as its operator; None: as its `Restart=` or restart policy says when the manifest
+    is loaded.
     """
 
     process: str | None = None
@@ -103,6 +106,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     service: str | None = None
     supervisor: str | None = None
     stop_signal: Literal["TERM", "INT", "QUIT"] | None = None
+    stop_status: tuple[int, ...] | None = None
     dsn: str | None = None
     symbols: tuple[str, ...] | None = None
     host: str | None = None

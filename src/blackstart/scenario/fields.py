@@ -41,8 +41,8 @@ def allowed(root: Any, path: str, message: str) -> str:
     return f"{meant}allowed: {', '.join(repr(value) for value in values)}"
 
 
-_HANDED_ON = ("where", "keep", "settings", "parameters")
-"""Tables of others, whose numbers mean what those say."""
+_HANDED_ON = ("where", "keep", "settings", "parameters", "stop_status")
+"""Tables of others and exit statuses, whose numbers mean what those say."""
 
 
 def no_amounts(document: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -34,6 +34,7 @@ DOCUMENTS = (
     "strategy",
     "infrastructure",
 )
+LAST_SIGNAL, LAST_STATUS = 64, 255
 BESIDES = ("settlements",)
 """Documents that only some scenarios ask for: a manifest without them can PASS all others."""
 JUDGED_BY_ORACLE = ("positions", "orders", "risk", "pnl")
@@ -123,6 +124,13 @@ def _processes(manifest: Manifest) -> Iterator[str]:
             yield from _regex(ready.log, f"{key}.ready.log")
         if name in variables.BUILT_IN or name in {"port", "package", "program", "proxy"}:
             yield f"{key}: `{name}` is the name of a built-in variable; choose another"
+        yield from _statuses(process.stop_status, key)
+
+
+def _statuses(statuses: Iterable[int], key: str) -> Iterator[str]:
+    for one in statuses:
+        if not -LAST_SIGNAL <= one <= LAST_STATUS:
+            yield f"{key}.stop_status: {one} is no exit status (0 to 255, or a signal's number with a minus)"
 
 
 def _components(manifest: Manifest) -> Iterator[str]:
@@ -136,6 +144,7 @@ def _components(manifest: Manifest) -> Iterator[str]:
         yield from _jmespath(component.select, f"{key}.select")
         yield from _known(component.process, manifest.processes, f"{key}.process", "process")
         yield from _known(component.service, manifest.services, f"{key}.service", "service")
+        yield from _statuses(component.stop_status or (), key)
         yield from _known(component.supervisor, manifest.components, f"{key}.supervisor", "component")
     for name, members in manifest.groups.items():
         for member in members:

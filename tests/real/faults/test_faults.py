@@ -108,6 +108,7 @@ def test_each_process_gets_its_own_stop_signal() -> None:
         receipt, witness = asyncio.run(carry_out("terminate", ctx))
         assert witness.bit
         assert receipt.mechanism == "SIGINT and SIGTERM by pidfd_send_signal"
+        assert {name: witness.evidence[name]["status"] for name in found} == {"int": 42, "term": -15}
         assert found["int"].wait() == 42
         assert found["term"].wait() == -signal.SIGTERM
     finally:

@@ -112,6 +112,7 @@ def test_a_clean_stop_is_asked_of_the_engine(docker: Docker, tmp_path: Path) -> 
         receipt, witness = await ctx.carry_out("terminate")
         assert witness.bit
         assert receipt.mechanism == "docker stop engine"
+        assert witness.evidence["main"]["status"] == 0
         assert (await ctx.target.process("main")).pid not in (0, first)
 
     asyncio.run(run())

@@ -147,6 +147,7 @@ def test_a_clean_stop_is_asked_of_systemd(sd: Systemd, tmp_path: Path) -> None:
         receipt, witness = await ctx.carry_out("terminate")
         assert witness.bit
         assert receipt.mechanism == "systemctl --user stop clean.service"
+        assert witness.evidence["main"]["status"] == -signal.SIGTERM  # sleep knows no better
         assert (await ctx.target.process("main")).pid not in (0, first.pid)
         assert sd.value("clean", "NRestarts") == "0"
         (gone,) = ctx.notes.seen("exited")

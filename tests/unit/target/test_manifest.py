@@ -115,6 +115,8 @@ def test_a_strangers_manifest_and_glue_stay_short(name: str) -> None:
         ('process = "server"', 'unit = "eng*"', "`eng*` names no single service"),
         ('process = "server"', 'unit = "engine"', "write it out: `engine.service`"),
         ('process = "server"', 'unit = "a.service", stop_signal = "INT"', "its manager is asked to stop it"),
+        ('process = "server"', 'process = "server", stop_status = [256]', "256 is no exit status (0 to"),
+        ('process = "server"', 'process = "server", stop_status = [-65]', "-65 is no exit status (0 to"),
         ('process = "server"', 'unit = "a.service"', "a process has this name, too"),
         ('process = "server"', 'unit = "a.service", container = "a"', "exactly one of process"),
         ('process = "server"', 'container = "a/b"', "neither a container's name nor its whole id"),
