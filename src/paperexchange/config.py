@@ -47,6 +47,7 @@ class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """0 is any free port."""
 
     http: int = 0
+    member: int = 0
     fix: int = 0
     fix_backup: int = 0
     drop_copy: int = 0

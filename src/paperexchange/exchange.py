@@ -165,6 +165,11 @@ class Exchange:
             )
         return found
 
+    def answer_delay_s(self, account: str) -> float:
+        """Say how much later the member interface takes a request about the account up now."""
+        route = self.routes.get(account)
+        return 0.0 if route is None else max(route.primary.answer_delay_s, route.backup.answer_delay_s)
+
     def accepts_orders(self, host: SessionHost) -> bool:
         """Only the gateway in force takes application messages."""
         return self.routes[host.account].active is host
@@ -453,6 +458,16 @@ def _slow_read(host: SessionHost, armed: Misbehaviour) -> int:
     return 0
 
 
+def _slow_answers(host: SessionHost, armed: Misbehaviour) -> int:
+    host.slow_answers(armed.number("delay_ms", 500), armed.number("ms", 30_000))
+    return 0
+
+
+def _lose_messages(host: SessionHost, armed: Misbehaviour) -> int:
+    refuse_ms = armed.number("refuse_ms", 0)
+    return host.lose_messages(int(armed.number("n", 1000)), int(armed.number("ahead", 4000)), refuse_ms)
+
+
 def _freeze(host: SessionHost, armed: Misbehaviour) -> int:
     host.freeze(armed.number("ms", 1000))
     return 0
@@ -464,5 +479,7 @@ _ACTS: dict[str, Callable[[SessionHost, Misbehaviour], int]] = {
     "release": _release,
     "half_open": _half_open,
     "slow_read": _slow_read,
+    "slow_answers": _slow_answers,
+    "lose_messages": _lose_messages,
     "freeze": _freeze,
 }

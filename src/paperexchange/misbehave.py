@@ -28,7 +28,18 @@ OUTBOUND: Final = frozenset(
     }
 )
 NOW: Final = frozenset(
-    {"release", "disconnect", "half_open", "slow_read", "freeze", "refuse_logon", "kill", "restart"}
+    {
+        "release",
+        "disconnect",
+        "half_open",
+        "slow_read",
+        "slow_answers",
+        "lose_messages",
+        "freeze",
+        "refuse_logon",
+        "kill",
+        "restart",
+    }
 )
 PLACE: Final[dict[str, str]] = {
     **dict.fromkeys(OUTBOUND, "outbound"),

@@ -165,7 +165,7 @@ class Server:
         """Serve until SIGTERM or SIGINT; raises ExchangeError when it cannot start or the disk refuses."""
         self._lock()
         exchange = self._build()
-        http = self._listen("http", _bound)
+        http, member = self._listen("http", _bound), self._listen("member", _bound)
         acceptors = [
             self._acceptor(exchange, "fix", "primary"),
             self._acceptor(exchange, "fix_backup", "backup"),
@@ -183,19 +183,21 @@ class Server:
         if preload is not None:
             await exchange.preload(*preload)
         await exchange.ledger.barrier()
-        self._announce(exchange, http, acceptors, transport.get_extra_info("sockname")[1])
+        web = [http.getsockname()[1], member.getsockname()[1]]
+        self._announce(exchange, web, acceptors, transport.get_extra_info("sockname")[1])
         app = await asyncio.to_thread(importlib.import_module, "paperexchange.control.app")
-        runner = await app.serve(exchange, http)
+        runners = await app.serve(exchange, http, member)
         await self._stop.wait()
-        await self._end(exchange, acceptors, transport, runner)
+        await self._end(exchange, acceptors, transport, runners)
 
-    def _announce(self, exchange: Exchange, http: socket.socket, acceptors: list[Acceptor], md: int) -> None:
+    def _announce(self, exchange: Exchange, web: list[int], acceptors: list[Acceptor], md: int) -> None:
         """Say where everything is: `endpoints.json` appears in one piece, then standard output has it too."""
         ports = [{"host": a.endpoint[0], "port": a.endpoint[1]} for a in acceptors]
         ids = {account: self.config.account_ids(account) for account in self.config.accounts}
         endpoints = {
             "pid": os.getpid(),
-            "http": f"http://{self.config.host}:{http.getsockname()[1]}",
+            "http": f"http://{self.config.host}:{web[0]}",
+            "member": f"http://{self.config.host}:{web[1]}",
             "fix": ports[0],
             "fix_backup": ports[1],
             "drop_copy": ports[2],
@@ -205,8 +207,8 @@ class Server:
             "comp_id": self.config.comp_id,
             "accounts": {a: {"comp_id": i[0], "drop_copy_comp_id": i[1]} for a, i in ids.items()},
         }
-        numbers = [http.getsockname()[1], *(port["port"] for port in ports), md]
-        names = ("http", "fix", "fix_backup", "drop_copy", "market_data")
+        numbers = [*web, *(port["port"] for port in ports), md]
+        names = ("http", "member", "fix", "fix_backup", "drop_copy", "market_data")
         (self.directory / "ports.json").write_bytes(
             msgspec.json.encode(dict(zip(names, numbers, strict=True)))
         )
@@ -291,7 +293,11 @@ class Server:
         os.execv(sys.executable, [sys.executable, "-m", "paperexchange", *again(sys.argv[1:], state, down_s)])  # noqa: S606 - our own program
 
     async def _end(
-        self, exchange: Exchange, acceptors: list[Acceptor], transport: asyncio.DatagramTransport, runner: Any
+        self,
+        exchange: Exchange,
+        acceptors: list[Acceptor],
+        transport: asyncio.DatagramTransport,
+        runners: list[Any],
     ) -> None:
         for task in self._tasks:
             task.cancel()
@@ -310,7 +316,7 @@ class Server:
         exchange.record(f.Stopped(mono_ns=now.mono_ns, wall_ns=now.wall_ns))
         await exchange.ledger.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(runner.cleanup(), 2)
+            await asyncio.wait_for(asyncio.gather(*(runner.cleanup() for runner in runners)), 2)
         os.close(self._lock_fd)
 
 

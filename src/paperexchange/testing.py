@@ -33,10 +33,10 @@ class Running:
         self.endpoints = endpoints
         self.ledger = Path(endpoints["ledger"])
 
-    def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Send an HTTP request; status and decoded answer, errors too."""
+    def request(self, method: str, path: str, body: Any = None, *, at: str = "http") -> tuple[int, Any]:
+        """Send an HTTP request to that endpoint; status and decoded answer, errors too."""
         data = None if body is None else json.dumps(body).encode()
-        url = self.endpoints["http"] + path
+        url = self.endpoints[at] + path
         request = urllib.request.Request(url, data=data, method=method)  # noqa: S310 - loopback HTTP
         try:
             with urllib.request.urlopen(request, timeout=_LIMIT_S) as answer:  # noqa: S310

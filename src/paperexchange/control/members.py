@@ -1,10 +1,19 @@
 """What a real exchange's back office gives its members."""
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
 
-from paperexchange.control.answers import EXCHANGE, MAX_PAGE, NotFoundError, answer, raw_answer, whole
+from paperexchange.control.answers import (
+    EXCHANGE,
+    MAX_PAGE,
+    Handler,
+    NotFoundError,
+    answer,
+    raw_answer,
+    whole,
+)
 from paperexchange.exchange import Exchange
 from paperexchange.model import HOUSE_ACCOUNTS
 from paperexchange.state import Account
@@ -19,6 +28,21 @@ def account_of(request: web.Request, name: str) -> Account:
     if name not in known:
         raise NotFoundError(f"unknown account {name!r}", where="account", hint="one of " + " ".join(known))
     return exchange.state.account(name)
+
+
+@web.middleware
+async def perhaps_slow(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Take a request about an account up later while its sessions have `slow_answers` (misbehaviour)."""
+    exchange, account = request.app[EXCHANGE], request.match_info.get("account", "")
+    if delay_s := exchange.answer_delay_s(account):
+        await asyncio.sleep(delay_s)
+    return await handler(request)
+
+
+async def get_phase(request: web.Request) -> web.Response:
+    """`GET /phase`."""
+    state = request.app[EXCHANGE].state
+    return answer({"phase": state.phase, "day": state.day})
 
 
 async def positions(request: web.Request) -> web.Response:
@@ -92,4 +116,5 @@ ROUTES = [
     web.get("/accounts/{account}/orders", orders),
     web.get("/accounts/{account}/executions", executions),
     web.get("/market_data/snapshot", snapshot),
+    web.get("/phase", get_phase),
 ]

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from paperexchange import facts as f
 from paperexchange.control.answers import EXCHANGE, NotFoundError, answer, body_of
-from paperexchange.control.members import account_of
+from paperexchange.control.members import account_of, get_phase
 from paperexchange.errors import ExchangeError
 from paperexchange.exchange import Exchange
 from paperexchange.gateway.host import SessionHost
@@ -121,12 +121,6 @@ async def health(request: web.Request) -> web.Response:
             "durable_seq": exchange.ledger.durable_seq,
         }
     )
-
-
-async def get_phase(request: web.Request) -> web.Response:
-    """`GET /phase`."""
-    state = request.app[EXCHANGE].state
-    return answer({"phase": state.phase, "day": state.day})
 
 
 async def set_phase(request: web.Request) -> web.Response:
@@ -341,7 +335,6 @@ async def preload(request: web.Request) -> web.Response:
 
 ROUTES = [
     web.get("/health", health),
-    web.get("/phase", get_phase),
     web.post("/control/phase", set_phase),
     web.post("/control/calendar", calendar),
     web.post("/control/fills", fills),

@@ -95,6 +95,8 @@ class SessionHost:
         self.connected_mono_ns = 0
         self.refuse_until_ns = 0
         self.frozen = False
+        self._answer_delay_s = 0.0
+        self._slow_until_ns = 0
         self._begins_anew = False
         self._around = around
         self._application = application
@@ -496,9 +498,32 @@ class SessionHost:
             self.conn.throttle(max(bytes_per_s, 1.0))
             self._loop.call_later(ms / 1000, self.conn.throttle, 0.0)
 
+    def slow_answers(self, delay_ms: float, ms: float) -> None:
+        """Have the member interface take requests about the account up `delay_ms` later, for `ms`."""
+        self._answer_delay_s = delay_ms / 1000
+        self._slow_until_ns = self._around.clock().mono_ns + int(ms * _MS_NS)
+
+    @property
+    def answer_delay_s(self) -> float:
+        """How much later the member interface takes a request up now."""
+        return self._answer_delay_s if self._around.clock().mono_ns < self._slow_until_ns else 0.0
+
+    def lose_messages(self, n: int, ahead: int, refuse_ms: float) -> int:
+        """Cut, lose the last `n` messages and number on `ahead` further: a failover to an older copy.
+
+        Asked for them, the session fills the gap without them. Returns as `cut`.
+        """
+        cut_ns = self.cut("failover to a copy that lacks the last messages", refuse_ms=refuse_ms)
+        lost = min(n, self.store.next_out - 1)
+        if lost:
+            self.store.roll_back(lost)
+        if lost + ahead:
+            self.store.jump_ahead(lost + ahead)
+        return cut_ns
+
     def behave(self) -> None:
-        """Lift everything: holds, freezes, refusals, silent connections."""
-        self.refuse_until_ns = 0
+        """Lift everything: holds, freezes, refusals, silent connections, slow answers."""
+        self.refuse_until_ns = self._slow_until_ns = 0
         if self.frozen and self.conn is not None:
             self._thaw(self.conn)
         if self._swapped is not None:

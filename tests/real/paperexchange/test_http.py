@@ -54,6 +54,17 @@ def test_positions_orders_and_executions_tell_the_same(exchange: Running) -> Non
     assert [(o["cl_ord_id"], o["leaves_quantity"]) for o in still] == [(resting, 70)]
 
 
+def test_members_have_a_listener_of_their_own(exchange: Running) -> None:
+    """It tells them what the operator's tells of them, and has neither the oracle nor any control."""
+    for path in ("/accounts/FIRM/positions", "/accounts/FIRM/orders", "/accounts/FIRM/executions", "/phase"):
+        assert exchange.request("GET", path, at="member") == exchange.request("GET", path)
+    assert exchange.request("GET", "/market_data/snapshot", at="member")[1]["books"]
+    closed = ("/health", "/oracle/summary", "/events", "/control/misbehaviours", "/control/market_data")
+    assert {exchange.request("GET", path, at="member")[0] for path in closed} == {404}
+    assert exchange.request("POST", "/control/phase", {"phase": "close"}, at="member")[0] == 404
+    assert exchange.get("/phase")["phase"] == "continuous"
+
+
 def test_hundred_thousand_executions_are_paged_in_a_second(start: Callable[..., Running]) -> None:
     """Preloaded fills are served in pages of 20,000 without gaps, all of them within a second."""
     exchange = start("--participants", "0", "--preload-executions", "100000")

@@ -228,6 +228,53 @@ def test_slow_reader_takes_its_time(exchange: Running) -> None:
     assert time.monotonic() - begin >= 0.2
 
 
+def took_s(exchange: Running, path: str, *, at: str) -> float:
+    """Measure how long an answer takes."""
+    begin = time.monotonic()
+    assert exchange.request("GET", path, at=at)[0] == 200
+    return time.monotonic() - begin
+
+
+def test_slow_answers_are_those_about_the_account_and_end(exchange: Running) -> None:
+    """The members' listener takes questions about the account up later, nothing else does, until lifted."""
+    mine, all_ = "/accounts/FIRM/positions", "/market_data/snapshot"
+    assert took_s(exchange, mine, at="member") < 0.3
+    arm(exchange, "slow_answers", on=None, parameters={"delay_ms": 400, "ms": 60_000})
+    assert took_s(exchange, mine, at="member") >= 0.4
+    assert took_s(exchange, all_, at="member") < 0.3
+    assert took_s(exchange, mine, at="http") < 0.3, "the operator sees as ever"
+    assert exchange.request("DELETE", "/control/misbehave")[0] == 200
+    assert took_s(exchange, mine, at="member") < 0.3
+    arm(exchange, "slow_answers", on=None, parameters={"delay_ms": 400, "ms": 50})
+    time.sleep(0.1)
+    assert took_s(exchange, mine, at="member") < 0.3, "its time is over"
+
+
+def test_lost_messages_are_never_resent_and_the_back_office_knows_them(exchange: Running) -> None:
+    """Filled while the member is away, the last messages lost: the gap is filled without them."""
+    exchange.post("/control/fills", account="FIRM", min_quantity=300, slices=[100, 100, 100], interval_ms=150)
+    filled = {"kind": "fill", "cum_quantity": 300}
+    lost = arm(exchange, "lose_messages", on=None, parameters={"n": 0, "ahead": 0})
+    assert fired(exchange, lost), "losing nothing changes nothing"
+    member = exchange.member().connect()
+    body = {"action": "lose_messages", "session": "FIRM", "on": filled, "parameters": {"n": 10}}
+    armed = exchange.post("/control/misbehave", **body)
+    order = member.order(quantity=300)
+    member.report(order, "0")
+    expected = member.session.next_in
+    member.disconnect()
+    exchange.until("/accounts/FIRM/executions", lambda page: page["last"] == 3)
+    exchange.until("/control/misbehaviours", lambda a: a["misbehaviours"][0]["fired"] == 1)
+    assert fired(exchange, armed)
+    told = len(member.inbox)
+    member.connect()
+    member.report(member.order(), "0")
+    assert member.session.next_in > expected + 4000
+    assert [one for one in member.inbox[told:] if one.get(11) == order] == []
+    page = exchange.request("GET", "/accounts/FIRM/executions", at="member")[1]
+    assert [one["cl_ord_id"] for one in page["executions"]] == [order] * 3
+
+
 @pytest.mark.parametrize(("action", "tag"), [("skew_sending_time", 52), ("skew_transact_time", 60)])
 def test_skewed_times_are_off_by_the_stated_amount(exchange: Running, action: str, tag: int) -> None:
     """52 or 60 is moved, here by half a minute into the past; the message is sound."""

@@ -102,7 +102,7 @@ def test_a_restarted_exchange_is_where_it_was(start: Callable[..., Running], aga
     first.member().connect()
     first.kill()
     second = start("--participants", "0", again)
-    names = ("http", "fix", "fix_backup", "drop_copy", "market_data")
+    names = ("http", "member", "fix", "fix_backup", "drop_copy", "market_data")
     assert [second.endpoints[name] for name in names] == [first.endpoints[name] for name in names]
     assert second.get("/health")["status"] == "ok"
 
