@@ -135,6 +135,12 @@ class Exchange(msgspec.Struct, frozen=True):
     accounts: dict[str, Account]
     drop_copy: Endpoint | None = None
     fix_backup: Endpoint | None = None
+    member: str = ""
+
+    @property
+    def office(self) -> str:
+        """Where members are told of their executions, orders and positions: a place of its own, or `http`."""
+        return self.member or self.http
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

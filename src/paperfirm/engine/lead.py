@@ -24,6 +24,8 @@ from paperfirm.engine.settlement import CLOSED, Settlement
 from paperfirm.engine.strategy import MarketMaker
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from paperfirm.engine.engine import Engine
     from paperfirm.engine.errors import DiskFullError
 
@@ -75,7 +77,7 @@ class Lead:
         }
         self.router = RouterPeer(firm.ports["router"].service, on_fenced=self._fenced, **common)
         self.risk = RiskPeer(firm.ports["risk"].service, **common)
-        self.member = Member(firm.exchange.http, firm.account)
+        self.member = Member(firm.exchange.office, firm.account)
         self.recovery = Recovery(
             self.desk, self.router, self.risk, self.member, emit=self._emit, history=self._history
         )
@@ -259,7 +261,7 @@ class Lead:
 
     async def _recover(self) -> None:
         try:
-            await self.recovery.run(deep=self._deep, thorough=self._thorough)
+            await self._while_possible(self.recovery.run(deep=self._deep, thorough=self._thorough))
         except EngineError as error:
             self._emit("recovery_interrupted", reason=str(error))
             await asyncio.sleep(RETRY_S)
@@ -271,6 +273,26 @@ class Lead:
         self.desk.resume()
         self.maker.adopt()
         self._emit("trading_started")
+
+    async def _while_possible(self, recovery: Coroutine[Any, Any, None]) -> None:
+        """Run it to its end. Raises EngineError as soon as something is lost that it cannot do without.
+
+        An exchange that cannot be reached answers no question either: a recovery that waited for it would
+        go on with an answer from before the loss.
+        """
+        running = asyncio.ensure_future(recovery)
+        try:
+            while not running.done():
+                self._changed.clear()
+                if (lost := self.obstacle()) is not None:
+                    raise EngineError(f"{lost} during recovery; it begins again with it")
+                changed = asyncio.ensure_future(self._changed.wait())
+                await asyncio.wait([running, changed], return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+            running.result()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     async def _history(self) -> History:
         history = await read_history(self._engine.firm.postgres, self._emit)

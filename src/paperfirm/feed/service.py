@@ -162,7 +162,7 @@ class FeedService(asyncio.DatagramProtocol):
     async def _heal(self) -> None:
         """Fetch a snapshot; `tick` starts this again as long as it is needed."""
         try:
-            status, body = await fetch(f"{self._exchange.http}/market_data/snapshot", limit_s=1.0)
+            status, body = await fetch(f"{self._exchange.office}/market_data/snapshot", limit_s=1.0)
             if status == 200:  # noqa: PLR2004 - HTTP OK
                 self._load(body)
         except (HttpError, msgspec.DecodeError) as error:

@@ -202,6 +202,34 @@ def test_a_day_is_settled_once_though_the_primary_dies_in_it(system: Any, client
     system.audit(client)
 
 
+def test_a_recovery_begins_again_when_the_exchange_is_lost_in_it(system: Any, client: Any) -> None:
+    """It does not wait for an answer that was asked for before the loss, nor finish without the exchange."""
+    market, (primary, _) = system.market["http"], system.primary()
+    slow = {"action": "slow_answers", "session": "FIRM", "parameters": {"delay_ms": 2000, "ms": 60_000}}
+    post(f"{market}/control/misbehave", slow)
+    try:
+        at_ns = time.monotonic_ns()
+        post(f"{market}/control/session", {"session": "FIRM", "action": "disconnect"})
+        first = told(system, primary, "reconciliation_started", after_ns=at_ns)
+        cut = {"session": "FIRM", "action": "disconnect", "refuse_ms": 500}
+        post(f"{market}/control/session", cut)
+        interrupted = told(system, primary, "recovery_interrupted", after_ns=first["mono_ns"])
+        assert "exchange session lost during recovery" in interrupted["detail"]["reason"]
+        assert interrupted["mono_ns"] - first["mono_ns"] < 2e9, "before the answer could come"
+        told(system, primary, "reconciliation_started", after_ns=interrupted["mono_ns"])
+        early = [one for one in system.events(primary) if first["mono_ns"] < one["mono_ns"]]
+        assert "reconciliation_finished" not in {
+            one["event"] for one in early if one["mono_ns"] < interrupted["mono_ns"]
+        }
+    finally:
+        request = urllib.request.Request(f"{market}/control/misbehave", method="DELETE")
+        urllib.request.urlopen(request, timeout=5).close()
+    told(system, primary, "trading_started", after_ns=interrupted["mono_ns"])
+    client.new_acceptances(20)
+    system.settled()
+    system.audit(client)
+
+
 def test_nonsense_from_the_exchange_is_put_aside_and_no_fill_is_lost(system: Any, client: Any) -> None:
     """Fills of another century are booked, those with impossible numbers fetched again; trading goes on."""
     market = system.market["http"]
