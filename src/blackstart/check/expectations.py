@@ -50,6 +50,8 @@ class ExpectationWatch:
         self._seen: list[tuple[int, int]] = []
         self._incredible: list[SignalSeen] = []
         self._undos: set[str] = set()
+        self._last_undos: set[str] = set()
+        self._until_ns: int | None = None
         self._since_ns = 0 if expected.after == "start" else None
 
     @classmethod
@@ -77,18 +79,23 @@ class ExpectationWatch:
 
         What is stamped as cannot be is taken for seen when it reached us, unless `as_stamped`.
         """
-        if self._since_ns is None:
-            return []
-        within_s = self.expected.within_s
-        until = None if within_s is None else self._since_ns + round(within_s * NS_PER_S)
         moments = (stamped if as_stamped else at for stamped, at in self._seen)
-        return [ns for ns in moments if ns >= self._since_ns and (until is None or ns <= until)]
+        return [ns for ns in moments if self._counts(ns)]
+
+    def _counts(self, ns: int) -> bool:
+        if self._since_ns is None or ns < self._since_ns:
+            return False
+        within_s = self.expected.within_s
+        in_time = within_s is None or ns <= self._since_ns + round(within_s * NS_PER_S)
+        return in_time and (self._until_ns is None or ns <= self._until_ns)
 
     def pending(self, now_ns: int) -> bool:
         """Whether it may still come: then a trial is not over yet."""
         if self.expected.never or not self.declared or self.ruled_out is not None:
             return False
         if len(self.seen()) >= self.expected.at_least:
+            return False
+        if self._until_ns is not None and now_ns > self._until_ns:
             return False
         within_s = self.expected.within_s
         return self._since_ns is None or within_s is None or now_ns <= self._since_ns + within_s * NS_PER_S
@@ -101,6 +108,9 @@ class ExpectationWatch:
             return _finding(Verdict.PASS, "expectation-not-applicable", f"{name}: {self.ruled_out}")
         if self._since_ns is None:
             text = f"{expected.why}: the moment from which it counts ({expected.after}) never came"
+            return _finding(Verdict.UNKNOWN, "expectation-not-judged", text)
+        if expected.before is not None and self._until_ns is None:
+            text = f"{expected.why}: the moment until which it counts ({expected.before}) never came"
             return _finding(Verdict.UNKNOWN, "expectation-not-judged", text)
         if not self.declared:
             text = f"{expected.why}: the manifest does not say how the target tells `{name}` ([signs])"
@@ -119,38 +129,58 @@ class ExpectationWatch:
         return _finding(Verdict.UNKNOWN, "stamp-not-credible", text)
 
     def _injected(self, record: Injected) -> None:
-        self._undos |= {undo.id for undo in record.receipt.undo}
+        undos = {undo.id for undo in record.receipt.undo}
         first, last = record.step == 0, record.step + 1 == self._faults
+        self._undos |= undos
+        if last:
+            self._last_undos = undos
         if (self.expected.after == "fault" and first) or (self.expected.after == "then" and last):
             receipt = record.receipt  # it took effect within the uncertainty before t0
-            self._since_ns = receipt.t0_mono_ns - receipt.uncertainty_ns
+            early_ns = 0 if self.expected.never else receipt.uncertainty_ns
+            self._since_ns = receipt.t0_mono_ns - early_ns
+        if self.expected.before == "then" and last:
+            self._until_ns = record.receipt.t0_mono_ns
 
     def _taken_back(self, record: Reverted) -> None:
-        """Count from the last fault's end; what ends with the trial, the target's processes, is no fault."""
-        mine = self.expected.after == "revert" and record.undo_id in self._undos
-        if mine and record.mono_ns is not None:
+        """Count from the last fault's end, or to the first one's.
+
+        What ends with the trial, the target's processes, is no fault.
+        """
+        if record.undo_id not in self._undos or record.mono_ns is None:
+            return
+        if self.expected.after == "revert" and record.undo_id in self._last_undos:
             self._since_ns = record.mono_ns
+        if self.expected.before == "revert":
+            self._until_ns = min(record.mono_ns, self._until_ns or record.mono_ns)
 
     def _counted(self, said: str, count: int) -> Finding:
         expected = self.expected
         most = 0 if expected.never else expected.at_most
         if most is not None and count > most:
-            text = f"{expected.why}: {said}, at most {most} expected"
-            return _finding(Verdict.FAIL, "expectation-exceeded", text)
+            return self._broken("expectation-exceeded", f"{said}, at most {most} expected")
         if not expected.never and count < expected.at_least:
-            text = f"{expected.why}: {said}, at least {expected.at_least} expected"
-            return _finding(Verdict.FAIL, "expectation-missed", text)
+            return self._broken("expectation-missed", f"{said}, at least {expected.at_least} expected")
         if count == 0 and expected.signal is not None:
             return self._looked(said)
         return _finding(Verdict.PASS, "expectation-met", f"{expected.why}: {said}")
 
+    def _broken(self, code: str, said: str) -> Finding:
+        """Blame the target, or where it is a premise nobody: then the trial is not the one it should be."""
+        text = f"{self.expected.why}: {said}{self._window()}"
+        if self.expected.premise:
+            return _finding(Verdict.UNKNOWN, "premise-not-met", text)
+        return _finding(Verdict.FAIL, code, text)
+
+    def _window(self) -> str:
+        ends = {"then": "before the last fault", "revert": "before the first fault was taken back"}
+        return f" {ends[self.expected.before]}" if self.expected.before else ""
+
     def _looked(self, said: str) -> Finding:
         """Say in how much it was looked for; a name that nobody ever says cannot be told from one unsaid."""
-        since_ns = self._since_ns or 0
-        heard = Counter(source for ns, source in self._heard if ns >= since_ns)
+        heard = Counter(source for ns, source in self._heard if self._counts(ns))
         parts = [f"{count} event{'' if count == 1 else 's'} of {source}" for source, count in heard.items()]
         where = ", ".join(parts) or "nothing, for the target told of nothing"
-        text = f"{self.expected.why}: {said}, looked for in {where} from then on"
+        text = f"{self.expected.why}: {said}{self._window()}, looked for in {where} in that time"
         if not heard and not self._silence:
             return _finding(Verdict.UNKNOWN, "not-looked", text)
         return _finding(Verdict.PASS, "expectation-met", text)

@@ -7,6 +7,7 @@ object with these methods will do.
 
 from blackstart.contracts.fault import (
     Aimed,
+    AimsEarly,
     Exclusive,
     Fault,
     FaultContext,
@@ -60,6 +61,7 @@ from blackstart.contracts.target import (
 
 __all__ = [
     "Aimed",
+    "AimsEarly",
     "AsksManagers",
     "Checker",
     "Clock",

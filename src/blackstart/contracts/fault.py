@@ -112,6 +112,16 @@ class Aimed(Protocol):
 
 
 @runtime_checkable
+class AimsEarly(Aimed, Protocol):
+    """An `Aimed` fault that looks nobody up: earlier faults of its trial change nothing in what it aims at.
+
+    So it is aimed before the first of them comes, and takes effect as soon as its own trigger does.
+    """
+
+    aims_early: bool
+
+
+@runtime_checkable
 class Prepares(Protocol):
     """A fault that needs something in place before the target starts: a mount, a preloaded library.
 

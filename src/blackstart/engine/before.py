@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from blackstart.check import settlement
 from blackstart.check import steady as steady_check
 from blackstart.check.service import FEWEST_INSTANTS
-from blackstart.contracts import Operates, PlansPhases, ScriptsFills
+from blackstart.contracts import Misbehaving, Operates, PlansPhases, ScriptsFills
 from blackstart.engine import settle
 from blackstart.engine.trial import RunningTrial, Stop
 from blackstart.engine.triggers import Trip
 from blackstart.errors import BlackstartError
+from blackstart.faults import misbehave
 from blackstart.model.manifest import Match
 from blackstart.model.scenario import Trigger
 from blackstart.scenario.plan import offered, service_of, triggers
@@ -213,6 +214,8 @@ async def _do(trial: RunningTrial, step: Prepare) -> None:
             await trial.target.operation(str(step.parameters.get("name", "")))
         elif step.action == "phases" and isinstance(trial.oracle, PlansPhases):
             await trial.oracle.plan_phases(step.parameters)
+        elif step.action == "misbehave" and isinstance(trial.oracle, Misbehaving):
+            await misbehave.arm(trial, step.parameters)
         else:
             raise Stop("not-prepared", f"oracle or target cannot do this: {step.action}")
     except BlackstartError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from blackstart.contracts import Aimed, Exclusive, Fault, Operated, Prepared, Prepares
+from blackstart.contracts import Aimed, AimsEarly, Exclusive, Fault, Operated, Prepared, Prepares
 from blackstart.engine.trial import DISK_FULL, Stop, handing
 from blackstart.engine.triggers import Trip
 from blackstart.errors import BlackstartError, FaultError, said
@@ -61,6 +61,11 @@ class Breakage:
             with handing(lasts=True) as handed:  # the trigger may let it wait for long
                 self._handed = handed.ids
                 await _or_stop("fault-failed", self._fault.aim(self._trial, self.step))
+
+    @property
+    def aims_early(self) -> bool:
+        """Whether it can be aimed before earlier faults of the trial came."""
+        return isinstance(self._fault, AimsEarly)
 
     async def inject(self) -> None:
         """Break it; the witness and the operator set to work at once, side by side."""
@@ -215,8 +220,13 @@ class Breakages:
             await one.prepare()
 
     async def aim(self) -> None:
-        """See `Breakage.aim`. Later faults may hit what only the earlier ones bring about: not aimed now."""
-        await self._all[0].aim()
+        """See `Breakage.aim`. Later faults may hit what only the earlier ones bring about: not aimed now.
+
+        Except what looks nobody up: made ready now, it takes effect as soon as its trigger comes.
+        """
+        for one in self._all:
+            if one is self._all[0] or one.aims_early:
+                await one.aim()
 
     async def inject(self) -> None:
         """Inject the first fault, and begin to wait for the triggers of the others."""

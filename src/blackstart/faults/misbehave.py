@@ -68,7 +68,7 @@ class Misbehave:
         """See `contracts.Selective`: what is done to one message, chosen by an event of one symbol."""
         if self.action(step) not in OF_A_MESSAGE:
             return f"only {', '.join(sorted(OF_A_MESSAGE))} are done to a message alone"
-        event = _event(step)
+        event = _event(step.parameters, step.symbols)
         if event is None or event.event == "report_sent" or len(step.symbols) != 1:
             return "the message is chosen by an event (`on`) that tells its symbol, of exactly one symbol"
         return None
@@ -76,11 +76,9 @@ class Misbehave:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Arm it and wait until it happened; what disarms the exchange is in the guardian's hands first."""
         oracle, action = misbehaving(ctx), self.action(step)
-        undo, lasts = disarming(ctx), alone.refuse_disarmed(ctx.recorded(), step.duration_s, self.name)
-        await ctx.protect([undo])
+        lasts = alone.refuse_disarmed(ctx.recorded(), step.duration_s, self.name)
         before = ctx.clock.now().mono_ns
-        rest = {key: value for key, value in step.parameters.items() if key not in _OURS}
-        answer = await oracle.misbehave(action, on=_event(step), parameters=rest)
+        undo, answer = await arm(ctx, step.parameters, step.symbols)
         try:
             t0 = await happened(ctx, answer, float(step.parameters.get("limit_s", _DEED_LIMIT_S)))
         except BaseException:
@@ -113,6 +111,17 @@ class Misbehave:
         """Disarm the exchange."""
         del receipt
         await misbehaving(ctx).behave()
+
+
+async def arm(
+    ctx: FaultContext, parameters: Mapping[str, Any], symbols: Sequence[str] = ()
+) -> tuple[Undo, Mapping[str, Any]]:
+    """Arm what `parameters` say; the guardian holds the undo before. Returns it and the exchange's answer."""
+    oracle, undo = misbehaving(ctx), disarming(ctx)
+    await ctx.protect([undo])
+    rest = {key: value for key, value in parameters.items() if key not in _OURS}
+    action = str(parameters.get("action", ""))
+    return undo, await oracle.misbehave(action, on=_event(parameters, symbols), parameters=rest)
 
 
 def misbehaving(ctx: FaultContext) -> Misbehaving:
@@ -203,11 +212,11 @@ def cut_traces(
     return [trace for record in records if (trace := told(record)) is not None]
 
 
-def _event(step: FaultStep) -> Match | None:
-    on = step.parameters.get("on")
+def _event(parameters: Mapping[str, Any], symbols: Sequence[str]) -> Match | None:
+    on = parameters.get("on")
     if not isinstance(on, dict):
         return None
     where = {key: value for key, value in on.items() if key != "kind"}
-    if step.symbols:
-        where["symbol"] = step.symbols[0]
+    if symbols:
+        where["symbol"] = symbols[0]
     return Match(event=str(on.get("kind", "")), where=where)

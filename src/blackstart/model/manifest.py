@@ -265,8 +265,10 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A connection that network faults can break: known by the ports of its server side.
 
     `ports` may name a variable that holds several. `group` is the multicast group of a UDP link. `components`
-    are those on it. With `proxy` Blackstart starts a proxy before the target, which then finds the other side
-    at `{proxy.NAME}`: such a link can be broken without any privilege. `symbols` as of a component.
+    are those on it. `to` says whom it leads to (else the link's own name): `@exchange` in a scenario is every
+    link that leads to `exchange`. With `proxy` Blackstart starts a proxy before the target, which then finds
+    the other side at `{proxy.NAME}`: such a link can be broken without any privilege. `symbols` as of a
+    component.
     """
 
     ports: tuple[str, ...] = ()
@@ -274,6 +276,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     proxy: ProxySpec | None = None
     group: str | None = None
     title: str = ""
+    to: str = ""
     components: tuple[str, ...] = ()
     symbols: tuple[str, ...] | None = None
 

@@ -52,12 +52,13 @@ class Prepare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A step before the trigger.
 
     `submit` an order through the workload, `fills` to script them at the oracle, `phases` to plan the coming
-    phases of the market there, `operation` to ask the target for something that its manifest names; with
+    phases of the market there, `misbehave` to have the exchange misbehave as a circumstance of the trial
+    (`parameters` as of that fault), `operation` to ask the target for something that its manifest names; with
     `optional` a target without that operation goes without. It is done when `until` comes (UNKNOWN where that
     never does) and `pause_s` is over.
     """
 
-    action: Literal["submit", "fills", "phases", "operation"]
+    action: Literal["submit", "fills", "phases", "misbehave", "operation"]
     pause_s: float = 0.0
     parameters: dict[str, Any]
     until: Trigger | None = None
@@ -68,10 +69,10 @@ class FaultStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """One fault: what is broken, where, how and for how long.
 
     `components` are component names or `@group` names of the manifest; `@each` makes one trial for each.
-    `links` are names of the manifest's `[links]`. A fault that stays in place is taken back after
-    `duration_s`, and at the end of the trial where that is not given. `trigger` says when a follow-up fault
-    is due, counted from the fault before it; the first fault has the scenario's. `symbols`: no other may be
-    disturbed; for faults that can be kept to some.
+    `links` are names of the manifest's `[links]`, or `@party`: all that lead to that party. A fault that
+    stays in place is taken back after `duration_s`, and at the end of the trial where that is not given.
+    `trigger` says when a follow-up fault is due, counted from the fault before it; the first fault has the
+    scenario's. `symbols`: no other may be disturbed; for faults that can be kept to some.
     """
 
     kind: str
@@ -87,8 +88,11 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What must be seen, or must `never` be seen, from `after` on.
 
     `signal` is one of the manifest's `[signs]`: how the target tells it. `oracle` is an event of the
-    exchange. `after` is `start`, `fault` (t0 of the first fault), `then` (of the last), or `revert` (all
-    taken back); `within_s` counts from there. `why` says it in words, for the report. Where the scenario does
+    exchange. `after` is `start`, `fault` (t0 of the first fault), `then` (of the last), or `revert` (the
+    last was taken back); `within_s` counts from there. It counts until `before`: `then` (t0 of the last
+    fault), or `revert` (the first was taken back). `premise` says that this makes the trial what it is
+    meant to be (the second fault came in the middle of something), and is no deed of the target: where it
+    does not hold, the trial is UNKNOWN. `why` says it in words, for the report. Where the scenario does
     not ask every target and every trial for it: `given` names an operation that the manifest must have,
     `components` those of which the first fault must hit one.
     """
@@ -98,6 +102,8 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     oracle: str | None = None
     where: dict[str, Any] = {}
     after: Literal["start", "fault", "then", "revert"] = "fault"
+    before: Literal["then", "revert"] | None = None
+    premise: bool = False
     within_s: float | None = None
     at_least: int = 1
     at_most: int | None = None

@@ -22,6 +22,7 @@ if typing.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
+_NOT_BEFORE = {"then": ("then", "revert"), "revert": ("revert",)}
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 
 
@@ -125,6 +126,7 @@ def _check(scenario: Scenario, where: str) -> None:
         raise ScenarioError(what, where=f"{where}: {key}")
     _check_waits(scenario, where)
     _check_steps(scenario, where)
+    _check_expected(scenario, where)
     numbers = {"steady.limit_s": scenario.steady.limit_s, "observe.limit_s": scenario.observe.limit_s}
     for key, value in numbers.items():
         if value <= 0:
@@ -155,10 +157,19 @@ def _check_steps(scenario: Scenario, where: str) -> None:
             raise ScenarioError(
                 f"`{step.action}` cannot be optional", where=f"{where}: prepare[{k}]", hint=hint
             )
+
+
+def _check_expected(scenario: Scenario, where: str) -> None:
     for k, one in enumerate(scenario.expect):
         if (one.signal is None) == (one.oracle is None):
             hint = "`signal` (one of the manifest's [signs]) or `oracle` (an event of the exchange)"
             raise ScenarioError("what is expected?", where=f"{where}: expect[{k}]", hint=hint)
+        if one.before is not None and one.after in _NOT_BEFORE[one.before]:
+            raise ScenarioError(
+                f"`{one.before}` does not come after `{one.after}`",
+                where=f"{where}: expect[{k}].before",
+                hint="in time: start, fault, then, revert",
+            )
 
 
 def _explain(message: str, where: str) -> ScenarioError:

@@ -1,6 +1,7 @@
 """Planning: from scenarios and a manifest to the trials that will be run. Pure.
 
-`@group` stands for the manifest's group of that name, `@each` for one trial per member of the group `each`.
+`@group` stands for the manifest's group of that name, `@each` for one trial per member of the group `each`;
+of links, `@party` stands for all that lead to that party.
 Two groups have a meaning without being written down: `each` is every component, `clean` (what gets a SIGTERM)
 is `cold`, else `warm`, else every component with a process of its own.
 """
@@ -108,7 +109,9 @@ def _missing_component(manifest: Manifest, scenario: Scenario) -> str | None:
         if not name.startswith("@") and name not in manifest.components:
             return f"the manifest has no component `{name}`"
     for name in (one for step in steps for one in step.links):
-        if name not in manifest.links:
+        if name.startswith("@") and not flat_links((name,), manifest):
+            return f"the manifest has no link to `{name[1:]}`"
+        if not name.startswith("@") and name not in manifest.links:
             return f"the manifest has no link `{name}`"
     return _missing_data(manifest, steps)
 
@@ -127,6 +130,8 @@ def _missing_preparation(manifest: Manifest, scenario: Scenario) -> str | None:
         name = step.parameters.get("name")
         if step.action == "operation" and offered(manifest, step) and name not in manifest.operations:
             return f"the manifest has no operation `{name}`"
+        if step.action == "misbehave" and manifest.oracle is None:
+            return "it has the exchange misbehave, and the manifest names no oracle"
         if step.action == "phases" and manifest.oracle is None:
             return "it plans the phases of the market, and the manifest names no oracle"
         if step.action == "submit" and manifest.workload is None:
@@ -188,8 +193,19 @@ def flat(names: Sequence[str], manifest: Manifest) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for group in members for one in group))
 
 
+def flat_links(names: Sequence[str], manifest: Manifest) -> tuple[str, ...]:
+    """Replace `@PARTY` by every link that leads to it, each link once."""
+    found = [_links_to(manifest, name[1:]) if name.startswith("@") else (name,) for name in names]
+    return tuple(dict.fromkeys(one for group in found for one in group))
+
+
+def _links_to(manifest: Manifest, party: str) -> tuple[str, ...]:
+    return tuple(name for name, link in manifest.links.items() if (link.to or name) == party)
+
+
 def _resolved(step: FaultStep, manifest: Manifest) -> FaultStep:
-    return msgspec.structs.replace(step, components=flat(step.components, manifest))
+    links = flat_links(step.links, manifest)
+    return msgspec.structs.replace(step, components=flat(step.components, manifest), links=links)
 
 
 def _members(scenario: Scenario, manifest: Manifest) -> str:
@@ -207,7 +223,10 @@ def _plan(
     source: str,
 ) -> Plan:
     each = EACH in scenario.fault.components
-    first = msgspec.structs.replace(scenario.fault, components=components, trigger=scenario.trigger)
+    links = flat_links(scenario.fault.links, manifest)
+    first = msgspec.structs.replace(
+        scenario.fault, components=components, links=links, trigger=scenario.trigger
+    )
     name = f"{scenario.id}:{components[0]}" if each else scenario.id
     aim = f" --target {shlex.quote(target)}" if target else ""
     told = shlex.quote(f"{source}:{components[0]}" if each else source) if source else name

@@ -121,6 +121,92 @@ def test_it_counts_from_the_last_fault_or_from_the_revert() -> None:
     assert judged(after, fault(10), undone, signal(21), closed)[0] is Verdict.PASS, "the end of the target"
 
 
+def undone(at_s: float, undo: str = "x") -> Reverted:
+    """Make the moment at which a fault was taken back."""
+    return Reverted(undo_id=undo, verified=True, evidence={}, mono_ns=round(at_s * SECOND))
+
+
+@pytest.mark.parametrize(
+    ("expected", "at_s", "verdict"),
+    [
+        ({"before": "then"}, 11, Verdict.PASS),
+        ({"before": "then"}, 13, Verdict.FAIL),
+        ({"before": "then", "never": True}, 11, Verdict.FAIL),
+        ({"before": "then", "never": True}, 13, Verdict.PASS),
+        ({"before": "revert"}, 13, Verdict.PASS),
+        ({"before": "revert"}, 16, Verdict.FAIL),
+        ({"after": "then", "before": "revert", "never": True}, 13, Verdict.FAIL),
+        ({"after": "then", "before": "revert", "never": True}, 11, Verdict.PASS),
+        ({"after": "then", "before": "revert", "never": True}, 16, Verdict.PASS),
+    ],
+)
+def test_a_time_that_counts_can_end(expected: dict[str, Any], at_s: float, verdict: Verdict) -> None:
+    """At the last fault, or when the first was taken back; what comes later neither serves nor harms."""
+    smoke = [signal(10.5, "smoke"), signal(13, "smoke")]
+    records = [fault(10), *smoke, fault(12, step=1), undone(15)]
+    alarm = signal(at_s)
+    place = next((k for k, one in enumerate(records) if at_s < time_of(one)), len(records))
+    found = judged({"signal": "alarm", **expected}, *records[:place], alarm, *records[place:], faults=2)
+    assert found[0] is verdict
+
+
+def time_of(record: Record) -> float:
+    """Say when a record was made, in seconds."""
+    if isinstance(record, Injected):
+        return record.receipt.t0_mono_ns / SECOND
+    assert isinstance(record, SignalSeen | Reverted)
+    return (record.mono_ns or 0) / SECOND
+
+
+def test_a_premise_that_does_not_hold_is_nobodys_failure() -> None:
+    """What makes the trial the one it should be: where it is missing, the trial is UNKNOWN and says so."""
+    came_late = [fault(10), signal(11), fault(12, step=1), undone(15)]
+    middle = {"signal": "alarm", "before": "then", "never": True, "premise": True}
+    assert judged(middle, *came_late, faults=2) == (Verdict.UNKNOWN, "premise-not-met")
+    under_way = {"signal": "alarm", "before": "then", "premise": True}
+    assert judged(under_way, *came_late, faults=2)[0] is Verdict.PASS
+    assert judged(under_way, fault(10), fault(12, step=1), faults=2) == (Verdict.UNKNOWN, "premise-not-met")
+
+
+def test_a_time_without_an_end_is_not_judged() -> None:
+    """The last fault never came, or was never taken back: nobody can say what was seen before."""
+    for expected, records in (
+        ({"before": "then"}, [fault(10), signal(11)]),
+        ({"before": "revert"}, [fault(10), fault(12, step=1), signal(13)]),
+    ):
+        found = judged({"signal": "alarm", **expected}, *records, faults=2)
+        assert found == (Verdict.UNKNOWN, "expectation-not-judged")
+
+
+def test_what_must_never_be_seen_counts_from_the_certain_moment() -> None:
+    """Within the uncertainty before t0 the fault may not have been there yet."""
+    never = {"signal": "alarm", "never": True}
+    seen = [signal(9.99), fault(10, uncertainty_s=0.02), signal(11, "smoke")]
+    assert judged(never, *seen)[0] is Verdict.PASS
+
+
+def test_the_end_of_the_last_fault_is_that_of_no_other() -> None:
+    """An earlier fault that is taken back later, at the end of the trial, does not move the moment."""
+    last = msgspec.structs.replace(
+        fault(12, step=1),
+        receipt=msgspec.structs.replace(
+            fault(12).receipt, undo=(Undo(id="y", action="continue", arguments={}),)
+        ),
+    )
+    records = [fault(10), last, undone(15, "y"), signal(16), undone(30, "x")]
+    assert judged({"signal": "alarm", "after": "revert"}, *records, faults=2)[0] is Verdict.PASS
+
+
+def test_nobody_waits_for_what_would_come_too_late() -> None:
+    """Once the time that counts is over, a trial does not wait for it."""
+    expected = Expectation(why="w", signal="alarm", before="then")
+    watch = ExpectationWatch(expected, MANIFEST, faults=2)
+    watch.feed(fault(10))
+    assert watch.pending(11 * SECOND)
+    watch.feed(fault(12, step=1))
+    assert not watch.pending(13 * SECOND)
+
+
 def test_nobody_is_judged_by_signs_that_nobody_described() -> None:
     """An undeclared sign is UNKNOWN, even where it must never be seen; one ruled out is a remark."""
     for never in (False, True):

@@ -93,6 +93,7 @@ class World:
         self.outage_ms, self.start_ms = outage_ms, start_ms
         self.down = asyncio.Event()
         self.log: list[str] = []
+        self.aimed: list[tuple[str, int]] = []
 
     async def wait_ms(self, ms: float) -> None:
         """Wait in simulated time."""
@@ -264,6 +265,11 @@ class FakeFault:
         """Say what stands against it."""
         return self.why_not
 
+    async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
+        """Note it, under the trigger's kind, and how many faults came before."""
+        world = self.world()
+        world.aimed.append((step.trigger.at, world.log.count("inject")))
+
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Protect first, then break."""
         undo = Undo(id=f"fake-{id(self)}", action="unlink", arguments={})
@@ -284,6 +290,45 @@ class FakeFault:
         """Count."""
         self.reverts += 1
         self.world().log.append("revert")
+
+
+class EarlyFault(FakeFault):
+    """Looks nobody up when it is aimed."""
+
+    aims_early = True
+
+
+class FakeExchange:
+    """An oracle that can misbehave: notes what it was asked for."""
+
+    name = "exchange"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.asked: list[tuple[str, Any, dict[str, Any]]] = []
+
+    async def misbehave(
+        self, action: str, *, on: Match | None, parameters: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Note it."""
+        self.world.log.append("misbehave")
+        self.asked.append((action, on, dict(parameters)))
+        return {"id": "M1"}
+
+    async def open_orders(self) -> Sequence[Mapping[str, Any]]:
+        """None."""
+        return []
+
+    async def positions(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
+
+    async def behave(self) -> None:
+        """Nothing to lift."""
+
+    def disarm(self) -> Undo:
+        """Give an undo."""
+        return Undo(id="disarm", action="http", arguments={"url": "http://nowhere"})
 
 
 def died(clock: Clock) -> ProcessSeen:

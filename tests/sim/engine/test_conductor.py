@@ -63,6 +63,9 @@ class Stage:
         self.told: list[tuple[str, Any]] = []
         self.on: dict[str, Any] = {}
         self.manifest = fakes.manifest()
+        self.kind: Any = fakes.FakeFault
+        self.exchange = False
+        self.oracle: Any = None
 
     def kit(self) -> Kit:
         """Put the fakes in the place of the real ones."""
@@ -70,7 +73,10 @@ class Stage:
 
         def rig(_manifest: Any, *, sink: Any, **_: Any) -> Any:
             self.world = fakes.World(clock, sink, **self.settings)
-            return fakes.FakeRig(self.world, self.refuses)
+            made = fakes.FakeRig(self.world, self.refuses)
+            if self.exchange:
+                made.oracle = self.oracle = fakes.FakeExchange(self.world)
+            return made
 
         async def guard(_run: Path, *, on_halt: Any) -> Any:
             self.guard = fakes.FakeGuard([], sticks=self.sticks)
@@ -78,7 +84,7 @@ class Stage:
             return self.guard
 
         def fault(_kind: str) -> Any:
-            self.fault = fakes.FakeFault(lambda: self.world, bites=self.bites, why_not=self.unavailable)
+            self.fault = self.kind(lambda: self.world, bites=self.bites, why_not=self.unavailable)
             return self.fault
 
         def progress(event: str, figures: Any) -> None:
@@ -149,6 +155,43 @@ def test_a_second_fault_follows_on_its_own_trigger(tmp_path: Path) -> None:
     trial = analyse(history)
     assert len(trial.then) == 1
     assert trial.rto.total_ns == pytest.approx(80 * fakes.MS, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "aimed"), [("FakeFault", [("now", 0)]), ("EarlyFault", [("now", 0), ("signal", 0)])]
+)
+def test_a_later_fault_is_aimed_early_only_if_it_looks_nobody_up(
+    tmp_path: Path, kind: str, aimed: list[tuple[str, int]]
+) -> None:
+    """One that needs no victim is ready before the first fault comes; any other waits for its trigger."""
+    stage = Stage(tmp_path)
+    stage.kind = getattr(fakes, kind)
+    then = FaultStep(
+        kind="fake", components=("server",), trigger=Trigger(at="signal", event="responded", limit_s=5)
+    )
+    stage.run(then=(then,))
+    assert stage.world.log.count("inject") == 2
+    assert stage.world.aimed == aimed
+
+
+def test_the_exchange_misbehaves_as_a_circumstance(tmp_path: Path) -> None:
+    """It is armed before the fault, its undo is held before that, and it is taken back and proven."""
+    stage = Stage(tmp_path)
+    stage.exchange = True
+    wanted = {"action": "slow_answers", "delay_ms": 5, "on": {"kind": "fill", "quantity": 3}}
+    history = stage.run(prepare=(Prepare(action="misbehave", parameters=wanted),))
+    assert codes(history) == []
+    ((action, on, parameters),) = stage.oracle.asked
+    assert (action, parameters) == ("slow_answers", {"delay_ms": 5})
+    assert (on.event, on.where) == ("fill", {"quantity": 3})
+    assert stage.world.log.index("misbehave") < stage.world.log.index("inject")
+    assert [one.verified for one in history.all(Reverted) if one.undo_id.startswith("disarm:")] == [True]
+
+
+def test_an_oracle_that_cannot_misbehave_is_said(tmp_path: Path) -> None:
+    """The trial is then not the one it should be."""
+    history = Stage(tmp_path).run(prepare=(Prepare(action="misbehave", parameters={"action": "x"}),))
+    assert codes(history) == ["not-prepared"]
 
 
 def test_a_second_fault_that_never_comes_is_told(tmp_path: Path) -> None:

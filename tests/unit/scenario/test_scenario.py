@@ -24,7 +24,7 @@ from blackstart.model.manifest import (
 from blackstart.model.scenario import Expectation
 from blackstart.scenario import seeds
 from blackstart.scenario.load import load, packaged, parse, select, unique
-from blackstart.scenario.plan import carry, folder_name, offered, plan
+from blackstart.scenario.plan import carry, flat_links, folder_name, offered, plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +126,13 @@ def test_every_packaged_scenario_is_whole() -> None:
             ("[objectives]", PREPARE.replace("operation", "phases") + "optional = true\n[objectives]"),
             ["prepare[0]", "`phases` cannot be optional"],
         ),
+        (
+            (
+                "[objectives]",
+                '[[expect]]\nwhy = "w"\noracle = "x"\nafter = "then"\nbefore = "then"\n[objectives]',
+            ),
+            ["expect[0].before", "`then` does not come after `then`"],
+        ),
         (("[fault]", "[fault"), ["not TOML", "line"]),
     ],
 )
@@ -212,6 +219,8 @@ def test_objectives_of_the_manifest_win() -> None:
         ("R7", {"oracle": None}, "names no oracle"),
         ("R33", {"oracle": None}, "names no oracle"),
         ("R33", {"workload": None}, "names no workload"),
+        ("R63", {"oracle": None}, "names no oracle"),
+        ("R5", {"links": {}}, "no link to `exchange`"),
         ("R3", {"groups": {"cold": ("primary",)}}, "not a process that Blackstart starts"),
         ("R3", {"processes": {"firm": Process(command=("x",))}}, "which state of `firm`"),
     ],
@@ -267,6 +276,25 @@ def test_an_expectation_of_nobody_is_refused(name: str, given: str | None, reaso
     about = Expectation(why="w", signal="x", components=(name,), given=given)
     told = carry(manifest(), msgspec.structs.replace(one, expect=(about,)))
     assert told is None if reason is None else reason in str(told)
+
+
+def test_all_links_to_a_party_are_named_at_once() -> None:
+    """`@exchange` is every link that leads there, by `to` or by its own name, as first and as later fault."""
+    links = {
+        "exchange": Link(ports=("1",)),
+        "quotes": Link(ports=("2",), protocol="udp", to="exchange"),
+        "replication": Link(ports=("3",)),
+    }
+    r5, r63 = (select(packaged(), [name])[0][0] for name in ("R5", "R63"))
+    (first,) = plan(r5, manifest(links=links), seed=1)
+    assert first.faults[0].links == ("exchange", "quotes")
+    (later,) = plan(r63, manifest(links=links), seed=1)
+    assert later.faults[1].links == ("exchange", "quotes")
+    assert flat_links(("@exchange", "replication", "quotes"), manifest(links=links)) == (
+        "exchange",
+        "quotes",
+        "replication",
+    )
 
 
 def test_groups_that_need_not_be_written_down() -> None:

@@ -15,6 +15,7 @@ from blackstart.model.fault import Receipt, Witness
 from blackstart.model.record import Reverted
 from blackstart.model.scenario import FaultStep
 from blackstart.scenario import seeds
+from blackstart.scenario.plan import flat_links
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,8 @@ class NetworkFault:
     The kernel's packet filter where it may be used, else the proxy of the links; `parameters.mechanism`
     (`kernel`, `proxy`) forces one.
     """
+
+    aims_early = True
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -142,7 +145,8 @@ class NetworkFault:
     def _links(self, manifest: Manifest, step: FaultStep) -> dict[str, Link]:
         if not step.links:
             raise FaultError("which link?", where=self.name, hint="`links` of the fault names it")
-        for name in step.links:
+        links = flat_links(step.links, manifest)
+        for name in links or step.links:
             if name not in manifest.links:
                 raise FaultError(f"the manifest has no link `{name}`", where=self.name)
             protocol = manifest.links[name].protocol
@@ -150,7 +154,7 @@ class NetworkFault:
                 raise FaultError(
                     f"only for {self.kind.protocols[0]}; `{name}` is {protocol}", where=self.name
                 )
-        return {name: manifest.links[name] for name in step.links}
+        return {name: manifest.links[name] for name in links}
 
     async def _counts(self) -> dict[str, Any]:
         if self._way is None:
