@@ -78,7 +78,7 @@ class Misbehave:
         oracle, action = misbehaving(ctx), self.action(step)
         lasts = alone.refuse_disarmed(ctx.recorded(), step.duration_s, self.name)
         before = ctx.clock.now().mono_ns
-        undo, answer = await arm(ctx, step.parameters, step.symbols)
+        undo, answer = await arm(ctx, {**step.parameters, "action": action}, step.symbols)
         try:
             t0 = await happened(ctx, answer, float(step.parameters.get("limit_s", _DEED_LIMIT_S)))
         except BaseException:

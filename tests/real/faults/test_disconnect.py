@@ -120,6 +120,8 @@ async def misbehaved(ctx: Any, member: Member, kind: str, **parameters: Any) -> 
         ({"action": "freeze", "ms": 200}, "misbehaviour M1 (freeze)"),
         ({"action": "disconnect_mid_message", "on": {"kind": "fill"}}, "session_disconnected"),
         ({"action": "half_open", "ms": 60_000}, "session_disconnected"),
+        ({"action": "slow_answers", "delay_ms": 50, "ms": 200}, "misbehaviour M1 (slow_answers)"),
+        ({"action": "lose_messages", "on": {"kind": "fill"}, "n": 1}, "misbehaviour M1 (lose_messages)"),
         ({"action": "market_data stale", "ms": 200}, "misbehaviour D1 (market_data stale)"),
         ({"action": "skew_sending_time", "ms": -3_600_000}, "misbehaviour M1 (skew_sending_time)"),
     ],
