@@ -108,6 +108,14 @@ def test_a_snapshot_with_nonsense_is_not_taken() -> None:
     assert "ALFA" in (feed_doubt.of_snapshot(bad) or "")
 
 
+def test_members_ask_at_their_own_place() -> None:
+    """The firm asks where members are told; an exchange that has no such place is asked at the one it has."""
+    where, accounts = Endpoint("127.0.0.1", 1), {"FIRM": Account("FIRM")}
+    plain = Exchange("http://all", where, where, ["ALFA"], "X", accounts)
+    assert plain.office == "http://all"
+    assert msgspec.structs.replace(plain, member="http://members").office == "http://members"
+
+
 def test_nonsense_market_data_is_kept_for_review_and_leaves_a_gap(tmp_path: Path) -> None:
     """The level is not applied, the message is kept word for word, and the books are not believed."""
     told: list[tuple[str, dict[str, Any]]] = []

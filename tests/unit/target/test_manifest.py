@@ -8,6 +8,8 @@ import pytest
 from blackstart.errors import ManifestError
 from blackstart.model import manifest as model
 from blackstart.model.manifest import Manifest, Process, Ready
+from blackstart.scenario.plan import flat_links
+from blackstart.target.links import ports
 from blackstart.target.manifest import find, load, packaged, read
 from blackstart.target.problems import problems
 
@@ -270,6 +272,22 @@ def test_a_manifest_survives_the_history() -> None:
     """A history keeps the manifest as JSON: nothing may be lost on the way."""
     manifest = load("paperfirm")
     assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest
+
+
+def test_a_partition_from_the_exchange_leaves_the_firm_none_of_its_lines() -> None:
+    """Order entry at both gateways, market data, the member interface; not what Blackstart itself asks."""
+    manifest = load("paperfirm")
+    values = {
+        "exchange": {
+            "http": "http://127.0.0.1:1",
+            "member": "http://127.0.0.1:2",
+            **{name: {"port": k} for k, name in enumerate(("fix", "fix_backup", "market_data"), start=3)},
+        }
+    }
+    found = [one for name in flat_links(("@exchange",), manifest) for one in ports(manifest, name, values)]
+    assert sorted(found) == [2, 3, 4, 5]
+    assert manifest.oracle is not None
+    assert manifest.oracle.url == "{exchange.http}"
 
 
 def test_what_runs_outside_of_the_trial_is_not_isolated(folder: Path) -> None:
