@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import Expectation, Plan
 
 NS_PER_S, NS_PER_MS = 1_000_000_000, 1_000_000
+_PREMISE = "premise-not-met"
 
 
 class ExpectationWatch:
@@ -168,7 +169,7 @@ class ExpectationWatch:
         """Blame the target, or where it is a premise nobody: then the trial is not the one it should be."""
         text = f"{self.expected.why}: {said}{self._window()}"
         if self.expected.premise:
-            return _finding(Verdict.UNKNOWN, "premise-not-met", text)
+            return _finding(Verdict.UNKNOWN, _PREMISE, text)
         return _finding(Verdict.FAIL, code, text)
 
     def _window(self) -> str:
@@ -189,7 +190,8 @@ class ExpectationWatch:
 def check(facts: Facts) -> CheckResult:
     """Judge everything that the scenario expects; a scenario that expects nothing has nothing to say.
 
-    Of a fault that did not bite nothing can be expected: what was missed then is UNKNOWN.
+    Of a fault that did not bite nothing can be expected, nor where a premise does not hold: what was missed
+    then is UNKNOWN.
     """
     watches = ExpectationWatch.of(facts.plan, facts.manifest)
     for record in facts.records:
@@ -197,14 +199,17 @@ def check(facts: Facts) -> CheckResult:
             watch.feed(record)
     bit = [one.witness.bit is True for one in facts.all(Witnessed)]
     told = [watch.finding() for watch in watches]
-    all_bit = all(bit) and len(bit) == len(facts.plan.faults)
-    return conclude("expectations", told if all_bit else [_not_judged(one) for one in told])
+    if not all(bit) or len(bit) != len(facts.plan.faults):
+        told = [_not_judged(one, "the fault did not bite") for one in told]
+    elif any(one.code == _PREMISE for one in told):
+        told = [_not_judged(one, "the trial is not the one it should be") for one in told]
+    return conclude("expectations", told)
 
 
-def _not_judged(finding: Finding) -> Finding:
+def _not_judged(finding: Finding, why: str) -> Finding:
     if finding.verdict is not Verdict.FAIL:
         return finding
-    return _finding(Verdict.UNKNOWN, "expectation-not-judged", f"{finding.text}; but the fault did not bite")
+    return _finding(Verdict.UNKNOWN, "expectation-not-judged", f"{finding.text}; but {why}")
 
 
 def undeclared(manifest: Manifest, expected: Sequence[Expectation]) -> Iterable[str]:

@@ -305,3 +305,16 @@ def test_of_a_fault_that_did_not_bite_nothing_is_expected(world: Any, bit: Any, 
     records.append(Witnessed(witness=Witness(bit=bit, evidence={})))
     found = check(Facts(History.of(records, world.folder)))
     assert found.verdict is verdict
+
+
+def test_where_a_premise_does_not_hold_nothing_is_anybodys_failure(world: Any) -> None:
+    """What was missed in a trial that was not the one it should be is UNKNOWN; with the premise it FAILs."""
+    missed = Expectation(why="alarm raised", signal="alarm")
+    for premises, verdict in (
+        ((), Verdict.FAIL),
+        ((Expectation(why="in the middle", oracle="nothing", premise=True),), Verdict.UNKNOWN),
+    ):
+        scenario = msgspec.structs.replace(world.plan.scenario, expect=(missed, *premises))
+        world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+        world.manifest = msgspec.structs.replace(world.manifest, signs=MANIFEST.signs)
+        assert check(Facts(History.of(world.records(), world.folder))).verdict is verdict
