@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SERVICE = "orders"
 NS = 1_000_000_000
 _AFTER_S = 0.5
-NOT_PLACED = ("fault-failed", "trigger-never-came")
+WINDOW_OVER = "window-over"
+NOT_PLACED = ("fault-failed", "trigger-never-came", WINDOW_OVER)
 RADIUS_LEFT = "radius-left"
 _CALM = FaultStep(kind="none")
 

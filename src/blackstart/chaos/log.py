@@ -131,7 +131,7 @@ def load_recording(place: Path) -> Orders:
     """
     file = place / RECORDING if (place / RECORDING).is_file() or place.suffix == ".json" else place / ORDERS
     file = place if place.suffix == ".json" else file
-    orders = msgspec.structs.replace(load_orders(file), scheduled=False)
+    orders = msgspec.structs.replace(load_orders(file), scheduled=False, approval=None)
     done = orders if orders.replayed is not None else recording(orders, injections(place))
     if not done.replayed:
         raise ScenarioError("nothing was broken in it", where=str(file), hint="there is nothing to replay")

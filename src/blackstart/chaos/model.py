@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from blackstart.model.approval import Grant  # noqa: TC001 - msgspec reads the annotations
 from blackstart.model.manifest import Environment  # noqa: TC001 - msgspec reads the annotations
 from blackstart.model.outcome import FaultRecord, Rpo, Rto
 from blackstart.model.scenario import FaultStep, Trigger
@@ -194,6 +195,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
     `on_alert` is a command that gets each alert as JSON on its standard input. `scheduled`: only in a window
     of the profile. Nothing is broken after `not_after_wall_ns`, when the window closes or a blackout begins.
+    `approval` is what allows it in production.
     """
 
     target: str
@@ -205,6 +207,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     on_alert: str = ""
     scheduled: bool = False
     not_after_wall_ns: int | None = None
+    approval: Grant | None = None
 
     @property
     def open_ended(self) -> bool:
@@ -247,3 +250,4 @@ class ChaosResult(msgspec.Struct, frozen=True, kw_only=True):
     false_alarms: int
     left_out: tuple[LeftOut, ...]
     summary: Summary
+    approval: Grant | None = None

@@ -78,13 +78,7 @@ def laid_over(profile: Profile, manifest: Manifest) -> Profile:
 
 
 def check(profile: Profile, manifest: Manifest) -> None:
-    """Raise PermitError unless this profile may be let loose on this target."""
-    if profile.approval:
-        raise PermitError(
-            f"profile `{profile.name}` needs an approval by two people, and there is none",
-            where=manifest.name,
-            hint="production is opt-in, and never in market hours (docs/chaos.md)",
-        )
+    """Raise PermitError unless this profile is for targets such as this; approvals are asked elsewhere."""
     if manifest.environment not in profile.environments:
         allowed = ", ".join(profile.environments)
         raise PermitError(

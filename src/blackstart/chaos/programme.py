@@ -11,10 +11,11 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 import blackstart
-from blackstart.chaos import log, profiles, radius
+from blackstart.chaos import approved, log, profiles, radius
 from blackstart.chaos.model import Figures, Injection, LeftOut, Orders, Summary
 from blackstart.chaos.process import Job, Word
 from blackstart.chaos.result import NOT_JUDGED, conclude, counts
+from blackstart.engine import approval as approvals
 from blackstart.engine import leftovers, permit, worker
 from blackstart.engine.claim import claimed
 from blackstart.engine.clocks import SystemClock
@@ -30,15 +31,17 @@ if TYPE_CHECKING:
 
     from blackstart.chaos.model import ChaosResult
     from blackstart.contracts import Progress
+    from blackstart.model.approval import Grant
     from blackstart.model.manifest import Manifest
 
 MODULE = "blackstart.chaos.process"
 LAST = 8
+NS = 1_000_000_000
 
 
 def check(orders: Orders, manifest: Manifest) -> None:
-    """Raise PermitError unless this may be done to that target."""
-    permit.check(manifest)
+    """Raise PermitError unless this may be done to that target; approvals are asked for by `granted`."""
+    permit.known(manifest)
     profiles.check(orders.profile, manifest)
     allowed = radius.allowed(orders.profile, manifest, orders.seed)
     for step in (step for one in orders.replayed or () for step in one.steps):
@@ -47,12 +50,42 @@ def check(orders: Orders, manifest: Manifest) -> None:
             raise PermitError(f"{what}: outside the blast radius", where=manifest.name)
 
 
+def granted(
+    orders: Orders, manifest: Manifest, place: Path, now_ns: int, *, timed: bool = True
+) -> Grant | None:
+    """Return what allows these orders now; None where nothing needs an approval.
+
+    Raises PermitError without one, ScenarioError for a session without an end. `timed`: see `permit.grant`.
+    """
+    if not (permit.needed(manifest) or orders.profile.approval):
+        return None
+    wish = approved.wish(orders, manifest, radius.allowed(orders.profile, manifest, orders.seed))
+    return permit.grant(manifest, wish, place, now_ns, timed=timed)
+
+
+def by_approval(orders: Orders, grant: Grant | None) -> Orders:
+    """Return the orders with what allows them, and with nothing broken that would not be over by its end."""
+    if grant is None:
+        return msgspec.structs.replace(orders, approval=None)
+    last_ns = grant.ends_wall_ns - round(approved.tail_s(orders.profile) * NS)
+    if orders.not_after_wall_ns is not None:
+        last_ns = min(last_ns, orders.not_after_wall_ns)
+    return msgspec.structs.replace(orders, approval=grant, not_after_wall_ns=last_ns)
+
+
 async def run(
-    orders: Orders, manifest: Manifest, *, out: Path, folder: Path | None = None, progress: Progress
+    orders: Orders,
+    manifest: Manifest,
+    *,
+    out: Path,
+    folder: Path | None = None,
+    progress: Progress,
+    place: Path = approvals.PLACE,
 ) -> ChaosResult:
     """Run a session to its end and return its result; what was left behind earlier is cleared first.
 
-    SIGINT and SIGTERM end it in order; a second one hurries. Raises PermitError before anything is started.
+    SIGINT and SIGTERM end it in order; a second one hurries. `place` is where approvals lie. Raises
+    PermitError before anything is started.
     """
     check(orders, manifest)
     with claimed(manifest):
@@ -64,8 +97,17 @@ async def _run(
 ) -> ChaosResult:
     clock = SystemClock()
     orders = profiles.within(orders, clock.now().wall_ns)
+    needed = permit.needed(manifest) or orders.profile.approval
+    with approvals.alone(place if needed else None):
+        orders = by_approval(orders, granted(orders, manifest, place, clock.now().wall_ns))
+        return await _run(orders, manifest, out, folder, progress)
+
+
+async def _run(
+    orders: Orders, manifest: Manifest, out: Path, folder: Path | None, progress: Progress
+) -> ChaosResult:
     await asyncio.to_thread(leftovers.clear, out)
-    began = clock.now()
+    began = SystemClock().now()
     if folder is None:
         folder = new_folder(out, began)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +128,7 @@ async def _run(
         alerts=log.alerts(folder),
         left_out=keeper.left_out,
         summary=summary,
+        approval=orders.approval,
     )
     await keeper.hear("ended", {"verdict": result.verdict.value})
     return result

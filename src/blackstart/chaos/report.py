@@ -14,7 +14,7 @@ from blackstart.model.verdict import Verdict
 from blackstart.report.junit import clean
 from blackstart.report.results_json import timestamp
 from blackstart.report.rows import rto_text
-from blackstart.report.wording import DASH
+from blackstart.report.wording import DASH, approved_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +95,7 @@ def html(result: ChaosResult) -> str:
             symbols=_SYMBOL,
             started=timestamp(result.started_wall_ns),
             dash=DASH,
+            approval=approved_text(result.approval) if result.approval is not None else "",
         )
     )
     return text

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from blackstart.chaos.log import Status
     from blackstart.chaos.model import Alert, Injection, LeftOut, Summary
+    from blackstart.model.approval import Grant
     from blackstart.model.manifest import Manifest
 
 NAMED = 10
@@ -28,6 +29,7 @@ def conclude(
     alerts: Sequence[Alert],
     left_out: Sequence[LeftOut],
     summary: Summary,
+    approval: Grant | None = None,
 ) -> ChaosResult:
     """Put it all together. Without an injection nothing was shown: UNKNOWN."""
     judged = [one for one in done if one.judged]
@@ -51,6 +53,7 @@ def conclude(
         false_alarms=sum(1 for one in alerts if one.injection is None),
         left_out=tuple(left_out),
         summary=summary,
+        approval=approval,
     )
 
 

@@ -119,6 +119,7 @@ class Session:
         self._done = 0
         self._kept: deque[Path] = deque()
         self._start_ns: int | None = None
+        self._last_ns: int | None = None
         self._end_ns: int | None = None
         self._memory = Memory()
         self._first: list[StateRead] = []
@@ -144,6 +145,8 @@ class Session:
 
     async def _course(self) -> tuple[Ending, str]:
         """Go as far as it gets. What ends the chaos early does not keep the books from being read."""
+        if self._orders.approval is not None:
+            self._oversight.job(self._at_end(self._orders.approval.ends_wall_ns))
         ending, why = await self._attempt(self._open())
         if ending != "complete":
             return ending, why
@@ -167,6 +170,12 @@ class Session:
             return "interrupted", ""
         kinds: dict[str, Ending] = {"halted": "halted", "stop-condition": "stopped"}
         return kinds.get(stop.code, "error"), f"{stop.code}: {stop.text}"
+
+    async def _at_end(self, ends_wall_ns: int) -> None:
+        """End it all when an approval ends, or a market is about to open, whatever is under way."""
+        now = self._kit.clock.now()
+        await self._until(now.mono_ns + ends_wall_ns - now.wall_ns)
+        raise Stop("approval-over", "the approval ended, or a market is about to open")
 
     async def _open(self) -> None:
         """Start target and load, and prove the steady state."""
@@ -230,7 +239,7 @@ class Session:
         orders = self._orders
         timed = orders.for_s is not None and orders.replayed is None
         end = start + round((orders.for_s or 0.0) * NS) if timed else None
-        last = self._last_moment()
+        last = self._last_ns = self._last_moment()
         end = last if end is None else min(end, last or end)
         for episode in self._planned:
             due = start + round(episode.at_s * NS)
@@ -267,6 +276,7 @@ class Session:
         """Do one disturbance, write down what came of it, and see that the books agree."""
         before_it = log.scratch(self._folder)
         plan = episodes_of.plan_of(episode, self._manifest, self._profile, self._orders.seed)
+        plan = msgspec.structs.replace(plan, approval=self._orders.approval)
         segment = self._begin(f"{EPISODES}/{_folder_name(episode)}", plan)
         how: How = "error"
         try:
@@ -319,6 +329,10 @@ class Session:
         await before.await_trigger(trial)
         await self._see_outside(trial)
         lasts_ns = round(episodes_of.lasts_s(episode.steps) * NS)
+        if self._last_ns is not None and self._now() + lasts_ns > self._last_ns:
+            raise Stop(
+                episodes_of.WINDOW_OVER, "it would have come too late: by now nothing is broken any more"
+            )
         self._number = episode.number
         self._monitor.disturbed(self._now() + lasts_ns)
         await self._tell("injecting", {"episode": msgspec.to_builtins(episode)})

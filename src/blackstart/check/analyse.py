@@ -133,6 +133,7 @@ def _trial(facts: Facts, outcome: _Outcome) -> Trial:
         started_wall_ns=int(facts.header.host.get("wall_ns", 0)),
         duration_ns=ended.mono_ns - begun if ended and begun else 0,
         folder=str(facts.folder),
+        approval=plan.approval,
     )
 
 

@@ -55,11 +55,15 @@ Scheduled = Annotated[
     bool, typer.Option("--scheduled", help="Only in a window of the profile, and not beyond its end.")
 ]
 Now = Annotated[bool, typer.Option("--now", help="One session at once, whatever windows the profile has.")]
+Approvals = Annotated[
+    Path, typer.Option("--approvals", metavar="DIR", help="Where approvals for production lie.")
+]
 Into = Annotated[Path | None, typer.Option("--into", hidden=True, help="The run folder.")]
 
 DEFAULT_TARGET = "paperfirm"
 DEFAULT_PROFILE = "development"
 DEFAULT_OUT = Path("runs")
+DEFAULT_APPROVALS = Path("/var/lib/blackstart/approvals")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -94,6 +98,7 @@ def run(
     symbol: Symbol = None,
     on_alert: OnAlert = "",
     scheduled: Scheduled = False,
+    approvals: Approvals = DEFAULT_APPROVALS,
     out: Out = DEFAULT_OUT,
     as_json: Json = False,
     into: Into = None,
@@ -113,7 +118,7 @@ def run(
         on_alert=on_alert,
         scheduled=scheduled,
     )
-    status: int = command.run(orders, out=out, folder=into, as_json=as_json)
+    status: int = command.run(orders, out=out, folder=into, as_json=as_json, approvals=approvals)
     return status
 
 
@@ -130,6 +135,7 @@ def start(
     symbol: Symbol = None,
     on_alert: OnAlert = "",
     now: Now = False,
+    approvals: Approvals = DEFAULT_APPROVALS,
     out: Out = DEFAULT_OUT,
 ) -> int:
     """Start sessions in the background.
@@ -147,7 +153,8 @@ def start(
     words += ["--on-alert", on_alert] if on_alert else []
     words += [word for one in component or () for word in ("--component", one)]
     words += [word for one in symbol or () for word in ("--symbol", one)]
-    status: int = command.start(orders, words, out=out, now=now)
+    words += [] if approvals == DEFAULT_APPROVALS else ["--approvals", str(approvals.resolve())]
+    status: int = command.start(orders, words, out=out, now=now, approvals=approvals)
     return status
 
 
@@ -184,6 +191,7 @@ def keep(folder: Path, words: list[str]) -> int:
 def replay(
     recording: Annotated[Path, typer.Argument(help="The folder of a session, or its recording.json.")],
     *,
+    approvals: Approvals = DEFAULT_APPROVALS,
     out: Out = DEFAULT_OUT,
     as_json: Json = False,
 ) -> int:
@@ -191,7 +199,8 @@ def replay(
     from blackstart.chaos import log  # noqa: PLC0415
     from blackstart.cli import chaos_work as command  # noqa: PLC0415
 
-    status: int = command.run(log.load_recording(recording), out=out, folder=None, as_json=as_json)
+    orders = log.load_recording(recording)
+    status: int = command.run(orders, out=out, folder=None, as_json=as_json, approvals=approvals)
     return status
 
 

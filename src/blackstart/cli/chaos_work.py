@@ -18,9 +18,10 @@ from blackstart.chaos.result import NOT_JUDGED
 from blackstart.cli import status as statuses
 from blackstart.cli.folder import made
 from blackstart.cli.hold import holding
+from blackstart.engine.approval import PLACE
 from blackstart.errors import ScenarioError, TargetError
 from blackstart.report import terminal
-from blackstart.report.wording import DASH, plural
+from blackstart.report.wording import DASH, approved_text, plural
 from blackstart.target import manifest as manifests
 
 if TYPE_CHECKING:
@@ -72,13 +73,16 @@ def orders(
     return found
 
 
-def run(wanted: Orders, *, out: Path, folder: Path | None, as_json: bool) -> int:
+def run(wanted: Orders, *, out: Path, folder: Path | None, as_json: bool, approvals: Path = PLACE) -> int:
     """Run a session, write its reports, return the exit status."""
     manifest = manifests.load(wanted.target)
     console = terminal.console(sys.stderr if as_json else sys.stdout)
     with holding() as hold:
         with LiveView(console, wanted) as view:
-            result = uvloop.run(programme.run(wanted, manifest, out=made(out), folder=folder, progress=view))
+            work = programme.run(
+                wanted, manifest, out=made(out), folder=folder, progress=view, place=approvals
+            )
+            result = uvloop.run(work)
         hold()
         page = report.render(result, Path(result.folder))
     if as_json:
@@ -104,6 +108,7 @@ def show(result: ChaosResult, console: Console, page: Path) -> None:
         f"lost {lost} acknowledged events · {alarms} · {_uptime(summary.figures.uptime)}",
         *result.reasons[:10],
         *left_out_lines(result.left_out),
+        approved_text(result.approval) if result.approval is not None else "",
         f"replay: {terminal.copyable(result.replay)}",
         f"report: {page}",
     ]
@@ -111,13 +116,15 @@ def show(result: ChaosResult, console: Console, page: Path) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def start(wanted: Orders, words: Sequence[str], *, out: Path, now: bool) -> int:
+def start(wanted: Orders, words: Sequence[str], *, out: Path, now: bool, approvals: Path = PLACE) -> int:
     """Start one in the background; return once it breaks things. Raises TargetError, PermitError.
 
     Where the profile has windows, unless `now`: whoever starts one in each of them.
     """
     windows, moment = wanted.profile.windows, time.time_ns()
-    if windows is not None and not now:
+    by_schedule = windows is not None and not now
+    programme.granted(wanted, manifests.load(wanted.target), approvals, moment, timed=not by_schedule)
+    if windows is not None and by_schedule:
         folder = background.start(words, made(out), orders=wanted)
         print(f"chaos {wanted.profile.name} keeps its schedule: {folder}")
         print(f"  next window: {profiles.next_window(windows, moment)}")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import blackstart
-from blackstart.cli import chaos
+from blackstart.cli import approve, chaos
 from blackstart.errors import BlackstartError
 
 app = typer.Typer(
@@ -81,13 +81,21 @@ def suite(
     only: Only = None,
     repeat: Repeat = 1,
     jobs: Jobs = SIDE_BY_SIDE,
+    approvals: chaos.Approvals = chaos.DEFAULT_APPROVALS,
     as_json: Json = False,
 ) -> int:
     """Run all standard scenarios that the target can carry."""
     from blackstart.cli import run as command  # noqa: PLC0415
 
     status: int = command.suite(
-        target, out=out, seed=seed, only=only or [], repeat=repeat, as_json=as_json, jobs=jobs
+        target,
+        out=out,
+        seed=seed,
+        only=only or [],
+        repeat=repeat,
+        as_json=as_json,
+        jobs=jobs,
+        approvals=approvals,
     )
     return status
 
@@ -103,6 +111,7 @@ def run(
     seed: Seed = 7,
     repeat: Repeat = 1,
     jobs: Jobs = 1,
+    approvals: chaos.Approvals = chaos.DEFAULT_APPROVALS,
     as_json: Json = False,
 ) -> int:
     """Run one scenario, or several.
@@ -112,7 +121,14 @@ def run(
     from blackstart.cli import run as command  # noqa: PLC0415
 
     status: int = command.suite(
-        target, out=out, seed=seed, only=scenario, repeat=repeat, as_json=as_json, jobs=jobs
+        target,
+        out=out,
+        seed=seed,
+        only=scenario,
+        repeat=repeat,
+        as_json=as_json,
+        jobs=jobs,
+        approvals=approvals,
     )
     return status
 
@@ -284,6 +300,9 @@ def halt(*, out: Out = DEFAULT_OUT) -> int:
 
     status: int = command.halt(out)
     return status
+
+
+approve.add_to(app)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from blackstart.cli import host, status
 from blackstart.cli.hold import holding
 from blackstart.cli.main import DEFAULT_TARGET
 from blackstart.engine import worker
+from blackstart.engine.approval import PLACE
 from blackstart.engine.conductor import Kit
 from blackstart.engine.suite import RunOptions, run_suite
 from blackstart.errors import BlackstartError, ScenarioError
@@ -45,7 +46,15 @@ class ReportError(BlackstartError):
 
 
 def suite(
-    target: str, *, out: Path, seed: int, only: Sequence[str], repeat: int, as_json: bool, jobs: int = 1
+    target: str,
+    *,
+    out: Path,
+    seed: int,
+    only: Sequence[str],
+    repeat: int,
+    as_json: bool,
+    jobs: int = 1,
+    approvals: Path = PLACE,
 ) -> int:
     """Run what was asked for; without `only`, every standard scenario that fits. Return the exit status."""
     manifest = manifests.load(target)
@@ -64,7 +73,7 @@ def suite(
             "no scenario fits this target", where=target, hint="`blackstart validate` says why"
         )
     with holding() as hold:
-        run = _run(manifest, plans, console, _options(out, seed, jobs), hold)
+        run = _run(manifest, plans, console, _options(out, seed, jobs, approvals), hold)
         _report(run, console, as_json=as_json)
     if run.interrupted:
         text = f"interrupted: {len(plans) - len(run.trials)} of {len(plans)} trials not run"
@@ -72,9 +81,9 @@ def suite(
     return status.of_run(run)
 
 
-def _options(out: Path, seed: int, jobs: int) -> RunOptions:
+def _options(out: Path, seed: int, jobs: int, approvals: Path) -> RunOptions:
     """Each trial is conducted in a process of its own."""
-    return RunOptions(runs=out, seed=seed, jobs=jobs, conduct=worker.run)
+    return RunOptions(runs=out, seed=seed, jobs=jobs, conduct=worker.run, approvals=approvals)
 
 
 def _chosen(only: Sequence[str]) -> list[tuple[Scenario, str | None, str]]:

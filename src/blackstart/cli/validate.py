@@ -68,7 +68,7 @@ def warnings(manifest: Manifest) -> list[str]:
         permit.check(manifest)
         refused = []
     except PermitError as error:
-        refused = [f"every run will be refused (status {error.exit_status}): {error.what}; {error.hint}"]
+        refused = [f"a run is refused (status {error.exit_status}): {error.what}; {error.hint}"]
     absent = [f"every run will be UNKNOWN as long as {problem}" for problem in managed.problems(manifest)]
     return (
         refused

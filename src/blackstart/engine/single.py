@@ -57,6 +57,7 @@ def unknown(plan: Plan, manifest: Manifest, folder: Path, began: Instant, reason
         checklist=(),
         started_wall_ns=began.wall_ns,
         folder=str(folder),
+        approval=plan.approval,
     )
 
 

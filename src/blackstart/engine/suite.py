@@ -19,6 +19,7 @@ import msgspec
 
 import blackstart
 from blackstart.check.analyse import analyse
+from blackstart.engine import approval as approvals
 from blackstart.engine import leftovers, permit, single
 from blackstart.engine.claim import claimed, shared
 from blackstart.engine.conductor import Analyse, Kit
@@ -26,6 +27,7 @@ from blackstart.engine.seats import Seats
 from blackstart.engine.trial import tell
 from blackstart.errors import BlackstartError
 from blackstart.model.outcome import Run, Trial
+from blackstart.scenario import approved
 from blackstart.scenario.plan import folder_name
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from blackstart.contracts import Progress
     from blackstart.engine.seats import Leave
+    from blackstart.model.approval import Grant
     from blackstart.model.instant import Instant
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import Plan
@@ -47,6 +50,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`runs` is the folder that holds all runs; `seed` is written down, the plans already carry theirs.
 
     `jobs` trials run side by side; `conduct` runs one of them, here or in a process of its own.
+    `approvals` is where those for production lie.
     """
 
     runs: Path = Path("runs")
@@ -55,27 +59,38 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     analyse: Analyse = analyse
     jobs: int = 1
     conduct: Conduct = single.run
+    approvals: Path = approvals.PLACE
 
 
 async def run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptions) -> Run:
     """Run `plans` against the target and return everything that was found.
 
-    Ctrl-C ends the running trial ("interrupted") and the run; a second one hurries the closing up. Raises
-    PermitError, or ScenarioError for a fault that there is not, before anything is started, FaultError when
-    an earlier run left something in place, BlackstartError when the runs folder cannot be written.
+    Ctrl-C ends the running trial ("interrupted") and the run; a second one hurries the closing up. In
+    production one trial runs after the other, by an approval, and what runs when that ends is interrupted.
+    Raises PermitError, or ScenarioError for a fault that there is not, before anything is started, FaultError
+    when an earlier run left something in place, BlackstartError when the runs folder cannot be written.
 
     A target that is there once is nobody else's meanwhile, and its trials come one after the other.
     """
-    permit.check(manifest)
+    production = permit.needed(manifest)
     for plan in plans:
         permit.check_plan(manifest, plan)
         for step in plan.faults:
             options.kit.fault(step.kind)
-    with claimed(manifest):
-        return await _run_suite(manifest, plans, options)
+    if not production:
+        with claimed(manifest):
+            return await _run_suite(manifest, plans, options, None)
+    with claimed(manifest), approvals.alone(options.approvals):
+        wish = approved.of_trials(plans, manifest)
+        granted = permit.grant(manifest, wish, options.approvals, options.kit.clock.now().wall_ns)
+        allowed = [msgspec.structs.replace(plan, approval=granted) for plan in plans]
+        one_by_one = msgspec.structs.replace(options, jobs=1)
+        return await _run_suite(manifest, allowed, one_by_one, granted)
 
 
-async def _run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOptions) -> Run:
+async def _run_suite(
+    manifest: Manifest, plans: Sequence[Plan], options: RunOptions, granted: Grant | None
+) -> Run:
     await _clear_leftovers(options)
     began = options.kit.clock.now()
     try:
@@ -86,7 +101,7 @@ async def _run_suite(manifest: Manifest, plans: Sequence[Plan], options: RunOpti
             f"cannot be written: {error.strerror}", where=str(options.runs), hint=hint
         ) from error
     await _tell(options, "run-started", {"id": folder.name, "folder": str(folder), "trials": len(plans)})
-    suite = _Suite(manifest, folder, options)
+    suite = _Suite(manifest, folder, options, granted)
     with interrupts(suite.interrupt):
         trials = await suite.run(plans)
     ended = options.kit.clock.now()
@@ -114,8 +129,12 @@ def longest_first(plan: Plan) -> tuple[float, float]:
 
 
 class _Suite:
-    def __init__(self, manifest: Manifest, folder: Path, options: RunOptions) -> None:
+    def __init__(self, manifest: Manifest, folder: Path, options: RunOptions, granted: Grant | None) -> None:
         self._manifest, self._folder, self._options = manifest, folder, options
+        self._granted = granted
+        now = options.kit.clock.now()
+        # Counted by the monotonic clock: to set the wall clock back while it runs gains no time.
+        self._end_ns = None if granted is None else now.mono_ns + granted.ends_wall_ns - now.wall_ns
         self._running: set[asyncio.Task[Trial]] = set()
         self._names: set[str] = set()
         self.interrupted = False
@@ -142,8 +161,28 @@ class _Suite:
             if trial is not None:
                 found[index] = trial
 
-        await asyncio.gather(*(one(index, plan) for index, plan in numbered))
+        ending = asyncio.ensure_future(self._at_end())
+        try:
+            await asyncio.gather(*(one(index, plan) for index, plan in numbered))
+        finally:
+            ending.cancel()
         return [found[index] for index in sorted(found)]
+
+    async def _at_end(self) -> None:
+        """Interrupt what still runs when an approval ends, or a market is about to open."""
+        if self._end_ns is not None:
+            await self._options.kit.clock.sleep_until(self._end_ns)
+            self.interrupt()
+
+    def _forbidden(self, plan: Plan) -> str | None:
+        """Say why a trial may not begin any more by the approval of this run, or None."""
+        if self._granted is None or self._end_ns is None:
+            return None
+        now = self._options.kit.clock.now()
+        now_ns = max(now.wall_ns, self._granted.ends_wall_ns - (self._end_ns - now.mono_ns))
+        longest_s = approved.longest_s(plan, self._manifest)
+        why = permit.withdrawn(self._granted) or permit.too_late(self._granted, longest_s, now_ns)
+        return None if why is None else f"not-permitted: {why}"
 
     def _free(self, name: str) -> Path:
         """Return a folder of that name, or one beside it when the same trial was begun before in this run."""
@@ -163,6 +202,11 @@ class _Suite:
             kit = options.kit
             if options.jobs > 1 and not shared(self._manifest):
                 kit = msgspec.structs.replace(kit, progress=_leaving(kit.progress, leave))
+            why_not = self._forbidden(plan)
+            if why_not is not None:
+                trial = single.unknown(plan, self._manifest, folder, kit.clock.now(), why_not)
+                await _tell(self._options, "trial-ended", {"trial": trial, **place})
+                return trial
             work = options.conduct(plan, self._manifest, folder, kit, options.analyse)
             running = asyncio.ensure_future(work)
             self._running.add(running)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blackstart.model.approval import Grant  # noqa: TC001  # msgspec reads the annotations
 from blackstart.model.instant import Stamp  # noqa: TC001  # msgspec reads the annotations
 from blackstart.model.verdict import CheckResult, Verdict  # noqa: TC001  # msgspec reads the annotations
 
@@ -122,7 +123,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """The whole result of one trial, as analysed from its history.
 
     `checks` are the checks besides the eight validators; `not_applicable` names the validators that the
-    manifest rules out, and why; `then` are the faults that followed the first.
+    manifest rules out, and why; `then` are the faults that followed the first; `approval` is what allowed it
+    in production.
     """
 
     id: str
@@ -148,6 +150,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     started_wall_ns: int = 0
     duration_ns: int = 0
     folder: str = ""
+    approval: Grant | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

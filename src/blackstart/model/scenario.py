@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from blackstart.model.approval import Grant  # noqa: TC001 - msgspec reads the annotations
+
 TriggerKind = Literal["now", "delay", "random", "oracle", "signal"]
 
 
@@ -172,7 +174,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One trial to run.
 
     The scenario with its groups resolved, and the seed that everything random in it comes from. `components`
-    are those of the first fault; `steps` are all faults in order.
+    are those of the first fault; `steps` are all faults in order; `approval` is what allowed it in
+    production.
     """
 
     trial_id: str
@@ -182,6 +185,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     replay: str
     steps: tuple[FaultStep, ...] = ()
+    approval: Grant | None = None
 
     @property
     def faults(self) -> tuple[FaultStep, ...]:

@@ -21,7 +21,7 @@ from blackstart.report.junit import checks
 from blackstart.report.legend import legend
 from blackstart.report.results_json import timestamp
 from blackstart.report.rows import Row, Tally, merged, phase_values, repeated, row, tally
-from blackstart.report.wording import DASH, NS_PER_MS, count, duration, plural, uncertainty
+from blackstart.report.wording import DASH, NS_PER_MS, approved_text, count, duration, plural, uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,6 +214,7 @@ def _fault_parts(trial: Trial) -> tuple[tuple[str, str], ...]:
         *broken,
         ("load", load),
         ("objectives", ", ".join(f"{name} \u2264 {value:g}" for name, value in trial.objectives.items())),
+        ("approval", approved_text(trial.approval) if trial.approval is not None else ""),
     )
     return tuple(part for part in parts if part[1])
 

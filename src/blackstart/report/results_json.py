@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blackstart.model.approval import Grant  # noqa: TC001  # msgspec reads the annotations
 from blackstart.model.outcome import RESULTS_SCHEMA, ChecklistItem, FaultRecord, Rto, Run, StreamLoss, Trial
 from blackstart.model.verdict import CheckResult, Finding, Verdict  # noqa: TC001  # msgspec reads the annotations
 from blackstart.report.rows import tally
@@ -130,6 +131,7 @@ class TrialDocument(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     duration_ms: float
     folder: str
+    approval: Grant | None
 
 
 class SummaryDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,6 +270,7 @@ def trial_document(trial: Trial) -> TrialDocument:
         started=timestamp(trial.started_wall_ns),
         duration_ms=trial.duration_ns / NS_PER_MS,
         folder=trial.folder,
+        approval=trial.approval,
     )
 
 

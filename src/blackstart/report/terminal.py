@@ -17,7 +17,7 @@ from blackstart.check.fault import LEFT_IN_PLACE
 from blackstart.model.verdict import Verdict
 from blackstart.report.legend import legend
 from blackstart.report.rows import repeated, row, tally
-from blackstart.report.wording import NS_PER_S, plural
+from blackstart.report.wording import NS_PER_S, approved_text, plural
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -133,6 +133,8 @@ def print_run(run: Run, out: Console, *, report: Path | None = None) -> None:
         out.print(Text(meaning, "dim"), soft_wrap=True)
     for line in repeated(run):
         out.print(Text(line), soft_wrap=True)
+    for text in dict.fromkeys(approved_text(one.approval) for one in run.trials if one.approval is not None):
+        out.print(Text(text), soft_wrap=True)
     for command in left_in_place(run):
         out.print(
             Text(f"LEFT IN PLACE, take it back by hand:  {command}", "bold white on red"), soft_wrap=True

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blackstart.model.approval import Grant
+
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
@@ -52,3 +58,24 @@ def count(number: int | None) -> str:
 def plural(number: int, noun: str) -> str:
     """`1 trial`, `9 trials`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def approved_text(grant: Grant) -> str:
+    """Say who approved what, when, until when and what for, and who used it."""
+    approval = grant.approval
+    signed = " and ".join(
+        f"{one.name} (uid {one.uid}, {moment(one.signed_wall_ns)})" for one in grant.signers
+    )
+    symbols = "all symbols" if approval.symbols is None else ", ".join(approval.symbols)
+    limits = f"{', '.join(approval.kinds)} of {', '.join([*approval.components, *approval.links])}, {symbols}"
+    clock = ", by a clock that nothing keeps" if approval.unsynchronised_clock else ""
+    return (
+        f"approved by {signed} until {moment(approval.until_wall_ns)}, outside the hours of "
+        f"{', '.join(approval.markets)}{clock}: {limits}, {approval.concurrent} at once; {approval.reason} "
+        f"(approval {grant.sha256[:12]}, used by {grant.used_by} {moment(grant.used_wall_ns)})"
+    )
+
+
+def moment(wall_ns: int) -> str:
+    """Write a wall-clock moment in UTC, to the minute."""
+    return f"{dt.datetime.fromtimestamp(wall_ns // NS_PER_S, tz=dt.UTC):%Y-%m-%d %H:%M} UTC"
