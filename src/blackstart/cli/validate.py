@@ -68,7 +68,9 @@ def warnings(manifest: Manifest) -> list[str]:
         permit.check(manifest)
         refused = []
     except PermitError as error:
-        refused = [f"a run is refused (status {error.exit_status}): {error.what}; {error.hint}"]
+        without = "" if manifest.environment is None else "without an approval "
+        told = f"{without}every run will be refused (status {error.exit_status})"
+        refused = [f"{told}: {error.what}; {error.hint}"]
     absent = [f"every run will be UNKNOWN as long as {problem}" for problem in managed.problems(manifest)]
     return (
         refused

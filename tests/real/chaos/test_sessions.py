@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,10 +183,19 @@ def test_operators_hear_of_an_alert(tmp_path: Path) -> None:
 
 def test_production_is_refused(tmp_path: Path) -> None:
     """Without an approval there is no chaos in production, and nothing is started: status 3."""
-    refused = run("run", "--target", str(SMALL), "--profile", "production", "--out", str(tmp_path))
-    assert refused.returncode == 3
-    assert "approval" in refused.stderr
-    assert list(tmp_path.glob("*/*")) == []
+    target = tmp_path / "small"
+    shutil.copytree(Path(SMALL).parent, target)
+    manifest = target / "small.toml"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"test"', '"production"', 1))
+    runs, nowhere = tmp_path / "runs", tmp_path / "approvals"
+    for verb in ("run", "start"):
+        where = ("--target", str(manifest), "--out", str(runs), "--approvals", str(nowhere))
+        refused = run(verb, "--profile", "production", *where)
+        assert refused.returncode == 3
+        assert "approvals" in refused.stderr
+    assert list(runs.glob("*/*")) == []
+    elsewhere = run("run", "--target", str(SMALL), "--profile", "production", "--out", str(runs))
+    assert (elsewhere.returncode, "is for production" in elsewhere.stderr) == (3, True)
 
 
 def test_wrong_options_are_told(tmp_path: Path) -> None:

@@ -291,3 +291,10 @@ def test_unsafe_files_count_for_nothing(world: World) -> None:
     bens.write_text(text, encoding="utf-8")
     world.place.chmod(0o777)
     world.refused(world.trial(), "lacks the sticky bit")
+
+
+def test_the_library_is_not_imported_at_the_start() -> None:
+    """It takes two seconds; only production pays them."""
+    code = "import sys, blackstart.cli.run, blackstart.cli.chaos_work, blackstart.cli.approve_work; "
+    code += "sys.exit('exchange_calendars' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run((sys.executable, "-c", code), check=False, timeout=60).returncode == 0

@@ -23,6 +23,7 @@ from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit
 from blackstart.errors import FaultError
 from blackstart.history.view import load
+from blackstart.model.approval import Approval, Grant
 from blackstart.model.fault import LaunchChange, Undo
 from blackstart.model.manifest import Stream
 from blackstart.model.record import Injected, ServiceBatch
@@ -212,6 +213,66 @@ def test_nothing_is_broken_after_the_window(tmp_path: Path) -> None:
     assert all(one is not None and one + LONG_S < close_s for one in done)
     assert 32.0 < summary.duration_s <= close_s, "the third was due at 31.996 s"
     assert stage.guard.owed == {}
+
+
+def test_when_an_approval_ends_nothing_stays_broken(tmp_path: Path) -> None:
+    """A fault that is in place then is taken back at once, and the session ends UNKNOWN with that reason."""
+    stage = Stage(tmp_path)
+    stage.profile = msgspec.structs.replace(stage.profile, fault=(LONG,))
+    approval = Approval(
+        target="simulated",
+        manifest_sha256="",
+        what={},
+        kinds=("fake",),
+        from_wall_ns=0,
+        until_wall_ns=0,
+        markets=(),
+        margin_s=0.0,
+        reason="-",
+    )
+    grant = Grant(
+        approval=approval,
+        sha256="",
+        signers=(),
+        used_by="",
+        used_wall_ns=0,
+        ends_wall_ns=simulate(simulated_wall_ns()) + 13 * 10**9,
+        opens={},
+        place="",
+    )
+    summary = stage.run(for_s=600.0, approval=grant)
+    assert (summary.ending, summary.why.partition(":")[0]) == ("error", "approval-over")
+    assert summary.duration_s <= 13.0
+    (broken,) = log.injections(tmp_path)
+    assert broken.at_s is not None
+    assert broken.at_s + LONG_S > 13.0 - 1.5, "it was still in place, or just over"
+    assert stage.guard.owed == {}
+
+
+async def simulated_wall_ns() -> int:
+    """Return the wall clock of a simulation at its start."""
+    return SimClock(asyncio.get_running_loop()).now().wall_ns
+
+
+class Slow(fakes.FakeFault):  # type: ignore[misc]
+    """A fault that takes long until it is ready."""
+
+    async def aim(self, ctx: Any, _step: Any) -> None:
+        """Look for the victim for a while."""
+        await ctx.sleep(9.0)
+
+
+def test_a_fault_that_comes_too_late_does_not_come(tmp_path: Path) -> None:
+    """It was due in time, and ready only when it would have outlasted the window: that is not judged."""
+    stage = Stage(tmp_path)
+    stage.profile = msgspec.structs.replace(stage.profile, fault=(LONG,))
+    stage.fault = Slow
+    stage.closes_after_s = 20.0
+    summary = stage.run(for_s=600.0)
+    (missed,) = log.injections(tmp_path)
+    assert (missed.at_s, missed.judged) == (None, False)
+    assert "window-over" in missed.reasons[0]
+    assert summary.ending == "complete", summary.why
 
 
 class Prepared(fakes.FakeFault):  # type: ignore[misc]

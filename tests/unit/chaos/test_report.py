@@ -208,11 +208,9 @@ def test_staging_wishes_all_eight_of_the_source_document() -> None:
 
 
 def test_permits_fail_closed() -> None:
-    """Production without approval, and a profile for another environment, are refused with status 3."""
-    with pytest.raises(PermitError, match="approval"):
-        profiles.check(
-            profiles.load("production"), msgspec.structs.replace(MANIFEST, environment="production")
-        )
+    """A profile for another environment is refused with status 3; that of production for everything else."""
+    with pytest.raises(PermitError, match="is for production"):
+        profiles.check(profiles.load("production"), MANIFEST)
     with pytest.raises(PermitError, match="is for"):
         profiles.check(profiles.load("development"), msgspec.structs.replace(MANIFEST, environment="staging"))
     profiles.check(profiles.load("staging"), MANIFEST)

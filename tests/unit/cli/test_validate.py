@@ -44,10 +44,10 @@ def test_objectives_of_no_trial_are_named() -> None:
 
 
 def test_production_is_said_to_be_refused() -> None:
-    """A right manifest for production is told that, and why, no run of it will start."""
+    """A right manifest for production is told that, and why, no run of it starts without an approval."""
     (refused,) = warnings(msgspec.structs.replace(manifests.load("redis"), environment="production"))
-    assert refused.startswith("every run will be refused (status 3)")
-    assert "approval" in refused
+    assert refused.startswith("without an approval every run will be refused (status 3)")
+    assert "blackstart approve" in refused
 
 
 def test_signs_that_nobody_describes_are_named_before_a_run_finds_out() -> None:
