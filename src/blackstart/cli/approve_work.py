@@ -125,7 +125,9 @@ def _would_do(approval: Approval, manifest: Manifest, wish: Wish, now_ns: int) -
         raise ScenarioError(wrong, where=where, hint="see docs/production.md")
     _known(approval, manifest)
     narrowed = msgspec.structs.replace(wish, interval_s=None, steps=_meant(approval, wish))
-    if (what := approved.beyond(approval, manifest, narrowed)) is not None:
+    # which symbols a session disturbs is decided by its seed and its options
+    allowed = approval if wish.interval_s is None else msgspec.structs.replace(approval, symbols=None)
+    if (what := approved.beyond(allowed, manifest, narrowed)) is not None:
         raise PermitError(
             f"it would not allow what it names: {what}", where=where, hint="see docs/production.md"
         )

@@ -65,14 +65,14 @@ def check_place(place: Path) -> None:
 
     It and every folder above belong to root; where others may write, only with the sticky bit.
     """
-    hint = f"as root: install -d -m 1777 {place}"
+    hint = f"as root: install -d -m 1777 {place}; then `blackstart approve` (docs/production.md)"
     try:
         real = place.resolve(strict=True)
         for folder in (real, *real.parents):
             if (why := unsafe_folder(folder.stat())) is not None:
                 raise PermitError(f"not safe for approvals: {folder} {why}", where=str(place), hint=hint)
     except OSError as error:
-        what = f"no approvals can be kept there: {error.strerror}"
+        what = f"there is no folder for approvals by two people: {error.strerror}"
         raise PermitError(what, where=str(place), hint=hint) from error
     if Path("/proc/self/uid_map").read_text(encoding="ascii").split() != _ALL_UIDS:
         what = "in a user namespace nobody can tell whose file it is"

@@ -174,10 +174,12 @@ def too_late(granted: Grant, longest_s: float, now_ns: int) -> str | None:
     return f"it may take {longest_s:.0f} s with all its limits; {why}"
 
 
-def withdrawn(granted: Grant) -> str | None:
+def withdrawn(granted: Grant, manifest: Manifest) -> str | None:
     """Say whether an approval in use no longer stands, and why; None when it does."""
     place = Path(granted.place)
     try:
+        if approvals.manifest_sha256(manifest) != granted.approval.manifest_sha256:
+            return "the glue was changed since it was approved"
         found = approvals.read(place).get(granted.sha256, [])
     except PermitError as error:
         return error.render()

@@ -181,7 +181,9 @@ class _Suite:
         now = self._options.kit.clock.now()
         now_ns = max(now.wall_ns, self._granted.ends_wall_ns - (self._end_ns - now.mono_ns))
         longest_s = approved.longest_s(plan, self._manifest)
-        why = permit.withdrawn(self._granted) or permit.too_late(self._granted, longest_s, now_ns)
+        why = permit.withdrawn(self._granted, self._manifest) or permit.too_late(
+            self._granted, longest_s, now_ns
+        )
         return None if why is None else f"not-permitted: {why}"
 
     def _free(self, name: str) -> Path:

@@ -192,7 +192,7 @@ def test_production_is_refused(tmp_path: Path) -> None:
         where = ("--target", str(manifest), "--out", str(runs), "--approvals", str(nowhere))
         refused = run(verb, "--profile", "production", *where)
         assert refused.returncode == 3
-        assert "approvals" in refused.stderr
+        assert "there is no folder for approvals by two people" in refused.stderr
     assert list(runs.glob("*/*")) == []
     elsewhere = run("run", "--target", str(SMALL), "--profile", "production", "--out", str(runs))
     assert (elsewhere.returncode, "is for production" in elsewhere.stderr) == (3, True)

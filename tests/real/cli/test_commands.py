@@ -192,6 +192,7 @@ def test_production_is_refused(little: Path) -> None:
     for command in (("run", "R25"), ("up",)):
         done = blackstart(little, *command, "-t", "little.toml")
         assert done.returncode == 3, done.stderr
+        assert "by two people" in done.stderr
     assert processes_in(little) == []
 
 

@@ -67,7 +67,7 @@ class Stage:
         self._folder = folder
         self._patch = monkeypatch
         self.most = self._now = 0
-        self.withdrawn: Callable[[Grant], str | None] = lambda _: None
+        self.withdrawn: Callable[[Grant, Manifest], str | None] = lambda *_: None
         monkeypatch.setattr(suite, "_clear_leftovers", no_leftovers)  # a thread knows no simulated time
         monkeypatch.setattr(approvals, "check_place", lambda _place: None)
         monkeypatch.setattr(permit, "check_plan", lambda *_: None)
@@ -132,7 +132,7 @@ def test_what_overruns_its_limits_is_interrupted_at_the_end(stage: Stage) -> Non
 def test_withdrawn_is_over_with_the_next_trial(stage: Stage) -> None:
     """Whoever takes their signature back ends it."""
     answers = iter([None, "ben withdrew the approval", "ben withdrew the approval"])
-    stage.withdrawn = lambda _: next(answers)
+    stage.withdrawn = lambda *_: next(answers)
     run = stage.run(approved_s=3600, trial_s=60, limits_s=300)
     gone = "not-permitted: ben withdrew the approval"
     assert [one.reasons[0] for one in run.trials] == ["conducted", gone, gone]

@@ -484,18 +484,20 @@ def granted(ends_wall_ns: int) -> Grant:
 
 def test_a_signature_that_is_gone_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files are looked at anew: one gone, both there, the folder no longer safe."""
-    mine = msgspec.structs.replace(granted(NOW), sha256=approved.fingerprint(content()))
+    mine = msgspec.structs.replace(granted(NOW), sha256=approved.fingerprint(content()), approval=content())
     both = {mine.sha256: signed(content(), ADA, BEN)}
     monkeypatch.setattr(approvals, "read", lambda _place: both)
-    assert permit.withdrawn(mine) is None
+    assert permit.withdrawn(mine, MANIFEST) is None
+    changed = msgspec.structs.replace(MANIFEST, title="another")
+    assert permit.withdrawn(mine, changed) == "the glue was changed since it was approved"
     both[mine.sha256].pop()
-    assert permit.withdrawn(mine) == "ben withdrew the approval"
+    assert permit.withdrawn(mine, MANIFEST) == "ben withdrew the approval"
 
     def unsafe(_place: Path) -> Any:
         raise PermitError("not safe")
 
     monkeypatch.setattr(approvals, "read", unsafe)
-    assert permit.withdrawn(mine) == "not safe"
+    assert permit.withdrawn(mine, MANIFEST) == "not safe"
 
 
 def test_a_grant_is_written_and_read() -> None:
