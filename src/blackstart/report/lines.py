@@ -25,13 +25,16 @@ class Lines:
         self._out = out
         self._handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
         self._live: Live | None = None
-        if out.is_terminal:
-            self._live = Live(
-                get_renderable=below, console=out, refresh_per_second=refresh_per_s, transient=True
-            )
+        self._draw, self._refresh_per_s = below, refresh_per_s
 
     def __enter__(self) -> Self:
-        if self._live is not None:
+        if self._out.is_terminal:  # not before: it draws at once, and the view must be whole by then
+            self._live = Live(
+                get_renderable=self._draw,
+                console=self._out,
+                refresh_per_second=self._refresh_per_s,
+                transient=True,
+            )
             self._live.start()
         return self
 

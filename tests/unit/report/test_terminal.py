@@ -155,6 +155,21 @@ def test_the_live_view_tells_a_log_what_ended() -> None:
     assert all(part in lines[1] for part in ("1/1", "R2", "UNKNOWN", "no-load"))
 
 
+def test_the_live_view_lives_in_a_terminal() -> None:
+    """What runs stands below the lines, and is gone with its end."""
+    stream = io.StringIO()
+    trial = sample_trial("R2", "warm restart", reasons=())
+    with LiveView(Console(file=stream, width=160, force_terminal=True)) as view:
+        view("run-started", {"trials": 1, "folder": "runs/x"})
+        view("trial-started", {"index": 0, "of": 1, "trial_id": "R2", "title": "warm restart"})
+        view("stage", {"trial_id": "R2", "stage": "steady"})
+        assert view._live is not None
+        view._live.refresh()
+        assert "warm restart" in stream.getvalue()
+        view("trial-ended", {"index": 0, "of": 1, "trial": trial})
+    assert "PASS" in stream.getvalue()
+
+
 def bare_restart() -> Trial:
     """Return the passed trial of a target that has no state to validate."""
     remark = Finding(verdict=Verdict.PASS, code="validation-not-applicable", text="one stretch")
