@@ -30,7 +30,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What `status.json` says, once a second: who runs what, since when, and how it goes.
 
-    Whoever keeps a schedule says when the `next_window` opens, and the folder of the newest `session`.
+    Whoever keeps a schedule says when the `next_window` opens, the folder of the newest `session`, and
+    that of the `worst` so far that did not pass.
     """
 
     pid: int
@@ -49,6 +50,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last: tuple[str, ...] = ()
     next_window: str = ""
     session: str = ""
+    worst: str = ""
 
 
 def begun(orders: Orders, folder: Path, started_wall_ns: int) -> Status:

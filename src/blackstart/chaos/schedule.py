@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 HALTED, REFUSED = "halted", "refused"
 _LOOK_S = 1.0  # the wall clock may be set while we wait
 _RESULT = "chaos.json"
+_UNTOLD = 2
+_RANKS = (0, _UNTOLD, 1)
 
 Session = Callable[[int, "Window"], str]
 """Runs the n-th session to its end, and says how that was."""
@@ -63,7 +65,7 @@ def keep(
 
 
 def run(orders: Orders, words: Sequence[str], folder: Path) -> int:
-    """Keep the schedule of the orders; returns the exit status: 0 when it was stopped, 2 when halted."""
+    """Keep the schedule of the orders; returns the exit status: that of its worst session, 2 when halted."""
     assert orders.profile.windows is not None
     keeper = _Keeper(orders, words, folder)
     with _told_to_end(keeper.end):
@@ -77,7 +79,7 @@ def run(orders: Orders, words: Sequence[str], folder: Path) -> int:
         )
     keeper.say(state="ended", next_window="")
     print(f"the schedule ended: {why}", flush=True)
-    return 2 if why == HALTED else 0
+    return keeper.status
 
 
 class _Keeper:
@@ -86,6 +88,7 @@ class _Keeper:
         self._process: subprocess.Popen[bytes] | None = None
         self.over = threading.Event()
         self._status = log.begun(orders, folder, time.time_ns())
+        self.status = 0
 
     def say(self, **changes: object) -> None:
         status = msgspec.structs.replace(self._status, **changes)
@@ -121,9 +124,17 @@ class _Keeper:
             self._process.send_signal(signal.SIGTERM)
         status = self._process.wait()
         self._process = None
+        self._keep_worst(folder, status)
         ending = _ending(folder, status)
         print(f"session {number} in {folder}: {ending}", flush=True)
         return ending
+
+    def _keep_worst(self, folder: Path, status: int) -> None:
+        """Remember the first session with the worst status: FAIL is worse than what nobody can tell."""
+        worst = max(self.status, _UNTOLD if status not in _RANKS else status, key=_RANKS.index)
+        if worst != self.status:
+            self.status = worst
+            self.say(worst=str(folder))
 
 
 def _ending(folder: Path, status: int) -> str:

@@ -190,18 +190,30 @@ def stop(folder: Path | None, *, out: Path) -> int:
     print(f"ended: {found[0].folder}")
     if not found[0].next_window:
         return _told(Path(found[0].folder))
-    if found[0].state == "session" and (last := background.read(Path(found[0].folder))) is not None:
-        return _told(Path(last.session))
-    print("no session was under way")
-    return 0
+    last = background.read(Path(found[0].folder)) or found[0]
+    if found[0].state != "session":
+        print("no session was under way")
+    elif last.session != last.worst:
+        print(f"the session that was under way: {_verdict(Path(last.session)) or 'no result'}")
+    if not last.worst:
+        return 0
+    print("the worst session of the schedule:")
+    return _told(Path(last.worst))
 
 
 def _told(folder: Path) -> int:
     """Say what the session came to, and return its status."""
-    try:
-        verdict = msgspec.json.decode((folder / report.JSON).read_bytes())["verdict"]
-    except OSError:
+    verdict = _verdict(folder)
+    if verdict is None:
         print(f"no result: see {folder / 'chaos.log'}", file=sys.stderr)
         return 2
     print(f"{verdict}: {folder / report.PAGE}")
     return {"PASS": 0, "FAIL": 1}.get(verdict, 2)
+
+
+def _verdict(folder: Path) -> str | None:
+    try:
+        verdict: str = msgspec.json.decode((folder / report.JSON).read_bytes())["verdict"]
+    except OSError:
+        return None
+    return verdict
