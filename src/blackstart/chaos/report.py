@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from blackstart.chaos.result import NOT_JUDGED
 from blackstart.model.verdict import Verdict
 from blackstart.report.junit import clean
 from blackstart.report.results_json import timestamp
@@ -48,7 +49,9 @@ def junit(result: ChaosResult) -> bytes:
     for one in result.injections:
         name = f"{one.number:05} {one.name}"
         told = f"RTO {rto_text(one.rto)}"
-        _case(suite, result, name, verdict=one.verdict, reasons=one.reasons, told=told)
+        _case(
+            suite, result, name, verdict=one.verdict if one.judged else None, reasons=one.reasons, told=told
+        )
     told = f"{result.false_alarms} false alarms, lost {result.summary.rpo.events}"
     _case(suite, result, "session", verdict=result.verdict, reasons=result.reasons, told=told)
     root = ET.Element("testsuites", {"name": "blackstart"})
@@ -57,6 +60,7 @@ def junit(result: ChaosResult) -> bytes:
         element.set("tests", str(len(list(suite.iter("testcase")))))
         element.set("failures", str(len(list(suite.iter("failure")))))
         element.set("errors", str(len(list(suite.iter("error")))))
+        element.set("skipped", str(len(list(suite.iter("skipped")))))
         element.set("time", f"{result.summary.duration_s:.3f}")
     suite.set("timestamp", timestamp(result.started_wall_ns)[:19])
     ET.indent(root)
@@ -65,15 +69,24 @@ def junit(result: ChaosResult) -> bytes:
 
 
 def _case(
-    suite: ET.Element, result: ChaosResult, name: str, *, verdict: Verdict, reasons: Sequence[str], told: str
+    suite: ET.Element,
+    result: ChaosResult,
+    name: str,
+    *,
+    verdict: Verdict | None,
+    reasons: Sequence[str],
+    told: str,
 ) -> None:
+    """Add a case; without a verdict nobody was judged: `skipped`, which turns no pipeline red."""
     attributes = {
         "classname": clean(f"blackstart.{result.target}.chaos"),
         "name": clean(name),
         "time": "0.000",
     }
     case = ET.SubElement(suite, "testcase", attributes)
-    if verdict in _ELEMENT:
+    if verdict is None:
+        ET.SubElement(case, "skipped", {"message": clean("; ".join([NOT_JUDGED, *reasons[:1]]))})
+    elif verdict in _ELEMENT:
         message = reasons[0] if reasons else f"verdict {verdict}"
         text = "\n".join([*reasons, f"replay: {result.replay}"])
         found = ET.SubElement(case, _ELEMENT[verdict], {"type": verdict.value, "message": clean(message)})

@@ -33,7 +33,7 @@ def conclude(
 ) -> ChaosResult:
     """Put it all together. Without an injection nothing was shown: UNKNOWN."""
     judged = [one for one in done if one.judged]
-    found = list(_findings(judged, alerts, summary))
+    found = [*_findings(judged, alerts, summary), *_seldom_placed(done)]
     return ChaosResult(
         schema=CHAOS_SCHEMA,
         id=status.folder.rstrip("/").rsplit("/", 1)[-1],
@@ -81,6 +81,14 @@ def _findings(
     if not any(one.at_s is not None for one in done):
         yield Verdict.UNKNOWN, "no-fault: nothing was broken, so nothing was shown"
     yield from _ending(summary)
+
+
+def _seldom_placed(done: Sequence[Injection]) -> Iterator[tuple[Verdict, str]]:
+    """Yield UNKNOWN where most of it could not be placed: that says nothing of the target."""
+    unplaced = [one for one in done if not one.judged and one.at_s is None]
+    if 2 * len(unplaced) > len(done):
+        text = f"seldom-placed: {len(unplaced)} of {len(done)} injections found nothing to break"
+        yield Verdict.UNKNOWN, text
 
 
 def _ending(summary: Summary) -> Iterator[tuple[Verdict, str]]:

@@ -132,6 +132,28 @@ def test_junit_has_a_case_for_each_injection() -> None:
     assert root.get("failures") == "2"
 
 
+def test_what_is_not_judged_turns_no_pipeline_red() -> None:
+    """The session passes with 0: its case says `skipped`, with the reason, and no error is counted."""
+    skipped = injection(2, judged=False, at_s=None, verdict=Verdict.UNKNOWN, reasons=("fault-failed: -",))
+    root = ET.fromstring(report.junit(result(injection(1), skipped)))
+    assert (root.get("errors"), root.get("failures"), root.get("skipped")) == ("0", "0", "1")
+    (found,) = root.iter("skipped")
+    assert found.get("message") == "not judged; fault-failed: -"
+    judged = injection(2, at_s=None, verdict=Verdict.UNKNOWN, reasons=("component-down: -",))
+    assert ET.fromstring(report.junit(result(injection(1), judged))).get("errors") == "2"
+
+
+def test_a_session_that_hardly_found_anything_to_break_is_unknown() -> None:
+    """One that passed beside two that found no place shows little; half of them is allowed."""
+    skipped = injection(2, judged=False, at_s=None, verdict=Verdict.UNKNOWN, reasons=("fault-failed: -",))
+    assert result(injection(1), skipped).verdict is Verdict.PASS
+    found = result(injection(1), skipped, msgspec.structs.replace(skipped, number=3))
+    assert found.verdict is Verdict.UNKNOWN
+    assert found.reasons == ("seldom-placed: 2 of 3 injections found nothing to break",)
+    broken_off = injection(2, judged=False, verdict=Verdict.UNKNOWN)
+    assert result(broken_off, injection(1), skipped).verdict is Verdict.PASS
+
+
 def test_the_page_says_it_all_and_escapes_it() -> None:
     """Every injection, alert and left-out kind stands in the page, as text."""
     alert = Alert(code="rate-low", text="<b>slow</b>", at_s=3.0)
