@@ -8,8 +8,10 @@ import msgspec
 
 from blackstart.chaos.model import Figures, Injection
 from blackstart.check.analyse import disturbance
+from blackstart.check.verdict import judge as merged
 from blackstart.model.record import Injected, Problem, StageReached
 from blackstart.model.scenario import FaultStep, Load, Objectives, Observe, Plan, Scenario, Steady
+from blackstart.model.verdict import Verdict, conclude
 from blackstart.scenario.plan import service_of
 
 if TYPE_CHECKING:
@@ -18,12 +20,14 @@ if TYPE_CHECKING:
     from blackstart.chaos.model import Episode, Profile
     from blackstart.history.view import History
     from blackstart.model.manifest import Manifest
+    from blackstart.model.outcome import Trial
 
 SERVICE = "orders"
 NS = 1_000_000_000
 _AFTER_S = 0.5
-WINDOW_OVER = "window-over"
-NOT_PLACED = ("fault-failed", "trigger-never-came", WINDOW_OVER)
+WINDOW_CLOSED, COMPONENT_DOWN = "window-closed", "component-down"
+NOT_PLACED = ("fault-failed", "trigger-never-came", WINDOW_CLOSED)
+_NOT_THERE = (*NOT_PLACED, "fault-not-injected")
 RADIUS_LEFT = "radius-left"
 _CALM = FaultStep(kind="none")
 
@@ -31,6 +35,13 @@ _CALM = FaultStep(kind="none")
 def name(episode: Episode) -> str:
     """Return a name for people: `kill router + pause feed`."""
     return " + ".join(_step_name(step) for step in episode.steps)
+
+
+def folder_name(episode: Episode) -> str:
+    """Name the folder of its history: number, kind and place of the first fault."""
+    first = episode.steps[0]
+    place = "-".join([*first.components, *first.links])
+    return "-".join(part for part in (f"{episode.number:05}", first.kind, place) if part)
 
 
 def _step_name(step: FaultStep) -> str:
@@ -99,16 +110,17 @@ def judge(episode: Episode, history: History, start_ns: int) -> Injection:
     trial = disturbance(history)
     first, observed = history.first(Injected), _stage(history, "observed")
     faults = () if trial.fault is None else (trial.fault, *trial.then)
+    verdict, reasons = _said(trial, placed=first is not None)
     return Injection(
         number=episode.number,
         planned_s=episode.at_s,
         at_s=None if first is None else round((first.receipt.t0_mono_ns - start_ns) / NS, 3),
         name=name(episode),
         steps=_as_done(episode, history),
-        verdict=trial.verdict,
-        reasons=trial.reasons,
+        verdict=verdict,
+        reasons=reasons,
         faults=faults,
-        judged=_says_something(history),
+        judged=_says_something(history, verdict),
         recovered=observed is not None and observed.detail.get("why") != "limit",
         rto=trial.rto,
         after=Figures(),
@@ -117,17 +129,33 @@ def judge(episode: Episode, history: History, start_ns: int) -> Injection:
     )
 
 
-def _says_something(history: History) -> bool:
-    """Tell whether it was not broken off, and there was something to break for each of its faults.
+def _said(trial: Trial, *, placed: bool) -> tuple[Verdict, tuple[str, ...]]:
+    """Return the verdict and the reasons. What could not be placed beside a fault that was is a remark."""
+    if not placed:
+        return trial.verdict, trial.reasons
+    remarks = [f for one in trial.checks for f in one.findings if f.code in _NOT_THERE]
+    checks = [
+        conclude(one.check, [finding for finding in one.findings if finding.code not in _NOT_THERE])
+        for one in trial.checks
+    ]
+    verdict, reasons = merged(checks)
+    return verdict, (*reasons, *(f"{one.code}: {one.text}" for one in remarks))
 
-    One that was broken off because it left the blast radius says enough.
+
+def _says_something(history: History, verdict: Verdict) -> bool:
+    """Tell whether it says something of the target: a fault came, and it was not broken off.
+
+    One that was broken off says enough when it left the blast radius, or had failed by then: once it was
+    watched to the end, or by what went wrong on the way. What was cut off earlier nobody waited for.
     """
-    problems = {one.code for one in history.all(Problem)}
-    if RADIUS_LEFT in problems:
+    problems = history.all(Problem)
+    if any(one.code == RADIUS_LEFT for one in problems):
         return True
     if history.ended is not None and history.ended.how == "interrupted":
-        return False
-    return problems.isdisjoint(NOT_PLACED)
+        told = any(one.verdict == Verdict.FAIL.value for one in problems)
+        return verdict is Verdict.FAIL and (told or _stage(history, "observed") is not None)
+    placed = history.first(Injected) is not None
+    return placed or {one.code for one in problems}.isdisjoint(NOT_PLACED)
 
 
 def _as_done(episode: Episode, history: History) -> tuple[FaultStep, ...]:

@@ -110,7 +110,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault that the profile wishes and that cannot be had here, and why."""
+    """A fault that the profile wishes and that cannot be had here, or a stop condition, and why."""
 
     kind: str
     where: str
@@ -148,8 +148,8 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     """A disturbance as it was really done, with its witness, its undoing and what came of it (R22).
 
     Not `judged`: there was nothing to break just then (no checkpoint yet), or it was broken off with the
-    session: it says nothing about the target. `outside_silent_ms`: for how long, at most, each symbol
-    outside the blast radius was silent while it was in place.
+    session before it had failed: it says nothing about the target. `outside_silent_ms`: for how long, at
+    most, each symbol outside the blast radius was silent while it was in place.
     """
 
     number: int

@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.chaos.model import Figures
-from blackstart.model.record import ProbeChange, ProcessSeen, ServiceBatch
+from blackstart.chaos.model import Figures, Memory
+from blackstart.check import presence
+from blackstart.model.manifest import Service
+from blackstart.model.record import ProbeChange, ProcessSeen, ResourceSample, ServiceBatch
+from blackstart.target import services
 
 if TYPE_CHECKING:
     from blackstart.chaos.model import Profile
+    from blackstart.contracts import Clock
     from blackstart.model.manifest import Manifest
     from blackstart.model.record import Record
+    from blackstart.target.workload import WorkloadProcess
 
 NS = 1_000_000_000
 SILENT_NS = 5 * NS
 DEFAULT_PERIOD_NS = 50_000_000
 _LAG_KEPT = 1000
+_SETTLED_NS = 300 * NS  # by then every kind of fault has been imported
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +79,11 @@ class Monitor:
         self._said: set[str] = set()
         self._dead: list[tuple[int, Finding]] = []
         self._reconciled: tuple[float | None, int | None] = (None, None)
+        self._everybody: ResourceSample | None = None
+        self._measured: ResourceSample | None = None
+        self._ended: set[presence.Identity] = set()
+        self._away_since: dict[str, int] = {}
+        self._away_told: set[str] = set()
 
     @property
     def period_ns(self) -> int:
@@ -83,6 +94,7 @@ class Monitor:
     def begin(self, now_ns: int) -> None:
         """Count from now on: the load is on, and nothing is broken."""
         self._begun_ns = self._calm_since = now_ns
+        self._everybody = self._measured
         self._ready_ns = 0
         if self._ready_since is not None:
             self._ready_since = now_ns
@@ -94,6 +106,7 @@ class Monitor:
         if self._over_ns is None:
             self._said.clear()
         self._calm_since = None
+        self._everybody = self._everybody or self._measured
         self._over_ns = max(over_ns, self._over_ns or 0)
 
     def calm(self, now_ns: int) -> None:
@@ -119,6 +132,8 @@ class Monitor:
                 self._probed(record)
         elif isinstance(record, ProcessSeen):
             self._process(record)
+        elif isinstance(record, ResourceSample):
+            self._sampled(record)
 
     def figures(self, now_ns: int) -> Figures:
         """Return what is seen right now."""
@@ -143,13 +158,42 @@ class Monitor:
         found += self._deaths(now_ns)
         fresh = [one for one in found if one.code not in self._said]
         self._said.update(one.code for one in fresh)
-        return fresh
+        return [*fresh, *self._stays_away(now_ns)]
 
     def first(self, code: str) -> bool:
         """Say whether a condition was not told before; from now on it was."""
         told = code in self._said
         self._said.add(code)
         return not told
+
+    def away(self) -> list[str]:
+        """Name the components that lived before anything was broken and do not now; not those alerted."""
+        return [one for one in self._away() if one not in self._away_told]
+
+    def _away(self) -> list[str]:
+        if self._everybody is None or self._measured is None:
+            return []
+        return presence.away(self._everybody, self._measured, self._ended)
+
+    def _stays_away(self, now_ns: int) -> list[Finding]:
+        """Name those that nobody brought back in time since they went, or since the fault was over.
+
+        Whether the fault ended them or they ended later, each is named once for each time that it goes.
+        """
+        names, limit_s = self._away(), self._profile.recovery_limit_s
+        self._away_since = {one: self._away_since.get(one, now_ns) for one in names}
+        self._away_told &= set(names)
+        fresh = [
+            one
+            for one in self.away()
+            if now_ns - max(self._away_since[one], self._over_ns or 0) > limit_s * NS
+        ]
+        if not fresh:
+            return []
+        self._away_told.update(fresh)
+        text = f"not back after {limit_s:g} s: {' or '.join(fresh)}"
+        calm = self._calm_since is not None
+        return [Finding(code="component-gone", text=text, stops=False, calm=calm)]
 
     def _not_back(self, now_ns: int, over_ns: int) -> list[Finding]:
         """Judge how long the service has not been back since the fault was over."""
@@ -159,10 +203,10 @@ class Monitor:
         limit, last = self._profile.recovery_limit_s, self._profile.stop.not_recovered_s
         found = []
         if gone_s > limit:
-            found.append(_finding("not-recovered", f"not back {limit:g} s after the fault was over"))
+            found.append(finding("not-recovered", f"not back {limit:g} s after the fault was over"))
         if last is not None and gone_s > last:
             text = f"not back {last:g} s after the fault was over"
-            found.append(_finding("never-recovered", text, stops=True))
+            found.append(finding("never-recovered", text, stops=True))
         return found
 
     def _unprovoked(self, now_ns: int, since_ns: int) -> list[Finding]:
@@ -175,17 +219,17 @@ class Monitor:
             if rate < stop.minimum_rate_per_s:
                 least = f"{stop.minimum_rate_per_s:g}/s required"
                 text = f"{rate:.1f} orders/s over {stop.rate_window_s:g} s, {least}"
-                found.append(_finding("rate-low", text, stops=True))
+                found.append(finding("rate-low", text, stops=True))
         down_ns = now_ns - max(since_ns, self._down_since(now_ns))
         if down_ns > SILENT_NS:
             found.append(
-                _finding(
+                finding(
                     "down-without-fault", f"does not serve for {SILENT_NS / NS:g} s, and nothing is broken"
                 )
             )
         if stop.not_recovered_s is not None and down_ns > stop.not_recovered_s * NS:
             text = f"does not serve for {stop.not_recovered_s:g} s, and nothing is broken"
-            found.append(_finding("down-for-good", text, stops=True))
+            found.append(finding("down-for-good", text, stops=True))
         return found
 
     def serving(self, now_ns: int) -> bool:
@@ -229,7 +273,14 @@ class Monitor:
         self._ready_since = None
         self._not_ready_since = self._not_ready_since or record.mono_ns
 
+    def _sampled(self, record: ResourceSample) -> None:
+        """Keep the newest measurement, and of the ends that were seen those that it does not know of."""
+        self._measured = record
+        self._ended &= {(one.get("host"), one["pid"]) for one in record.components.values()}
+
     def _process(self, record: ProcessSeen) -> None:
+        if record.what == "exited":
+            self._ended.add(presence.identity(record))
         if record.what == "exited" and self._calm_since is not None and record.mono_ns > self._calm_since:
             text = f"{record.component} (pid {record.pid}) ended, and nothing was broken"
             found = Finding(code=f"died:{record.pid}", text=text, stops=False, calm=True)
@@ -242,5 +293,23 @@ class Monitor:
         return ripe
 
 
-def _finding(code: str, text: str, *, stops: bool = False) -> Finding:
+def finding(code: str, text: str, *, stops: bool = False) -> Finding:
+    """Return a condition that holds now, and whether it ends the session."""
     return Finding(code=code, text=text, stops=stops)
+
+
+async def answers(workload: WorkloadProcess, clock: Clock, monitor: Monitor) -> None:
+    """Tell the monitor how long answers take, from the ledger of the load, until cancelled."""
+
+    def heard(record: Record) -> None:
+        if isinstance(record, ServiceBatch):
+            for moment, _, lag in record.events:
+                monitor.answered(moment, lag)
+
+    await services.from_workload("answers", Service(source="workload"), workload, clock=clock, sink=heard)
+
+
+def grown(memory: Memory, rss: int, since_ns: int) -> Memory:
+    """Take in a measurement: what stands after five minutes is the beginning."""
+    begin = rss if since_ns <= _SETTLED_NS else memory.begin
+    return Memory(begin=begin, end=rss, most=max(memory.most, rss))

@@ -100,6 +100,13 @@ class Watch:
         self._told.update(fresh)
         return [(one, found[one] / NS) for one in fresh]
 
+    def untold(self, silent_ms: dict[str, float]) -> list[str]:
+        """Name those that were silent for too long, as `end` said, and over it before anybody looked."""
+        long = [one for one, ms in silent_ms.items() if ms * 1e6 > self._silent_ns]
+        fresh = [one for one in long if one not in self._told]
+        self._told.update(fresh)
+        return fresh
+
     def _note(self, symbol: str, moment: int) -> None:
         if self._since is not None:
             gap = moment - max(self._last[symbol] or 0, self._since)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blackstart.chaos.model import LeftOut
 from blackstart.check.validators.shapes import Orders, Positions
 from blackstart.contracts import HasState
 from blackstart.errors import BlackstartError
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blackstart.contracts import Clock, Oracle, Rig
+    from blackstart.model.stops import Stops
 
 _AGAIN_NS = 20_000_000
 _TWICE = 2
+POSITIONS, OPEN_ORDERS = "positions", "open orders"
 CLOSED = frozenset({"filled", "canceled", "rejected", "expired", "done_for_day"})
 
 
 class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found; None where there was nothing to compare or nobody answered."""
+    """What was found; None where there was nothing to compare or nobody answered.
+
+    `compared` names what both sides answered to: positions, open orders, each stream. `missing` compares
+    counts alone: an event that is lost while another is held twice is found by the audit at the end.
+    """
 
     positions_right: float | None = None
     wrong: tuple[str, ...] = ()
@@ -33,21 +40,43 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     one_sided: tuple[str, ...] = ()
     missing: int | None = None
     short: tuple[str, ...] = ()
+    compared: frozenset[str] = frozenset()
 
 
 async def reconcile(rig: Rig, clock: Clock, limit_s: float) -> Reconciliation:
     """Compare positions, open orders and counts, each for at most `limit_s`."""
     share, symbols, wrong = await _positions(rig, clock, limit_s)
     one_sided = await _orders(rig, clock, limit_s)
-    missing, short = await _counts(rig, clock, limit_s)
+    missing, short, counted = await _counts(rig, clock, limit_s)
     return Reconciliation(
         positions_right=share,
         wrong=wrong,
         wrong_symbols=symbols,
-        one_sided=one_sided,
+        one_sided=one_sided or (),
         missing=missing,
         short=short,
+        compared=frozenset(
+            [
+                *([POSITIONS] if share is not None else []),
+                *([OPEN_ORDERS] if one_sided is not None else []),
+                *map(_stream, counted),
+            ]
+        ),
     )
+
+
+def uncompared(rig: Rig, stop: Stops, found: Reconciliation) -> list[LeftOut]:
+    """Name the stop conditions that nobody can evaluate while orders flow; `found` was the first try."""
+    left = []
+    for name, stream in rig.target.manifest.streams.items() if stop.lost_events is not None else ():
+        if _stream(name) not in found.compared:
+            of_load = not stream.acknowledged.startswith("oracle:")
+            why = "what was acknowledged stands in the ledger of the load" if of_load else "nobody counts it"
+            reason = f"audited at the end alone: {why}"
+            left.append(LeftOut(kind="stop lost_events", where=name, reason=reason))
+    books = {POSITIONS, OPEN_ORDERS} - found.compared if stop.wrong_positions is not None else set()
+    why = "no oracle" if rig.oracle is None else "target and oracle do not both tell them"
+    return [*left, *(LeftOut(kind="stop wrong_positions", where=one, reason=why) for one in sorted(books))]
 
 
 async def _positions(
@@ -86,10 +115,10 @@ async def _both_positions(rig: Rig) -> tuple[dict[str, int], dict[str, int]] | N
     )
 
 
-async def _orders(rig: Rig, clock: Clock, limit_s: float) -> tuple[str, ...]:
+async def _orders(rig: Rig, clock: Clock, limit_s: float) -> tuple[str, ...] | None:
     oracle = rig.oracle
     if oracle is None or not _comparable(rig, "orders"):
-        return ()
+        return None
     end = clock.now().mono_ns + round(limit_s * 1e9)
     suspects: set[str] | None = None
     while True:
@@ -97,7 +126,7 @@ async def _orders(rig: Rig, clock: Clock, limit_s: float) -> tuple[str, ...]:
         if apart is not None:
             suspects = apart if suspects is None else suspects & apart
         if suspects == set() or clock.now().mono_ns > end:
-            return tuple(sorted(suspects or ()))
+            return None if suspects is None else tuple(sorted(suspects))
         await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
 
 
@@ -111,19 +140,22 @@ async def _apart(rig: Rig, oracle: Oracle) -> set[str] | None:
     return {one.cl_ord_id for one in ours.orders if one.status not in CLOSED} ^ theirs
 
 
-async def _counts(rig: Rig, clock: Clock, limit_s: float) -> tuple[int | None, tuple[str, ...]]:
+async def _counts(
+    rig: Rig, clock: Clock, limit_s: float
+) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
     """Count what the oracle acknowledged, and wait until the target holds as much of it."""
     missing: int | None = None
-    short = []
+    short, counted = [], []
     for name, stream in rig.target.manifest.streams.items():
         if not stream.acknowledged.startswith("oracle:"):
             continue  # the workload's ledger is read whole for its count: that is for the end
         lacking = await _lacking(rig, name, clock, limit_s)
         if lacking is not None:
             missing = max(missing or 0, lacking)
+            counted.append(name)
         if lacking:
             short.append(f"{name}: {lacking} acknowledged events are not held")
-    return missing, tuple(short)
+    return missing, tuple(short), tuple(counted)
 
 
 async def _lacking(rig: Rig, stream: str, clock: Clock, limit_s: float) -> int | None:
@@ -148,6 +180,10 @@ async def _totals(rig: Rig, stream: str) -> tuple[int | None, int | None]:
         return await rig.totals(stream)
     except BlackstartError:
         return None, None
+
+
+def _stream(name: str) -> str:
+    return f"stream {name}"
 
 
 def _comparable(rig: Rig, name: str) -> bool:

@@ -20,22 +20,20 @@ from blackstart.chaos import episode as episodes_of
 from blackstart.chaos import log, reconcile
 from blackstart.chaos.judge import Case, elsewhere
 from blackstart.chaos.model import Alert, Figures, Memory, Radius, Summary
-from blackstart.chaos.monitor import Finding, Monitor
+from blackstart.chaos.monitor import Monitor, answers, finding, grown
 from blackstart.chaos.radius import TellsSymbols, Watch, allowed
 from blackstart.chaos.segment import Segment
 from blackstart.contracts import Prepared, Prepares
 from blackstart.engine import after, before, conductor, guard, journal
 from blackstart.engine.breakage import Breakages
-from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing, uncancel
+from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing, uncancel, uninterrupted
 from blackstart.engine.resources import Sampler
 from blackstart.engine.trial import RunningTrial, Stop, tell
-from blackstart.errors import BlackstartError
-from blackstart.model.manifest import Service
+from blackstart.errors import BlackstartError, TargetError
 from blackstart.model.outcome import Rpo
-from blackstart.model.record import ServiceBatch, StateRead
+from blackstart.model.record import Problem, ResourceSample, StateRead
 from blackstart.model.verdict import Verdict
 from blackstart.scenario.plan import service_of
-from blackstart.target import services
 from blackstart.target.workload import WorkloadProcess
 
 if TYPE_CHECKING:
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
 
     from blackstart.chaos.judge import Judge
     from blackstart.chaos.model import Ending, Episode, Injection, Orders
+    from blackstart.chaos.monitor import Finding
     from blackstart.chaos.plan import Planned
     from blackstart.chaos.reconcile import Reconciliation
     from blackstart.engine.conductor import How, Kit
@@ -57,7 +56,6 @@ NS = 1_000_000_000
 EPISODES, OPENING, CLOSING = "injections", "opening", "closing"
 _LEAD_NS = 2 * NS
 _FIGURES_NS = NS
-_SETTLED_NS = 300 * NS  # by then every kind of fault has been imported
 _WHOLE_NS = NS  # also long enough for the last word of every watcher on a busy host
 
 
@@ -119,10 +117,10 @@ class Session:
         self._done = 0
         self._kept: deque[Path] = deque()
         self._start_ns: int | None = None
-        self._last_ns: int | None = None
         self._end_ns: int | None = None
         self._memory = Memory()
-        self._first: list[StateRead] = []
+        self._first: list[Record] = []
+        self._compared: frozenset[str] = frozenset()
         self._lost, self._validation = Rpo(), dict[str, "CheckResult"]()
         self._figures = Figures()
 
@@ -195,9 +193,13 @@ class Session:
             await before.start_load(trial)
             await before.steady_state(trial)
             await before.snapshot(trial)
+            await self._compare_first()
             how = "complete"
         finally:
-            self._first = [one for one in trial.recorded() if isinstance(one, StateRead)]
+            recorded = trial.recorded()
+            self._first = [one for one in recorded if isinstance(one, StateRead)]
+            samples = [one for one in recorded if isinstance(one, ResourceSample)]
+            self._first += [msgspec.structs.replace(one, opening=True) for one in samples[-1:]]
             await self._end_segment(how)
 
     async def _prepare(self, trial: RunningTrial) -> None:
@@ -222,6 +224,14 @@ class Session:
             if isinstance(trial.target, Prepared):
                 trial.target.change_launch(change)
 
+    async def _compare_first(self) -> None:
+        """Compare the books once before anything is broken; what nobody can compare is told (R22)."""
+        found = await reconcile.reconcile(self._rig, self._kit.clock, self._profile.settle_s)
+        self._compared = found.compared
+        left = reconcile.uncompared(self._rig, self._profile.stop, found)
+        if left:
+            await self._tell("left-out", {"left_out": msgspec.to_builtins(left)})
+
     def _sampler(self) -> Sampler:
         kit = self._kit
         return Sampler(self._rig.target, self._manifest.components, self._folder, kit.clock, self._see)
@@ -234,24 +244,35 @@ class Session:
         self._oversight.job(self._tell_figures())
         self._watch_radius()
         if isinstance(self._rig.workload, WorkloadProcess):
-            self._oversight.job(self._listen_to_answers(self._rig.workload))
+            self._oversight.job(answers(self._rig.workload, self._kit.clock, self._monitor))
         await self._tell("playing", {"start_ns": start})
         orders = self._orders
         timed = orders.for_s is not None and orders.replayed is None
         end = start + round((orders.for_s or 0.0) * NS) if timed else None
-        last = self._last_ns = self._last_moment()
-        end = last if end is None else min(end, last or end)
         for episode in self._planned:
             due = start + round(episode.at_s * NS)
-            if (end is not None and max(due, self._now()) >= end) or self._done == orders.max_faults:
+            if self._done == orders.max_faults:
+                return
+            await self._wait(due - _LEAD_NS if end is None else min(due - _LEAD_NS, end))
+            begins = max(due, self._now())
+            if (end is not None and begins >= end) or self._too_late(episode, begins):
                 break
-            over = max(due, self._now()) + round(episodes_of.lasts_s(episode.steps) * NS)
-            if last is not None and over > last:
-                break
-            await self._until(due - _LEAD_NS)
             await self._disturb(episode, due)
-        if end is not None and self._done != orders.max_faults:
-            await self._until(end)
+        if self._done != orders.max_faults:
+            await self._wait(end)
+
+    async def _wait(self, mono_ns: int | None) -> None:
+        """Wait until then, or until the window closes, as the clocks stand meanwhile."""
+        while True:
+            moments = [one for one in (mono_ns, self._last_moment()) if one is not None]
+            if not moments or (now := self._now()) >= min(moments):
+                return
+            await self._until(min(*moments, now + _FIGURES_NS))
+
+    def _too_late(self, episode: Episode, begins: int) -> bool:
+        """Whether it would last beyond the end of the window if it began then."""
+        last = self._last_moment()
+        return last is not None and begins + round(episodes_of.lasts_s(episode.steps) * NS) > last
 
     def _watch_radius(self) -> None:
         """Look at the symbols outside the blast radius, where there is one. Raises Stop when nobody can."""
@@ -266,7 +287,10 @@ class Session:
         self._oversight.job(self._rig.watch_symbols(self._service, self._radius))
 
     def _last_moment(self) -> int | None:
-        """Return when the window closes: by then everything must have been taken back."""
+        """Return when the window closes: by then everything must have been taken back.
+
+        By the wall clock, which may be set, and goes on while the host sleeps: asked for anew each time.
+        """
         if self._orders.not_after_wall_ns is None:
             return None
         now = self._kit.clock.now()
@@ -277,43 +301,57 @@ class Session:
         before_it = log.scratch(self._folder)
         plan = episodes_of.plan_of(episode, self._manifest, self._profile, self._orders.seed)
         plan = msgspec.structs.replace(plan, approval=self._orders.approval)
-        segment = self._begin(f"{EPISODES}/{_folder_name(episode)}", plan)
+        segment = self._begin(f"{EPISODES}/{episodes_of.folder_name(episode)}", plan)
         how: How = "error"
         try:
             await self._break(segment.trial, episode, due)
             how = "complete"
         except Stop as stop:
-            segment.problem(stop)
+            segment.problem(_named(stop))
         except BlackstartError as error:
             segment.problem(Stop("target-failed", error.render()))
         except asyncio.CancelledError:
             uncancel()
             how = "interrupted"
-        folder = await self._end_disturbance(how)
-        assert self._start_ns is not None
-        case = Case(folder=str(folder), episode=episode, start_ns=self._start_ns)
-        injection = (await self._aside(self._judge, case)).injection
-        if self._radius is not None:
-            silent = self._radius.end(self._now())
-            injection = msgspec.structs.replace(injection, outside_silent_ms=silent)
-        if how == "interrupted":
-            if injection.at_s is not None:
-                await self._log(injection)
+        broken_off = how == "interrupted"
+        injection, ended = await uninterrupted(self._account(episode, how))
+        try:
+            if broken_off or ended:
+                raise asyncio.CancelledError
+            if injection.verdict is Verdict.PASS:
+                await self._aside(log.lighten, self._folder, before_it)
+            found = await reconcile.reconcile(self._rig, self._kit.clock, self._profile.settle_s)
+            self._monitor.reconciled(found.positions_right, found.missing)
+        finally:  # what it came to is known, whatever else is cut short
+            self._done += 1
+            if not broken_off or injection.at_s is not None:
+                injection = msgspec.structs.replace(injection, after=self._monitor.figures(self._now()))
+                ended = (await uninterrupted(self._log(injection)))[1]
+        if ended:
             raise asyncio.CancelledError
-        if injection.verdict is Verdict.PASS:
-            await self._aside(log.lighten, self._folder, before_it)
-        await self._afterwards(injection)
+        await self._afterwards(injection, found)
 
-    async def _afterwards(self, injection: Injection) -> None:
-        """Reconcile, log, alert; what follows is calm only once the target serves again."""
-        found = await reconcile.reconcile(self._rig, self._kit.clock, self._profile.settle_s)
-        self._monitor.reconciled(found.positions_right, found.missing)
-        self._done += 1
-        await self._log(msgspec.structs.replace(injection, after=self._monitor.figures(self._now())))
-        await self._judge_books(found)
-        if injection.at_s is not None and not injection.recovered and self._monitor.first("not-recovered"):
+    async def _account(self, episode: Episode, how: How) -> Injection:
+        """Take back what is left, close the history, and judge it; alert where the service was not back."""
+        segment = self._segment
+        silent = await self._end_disturbance(how)
+        assert self._start_ns is not None
+        assert segment is not None
+        case = Case(folder=str(segment.folder), episode=episode, start_ns=self._start_ns)
+        found = await self._aside(self._judge, case)
+        injection: Injection = msgspec.structs.replace(found.injection, outside_silent_ms=silent)
+        away = injection.at_s is not None and not injection.recovered and how != "interrupted"
+        if away and self._monitor.first("not-recovered"):
             text = f"{injection.name}: the service was not back within {self._profile.recovery_limit_s:g} s"
-            await self._alert(Finding(code="not-recovered", text=text, stops=False))
+            await self._alert(finding("not-recovered", text))
+        return injection
+
+    async def _afterwards(self, injection: Injection, found: Reconciliation) -> None:
+        """Alert; what follows is calm only once everybody is there, and the target serves again."""
+        await self._judge_books(found)
+        end = self._now() + round(self._profile.recovery_limit_s * NS) + _WHOLE_NS
+        while injection.at_s is not None and self._monitor.away() and self._now() < end:
+            await self._until(self._now() + self._monitor.period_ns)
         if self._monitor.serving(self._now()):
             self._number = None
             self._monitor.calm(self._now())
@@ -328,11 +366,9 @@ class Session:
         await self._until(due)
         await before.await_trigger(trial)
         await self._see_outside(trial)
+        if self._too_late(episode, self._now()):
+            raise Stop(episodes_of.WINDOW_CLOSED, "it would last beyond the end of the window")
         lasts_ns = round(episodes_of.lasts_s(episode.steps) * NS)
-        if self._last_ns is not None and self._now() + lasts_ns > self._last_ns:
-            raise Stop(
-                episodes_of.WINDOW_OVER, "it would have come too late: by now nothing is broken any more"
-            )
         self._number = episode.number
         self._monitor.disturbed(self._now() + lasts_ns)
         await self._tell("injecting", {"episode": msgspec.to_builtins(episode)})
@@ -366,7 +402,7 @@ class Session:
         found = Stop(episodes_of.RADIUS_LEFT, f"outside the blast radius: {text}", verdict="FAIL")
         if self._segment is not None:
             self._segment.problem(found)
-        await self._alert(_found(found.code, found.text, stops=True))
+        await self._alert(finding(found.code, found.text, stops=True))
 
     async def _whole(self, trial: RunningTrial, breakages: Breakages) -> None:
         """Wait until everything that was hit has lived again for a while.
@@ -383,25 +419,37 @@ class Session:
 
         await trial.until(held, self._profile.recovery_limit_s)
 
-    async def _end_disturbance(self, how: How) -> Any:
-        """Take back whatever is left, also when the session is being ended, and close the history."""
+    async def _end_disturbance(self, how: How) -> dict[str, float]:
+        """Take back whatever is left, also when the session is being ended, and close the history.
+
+        Returns for how long the symbols outside the blast radius were silent: also between two looks.
+        """
         breakages, self._breakages = self._breakages, None
         if breakages is not None:
             await breakages.revert()
-        return await self._end_segment(how)
+        silent = {} if self._radius is None else self._radius.end(self._now())
+        for symbol in [] if self._radius is None else self._radius.untold(silent):
+            text = f"{symbol} was silent for {silent[symbol] / 1e3:.1f} s while a fault was in place"
+            await self._radius_left(text)
+        await self._end_segment(how)
+        return silent
 
     async def _judge_books(self, found: Reconciliation) -> None:
         stop = self._profile.stop
         if found.missing and found.short:
             stops = stop.lost_events is not None and found.missing > stop.lost_events
-            await self._alert(_found("lost-events", "; ".join(found.short), stops=stops))
+            await self._alert(finding("lost-events", "; ".join(found.short), stops=stops))
         outside = set(found.wrong_symbols) - (self._inside or set(found.wrong_symbols))
         if outside:
             await self._radius_left(f"positions are wrong: {', '.join(sorted(outside))}")
+        for name in sorted(self._compared - found.compared):
+            text = f"books-not-compared: {name}: no answer after a fault within {self._profile.settle_s:g} s"
+            self._problems += [text] if text not in self._problems else []
+        self._compared |= found.compared
         wrong = [*found.wrong, *(f"order {one} is open on one side only" for one in found.one_sided)]
         if wrong:
             stops = stop.wrong_positions is not None and len(wrong) > stop.wrong_positions
-            await self._alert(_found("books-differ", "; ".join(wrong[:5]), stops=stops))
+            await self._alert(finding("books-differ", "; ".join(wrong[:5]), stops=stops))
 
     async def _log(self, injection: Injection) -> None:
         await self._tell("injection", {"injection": msgspec.to_builtins(injection)})
@@ -420,6 +468,7 @@ class Session:
                 trial.record(record)
             await self._watch_anew(trial)
             await trial.sleep(1.0)
+            await trial.until(lambda: not self._monitor.away(), self._profile.recovery_limit_s)
             await self._oversight.stop_watching()
             await after.stop_load(trial)
             await after.read(trial, self._folder / CLOSING)
@@ -440,6 +489,8 @@ class Session:
         self._monitor(record)
         if self._segment is not None:
             self._segment.recorder(record)
+        elif isinstance(record, Problem):  # between two histories: a watcher that failed, for one
+            self._problems.append(f"{record.code}: {record.text}")
 
     def _recorder(self) -> Recorder | None:
         return None if self._segment is None else self._segment.recorder
@@ -502,7 +553,7 @@ class Session:
         while True:
             now = self._now()
             self._figures = self._monitor.figures(now)
-            self._memory = _grown(self._memory, process.memory_info().rss, now - (self._start_ns or now))
+            self._memory = grown(self._memory, process.memory_info().rss, now - (self._start_ns or now))
             await self._tell(
                 "figures",
                 {
@@ -514,18 +565,6 @@ class Session:
             await self._until(now + _FIGURES_NS)
             if self._end_ns is not None:
                 return
-
-    async def _listen_to_answers(self, workload: WorkloadProcess) -> None:
-        """Hear how long answers take, from the ledger of the load."""
-
-        def heard(record: Record) -> None:
-            if isinstance(record, ServiceBatch):
-                for moment, _, lag in record.events:
-                    self._monitor.answered(moment, lag)
-
-        await services.from_workload(
-            "answers", Service(source="workload"), workload, clock=self._kit.clock, sink=heard
-        )
 
     # Ending
 
@@ -563,17 +602,8 @@ class Session:
         return round(((self._end_ns or self._now()) - self._start_ns) / NS, 3)
 
 
-def _found(code: str, text: str, *, stops: bool) -> Finding:
-    return Finding(code=code, text=text, stops=stops)
-
-
-def _folder_name(episode: Episode) -> str:
-    first = episode.steps[0]
-    place = "-".join([*first.components, *first.links])
-    return "-".join(part for part in (f"{episode.number:05}", first.kind, place) if part)
-
-
-def _grown(memory: Memory, rss: int, since_ns: int) -> Memory:
-    """Take in a measurement: what stands after five minutes is the beginning."""
-    begin = rss if since_ns <= _SETTLED_NS else memory.begin
-    return Memory(begin=begin, end=rss, most=max(memory.most, rss))
+def _named(stop: Stop) -> Stop:
+    """Tell a component that is not there, though nothing was broken yet, from damage that finds no place."""
+    if stop.code == "fault-failed" and isinstance(stop.__cause__, TargetError):
+        return Stop(episodes_of.COMPONENT_DOWN, stop.text, verdict=stop.verdict)
+    return stop

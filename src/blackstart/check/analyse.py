@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from blackstart.check import ending, expectations, fault, order, rpo, rto, settlement, steady
+from blackstart.check import ending, expectations, fault, order, presence, rpo, rto, settlement, steady
 from blackstart.check.checklist import checklist
 from blackstart.check.facts import Facts
 from blackstart.check.note import note
 from blackstart.check.validators import VALIDATORS
-from blackstart.check.verdict import OF_A_DISTURBANCE, course, judge
+from blackstart.check.verdict import OF_A_DISTURBANCE, OF_THE_BOOKS, course, judge
 from blackstart.model.outcome import Rpo, Rto, Trial
 from blackstart.model.record import Ended, StageReached
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
@@ -82,7 +82,10 @@ def _without_phases(result: CheckResult) -> CheckResult:
 
 
 def books(history: HistoryView) -> tuple[Rpo, dict[str, CheckResult]]:
-    """Check what a long session left behind: every stream, and the state. Raises HistoryError."""
+    """Check what a long session left behind: every stream, the state, who is there, how the end itself went.
+
+    Raises HistoryError.
+    """
     facts = Facts(history)
     lost, result = _pair("rpo", lambda: rpo.check(facts), Rpo())
     validation = {
@@ -90,7 +93,12 @@ def books(history: HistoryView) -> tuple[Rpo, dict[str, CheckResult]]:
         for name, check in VALIDATORS.items()
         if name not in facts.manifest.not_applicable
     }
-    return lost, {"rpo": result, **validation}
+    return lost, {
+        "trial": _one("trial", lambda: course(facts, OF_THE_BOOKS)),
+        "presence": _one("presence", lambda: conclude("presence", presence.stayed(facts))),
+        "rpo": result,
+        **validation,
+    }
 
 
 class _Outcome(msgspec.Struct, frozen=True):

@@ -60,6 +60,29 @@ def absent(
     return sorted(set(hit) - after.keys()), len(set(before.values())) - len(set(after.values()))
 
 
+def away(earlier: ResourceSample, later: ResourceSample, ended: set[Identity]) -> list[str]:
+    """Name the components that had a living process of their own in `earlier`, and have none in `later`."""
+    missing, fewer = absent(_living(earlier, set()), earlier, later, ended)
+    if missing or fewer <= 0:
+        return missing
+    return _gone(_living(earlier, set()), _living(later, ended))
+
+
+def stayed(facts: Facts) -> Iterable[Finding]:
+    """Compare the last measurement before `read` with that of the opening: nobody may be missing in the end.
+
+    Where nobody measured the components, the infrastructure validator says so.
+    """
+    read, samples = facts.stage("read"), facts.all(ResourceSample)
+    opening = next((one for one in samples if one.opening), None)
+    own = [s for s in samples if not s.opening and (read is None or s.mono_ns <= read.mono_ns)]
+    if opening is None or not own:
+        return
+    if names := away(opening, own[-1], _ended(facts, opening.mono_ns)):
+        text = f"there before anything was broken, and not at the end: {', '.join(names)}"
+        yield Finding(verdict=Verdict.FAIL, code="component-gone", text=text, data={"components": names})
+
+
 def identity(seen: ProcessSeen) -> Identity:
     """Return the host and the pid of a process that was seen: the same pid means nothing on another host."""
     return seen.detail.get("host"), seen.pid

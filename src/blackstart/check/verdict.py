@@ -27,6 +27,7 @@ def judge(results: Sequence[CheckResult]) -> tuple[Verdict, tuple[str, ...]]:
 
 STAGES = ("steady", "injected", "witnessed", "observed", "reverted", "quiesced", "read", "closed")
 OF_A_DISTURBANCE = STAGES[: STAGES.index("quiesced")]
+OF_THE_BOOKS = STAGES[STAGES.index("quiesced") : STAGES.index("closed")]
 
 
 def course(facts: Facts, stages: Sequence[str] = STAGES) -> CheckResult:

@@ -184,3 +184,15 @@ def uncancel() -> None:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
+    """Do something to its end; says, too, whether somebody wanted to cancel it meanwhile."""
+    doing, cancelled = asyncio.ensure_future(work), False
+    while not doing.done():
+        try:
+            await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            uncancel()
+            cancelled = True
+    return doing.result(), cancelled

@@ -169,13 +169,17 @@ class LedgerFile(msgspec.Struct, frozen=True, kw_only=True, tag="ledger"):
 
 
 class ResourceSample(msgspec.Struct, frozen=True, kw_only=True, tag="resources"):
-    """Host and per-component use at one instant, measured by us: percent, bytes, thread states."""
+    """Host and per-component use at one instant, measured by us: percent, bytes, thread states.
+
+    `opening`: in the history of a session's end, the last one from before anything was broken.
+    """
 
     mono_ns: int
     cpu_percent: float
     memory_percent: float
     disk_percent: float
     components: dict[str, dict[str, Any]] = {}
+    opening: bool = False
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):

@@ -145,7 +145,7 @@ def test_a_fault_that_comes_too_late_does_not_come(tmp_path: Path) -> None:
     summary = stage.run(for_s=600.0)
     (missed,) = log.injections(tmp_path)
     assert (missed.at_s, missed.judged) == (None, False)
-    assert "window-over" in missed.reasons[0]
+    assert "window-closed" in missed.reasons[0]
     assert summary.ending == "complete", summary.why
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from blackstart.check import analyse
+from blackstart.check.analyse import books
 from blackstart.model.fault import ProcessRef
 from blackstart.model.record import ProbeChange, Reverted, StageReached
 from blackstart.model.verdict import Verdict
@@ -129,3 +130,40 @@ def test_a_fault_that_outlasts_the_observation_proves_no_recovery(
     world.extra = [Reverted(undo_id="u1", verified=True, evidence={}, mono_ns=at)]
     late = duration_s is not None and ended_ms > 1400
     assert fault(world) == ((Verdict.UNKNOWN, ("fault-outlasted",)) if late else (Verdict.PASS, ()))
+def ended(world: Any, opening: dict[str, Any], last: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return what the books of a session say whose opening and end were measured like this."""
+    one = {"cpu_s": 1.0, "rss": 100 << 20, "threads": 1, "state": "sleeping"}
+    then = world.sample(-30_000, opening=True, components={n: {**one, "pid": p} for n, p in opening.items()})
+    now = world.sample(1, components={n: {**one, **fields, "pid": p} for n, p in last.items()})
+    world.samples = [then, now]
+    return books(world.history())[1]
+
+
+@pytest.mark.parametrize(
+    ("last", "names"),
+    [
+        ({"engine": 51, "spare": 52}, []),
+        ({"engine": 43}, ["spare"]),
+        ({"engine": 43, "spare": 43}, ["engine", "spare"]),
+        ({}, ["engine", "spare"]),
+    ],
+)
+def test_who_is_missing_at_the_end_of_a_session_is_named(
+    world: Any, last: dict[str, int], names: list[str]
+) -> None:
+    """Whatever ended it, and when: who was there at the opening is there at the end, or it is FAIL."""
+    found = ended(world, BEFORE, last)["presence"]
+    assert found.verdict is (Verdict.FAIL if names else Verdict.PASS)
+    assert [one.data["components"] for one in found.findings] == ([names] if names else [])
+
+
+@pytest.mark.parametrize(
+    ("pid", "rss", "told"), [(41, 400 << 20, True), (41, 150 << 20, False), (9, 400 << 20, False)]
+)
+def test_what_grew_over_a_session_is_told_and_not_judged(world: Any, pid: int, rss: int, told: bool) -> None:
+    """The process that is there since the opening, an hour later: a remark. A new process begins anew."""
+    found = ended(world, {"engine": 41}, {"engine": pid}, rss=rss)["infrastructure"]
+    grown = [one for one in found.findings if one.code == "memory-grew"]
+    assert bool(grown) is told
+    assert all(one.verdict is Verdict.PASS and "100 to 400 MiB in 3,000 s" in one.text for one in grown)
+    assert not [one for one in found.findings if one.code == "memory-leak"]
