@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,8 +12,12 @@ import pytest
 from blackstart.chaos import profiles
 from blackstart.chaos.model import Candidate, Profile
 from blackstart.chaos.plan import apart, choices, episodes
+from blackstart.faults import registry
 from blackstart.model.manifest import Component, Limits, Link, Manifest
+from blackstart.target import manifest as manifests
 from paperfirm.config import EngineSettings
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "chaos.md"
 
 if TYPE_CHECKING:
     from blackstart.model.scenario import FaultStep
@@ -157,3 +163,20 @@ def test_a_checkpoint_is_waited_for_as_long_as_the_firm_takes() -> None:
     ]
     assert waits
     assert min(waits) > EngineSettings().checkpoint_s
+
+
+def test_staging_has_every_kind_but_those_that_the_documents_give_a_reason_for() -> None:
+    """A new kind of fault is either in it, or stands in docs/chaos.md with why it is not."""
+    section = DOCUMENT.read_text(encoding="utf-8").split("### Staging")[1].split("\n## ")[0]
+    excused = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    chosen = {one.kind for one in profiles.load("staging").fault}
+    built_in = set(registry._BUILT_IN)
+    assert chosen | excused == built_in
+    assert chosen & excused == set()
+
+
+def test_staging_can_be_had_on_the_reference_firm() -> None:
+    """Each candidate finds its place there: no group, link or component of it is missing."""
+    firm = manifests.load("paperfirm")
+    _, left = choices(profiles.load("staging"), firm, lambda _step: None)
+    assert left == []
