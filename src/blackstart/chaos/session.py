@@ -443,8 +443,8 @@ class Session:
         if outside:
             await self._radius_left(f"positions are wrong: {', '.join(sorted(outside))}")
         for name in sorted(self._compared - found.compared):
-            text = f"books-not-compared: {name}: no answer after a fault within {self._profile.settle_s:g} s"
-            self._problems += [text] if text not in self._problems else []
+            text = f"{name}: no answer after a fault within {self._profile.settle_s:g} s"
+            self._problem(Stop("books-not-compared", text))
         self._compared |= found.compared
         wrong = [*found.wrong, *(f"order {one} is open on one side only" for one in found.one_sided)]
         if wrong:
@@ -490,7 +490,7 @@ class Session:
         if self._segment is not None:
             self._segment.recorder(record)
         elif isinstance(record, Problem):  # between two histories: a watcher that failed, for one
-            self._problems.append(f"{record.code}: {record.text}")
+            self._problem(Stop(record.code, record.text))
 
     def _recorder(self) -> Recorder | None:
         return None if self._segment is None else self._segment.recorder
@@ -569,7 +569,9 @@ class Session:
     # Ending
 
     def _problem(self, stop: Stop) -> None:
-        self._problems.append(f"{stop.code}: {stop.text}")
+        """Keep what makes the result UNKNOWN, each once: a session lasts long."""
+        text = f"{stop.code}: {stop.text}"
+        self._problems += [text] if text not in self._problems else []
 
     async def _second_half(self) -> None:
         """Revert, stop, close, prove. Nothing here may keep the next step from being done."""
