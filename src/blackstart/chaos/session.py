@@ -287,10 +287,7 @@ class Session:
         self._oversight.job(self._rig.watch_symbols(self._service, self._radius))
 
     def _last_moment(self) -> int | None:
-        """Return when the window closes: by then everything must have been taken back.
-
-        By the wall clock, which may be set, and goes on while the host sleeps: asked for anew each time.
-        """
+        """Return when the window closes, as the wall clock stands now: it may be set, or the host sleep."""
         if self._orders.not_after_wall_ns is None:
             return None
         now = self._kit.clock.now()
@@ -442,9 +439,9 @@ class Session:
         outside = set(found.wrong_symbols) - (self._inside or set(found.wrong_symbols))
         if outside:
             await self._radius_left(f"positions are wrong: {', '.join(sorted(outside))}")
+        why = f"no answer after a fault within {self._profile.settle_s:g} s"
         for name in sorted(self._compared - found.compared):
-            text = f"{name}: no answer after a fault within {self._profile.settle_s:g} s"
-            self._problem(Stop("books-not-compared", text))
+            self._problem(Stop("books-not-compared", f"{name}: {why}"))
         self._compared |= found.compared
         wrong = [*found.wrong, *(f"order {one} is open on one side only" for one in found.one_sided)]
         if wrong:
@@ -570,8 +567,8 @@ class Session:
 
     def _problem(self, stop: Stop) -> None:
         """Keep what makes the result UNKNOWN, each once: a session lasts long."""
-        text = f"{stop.code}: {stop.text}"
-        self._problems += [text] if text not in self._problems else []
+        if (text := f"{stop.code}: {stop.text}") not in self._problems:
+            self._problems.append(text)
 
     async def _second_half(self) -> None:
         """Revert, stop, close, prove. Nothing here may keep the next step from being done."""
