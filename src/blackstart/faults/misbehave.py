@@ -43,6 +43,43 @@ CUTS = {
 
 OF_A_MESSAGE = {"delay", "drop", "duplicate", "corrupt"}
 
+ACTIONS = (
+    "delay",
+    "hold",
+    "release",
+    "drop",
+    "duplicate",
+    "reorder",
+    "corrupt",
+    "disconnect",
+    "disconnect_before_booking",
+    "disconnect_after_booking",
+    "disconnect_before_send",
+    "disconnect_after_send",
+    "disconnect_mid_message",
+    "half_open",
+    "slow_read",
+    "freeze",
+    "refuse_logon",
+    "skew_sending_time",
+    "skew_transact_time",
+    "slow_answers",
+    "lose_messages",
+    "market_data gap",
+    "market_data stale",
+    "market_data crossed",
+    "market_data failover",
+    "market_data nonsense",
+)
+"""What the paper exchange can be asked for, besides its end: that is the fault `kill`."""
+
+_ENDS = {"kill", "restart"}
+_BY_KILL = (
+    "an exchange that is to end is a component like any other: use the fault `kill` on it (with a trigger"
+    ' at = "oracle" for an event), and it is started again with its ledger; without that ledger nobody could'
+    " tell what was lost, so it is never taken away"
+)
+
 
 class Misbehave:
     """The exchange misbehaves on order, by its control interface.
@@ -58,7 +95,13 @@ class Misbehave:
         """See `contracts.Fault`."""
         if target.oracle is None:
             return "the manifest names no exchange"
-        return None if self.action(step) else "parameters.action is missing: what is the exchange to do?"
+        action = self.action(step)
+        if not action:
+            return "parameters.action is missing: what is the exchange to do?"
+        if action in _ENDS:
+            return f"parameters.action `{action}`: {_BY_KILL}"
+        known = target.oracle.kind != "exchange" or action in ACTIONS
+        return None if known else f"parameters.action `{action}` is none of: {', '.join(ACTIONS)}"
 
     def action(self, step: FaultStep) -> str:
         """Say what the exchange is to do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 from types import SimpleNamespace
@@ -13,11 +14,13 @@ import pytest
 
 from blackstart.engine.clocks import SystemClock
 from blackstart.errors import FaultError
-from blackstart.faults import nonsense, registry
+from blackstart.faults import misbehave, nonsense, registry
 from blackstart.model.manifest import Manifest, OracleSpec
 from blackstart.model.scenario import FaultStep
 from blackstart.target import services
 from blackstart.target.exchange_oracle import ExchangeOracle
+from paperexchange import marketdata as feed
+from paperexchange import misbehave as exchange_side
 from paperexchange.testing import Member, running
 
 if TYPE_CHECKING:
@@ -112,32 +115,81 @@ async def misbehaved(ctx: Any, member: Member, kind: str, **parameters: Any) -> 
         watching.cancel()
 
 
-@pytest.mark.parametrize(
-    ("parameters", "trace"),
-    [
-        ({"action": "drop"}, "misbehaviour M1 (drop)"),
-        ({"action": "duplicate", "on": {"kind": "fill"}}, "misbehaviour M1 (duplicate)"),
-        ({"action": "freeze", "ms": 200}, "misbehaviour M1 (freeze)"),
-        ({"action": "disconnect_mid_message", "on": {"kind": "fill"}}, "session_disconnected"),
-        ({"action": "half_open", "ms": 60_000}, "session_disconnected"),
-        ({"action": "slow_answers", "delay_ms": 50, "ms": 200}, "misbehaviour M1 (slow_answers)"),
-        ({"action": "lose_messages", "on": {"kind": "fill"}, "n": 1}, "misbehaviour M1 (lose_messages)"),
-        ({"action": "market_data stale", "ms": 200}, "misbehaviour D1 (market_data stale)"),
-        ({"action": "skew_sending_time", "ms": -3_600_000}, "misbehaviour M1 (skew_sending_time)"),
-    ],
-    ids=lambda one: one["action"] if isinstance(one, dict) else "",
-)
-def test_every_misbehaviour_is_a_fault(tmp_path: Path, parameters: dict[str, Any], trace: str) -> None:
-    """It happens at the stated instant, on its event or at once, and the exchange's ledger witnesses it."""
-    with running(tmp_path / "x", "--participants", "0") as exchange:
+ON_FILL = {"on": {"kind": "fill"}}
+CUT = "session_disconnected"
+HOW: dict[str, tuple[dict[str, Any], str]] = {
+    "delay": ({"ms": 50, **ON_FILL}, ""),
+    "hold": ({"ms": 50}, ""),
+    "release": ({}, ""),
+    "drop": ({}, ""),
+    "duplicate": (ON_FILL, ""),
+    "reorder": (ON_FILL, ""),
+    "corrupt": ({"tag": 38, "value": "-1"}, ""),
+    "disconnect": ({"refuse_ms": 60_000}, CUT),
+    "disconnect_before_booking": ({}, CUT),
+    "disconnect_after_booking": ({}, CUT),
+    "disconnect_before_send": (ON_FILL, CUT),
+    "disconnect_after_send": (ON_FILL, CUT),
+    "disconnect_mid_message": (ON_FILL, CUT),
+    "half_open": ({"ms": 60_000}, CUT),
+    "slow_read": ({"bytes_per_s": 100, "ms": 200}, ""),
+    "freeze": ({"ms": 200}, ""),
+    "refuse_logon": ({"ms": 60_000}, ""),
+    "skew_sending_time": ({"ms": -3_600_000}, ""),
+    "skew_transact_time": ({"ms": 3_600_000, **ON_FILL}, ""),
+    "slow_answers": ({"delay_ms": 50, "ms": 200}, ""),
+    "lose_messages": ({**ON_FILL, "n": 1}, ""),
+    "market_data gap": ({"n": 2}, ""),
+    "market_data stale": ({"ms": 200}, ""),
+    "market_data crossed": ({"n": 5}, ""),
+    "market_data failover": ({}, ""),
+    "market_data nonsense": ({"n": 1, "field": "quantity"}, ""),
+}
+"""How each is asked for, and the trace that it leaves where that is not its own event."""
+
+ENDS = {"kill", "restart"}
+
+
+def test_no_misbehaviour_of_the_exchange_is_left_out() -> None:
+    """What the exchange can do and what the fault takes are the same, but for its end."""
+    of_feed = set(re.findall(r"`(\w+)`", feed.Feed.misbehave.__doc__ or "")) - {"n", "ms", "value", "field"}
+    there = {*exchange_side.ACTIONS, *(f"market_data {one}" for one in of_feed)}
+    assert set(HOW) == set(misbehave.ACTIONS) == there - ENDS
+
+
+@pytest.mark.parametrize("action", HOW)
+def test_every_misbehaviour_is_a_fault(tmp_path: Path, action: str) -> None:
+    """It happens at the stated instant, on its event or at once; the ledger witnesses it; it is lifted."""
+    parameters, trace = HOW[action]
+    trace = trace or f"misbehaviour {'D' if ' ' in action else 'M'}1 ({action})"
+    with (
+        running(tmp_path / "x", "--participants", "0") as exchange,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as subscriber,
+    ):
+        address = exchange.endpoints["market_data"]
+        subscriber.sendto(b'{"subscribe": "*"}', (address["host"], address["port"]))
         member = exchange.member().connect()
-        ctx = Context(exchange.endpoints["http"])
+        ctx: Any = Context(exchange.endpoints["http"])
         before = time.monotonic_ns()
-        receipt, witness = asyncio.run(misbehaved(ctx, member, "misbehave", **parameters))
+        receipt, witness = asyncio.run(misbehaved(ctx, member, "misbehave", action=action, **parameters))
         assert before < receipt.t0_mono_ns < time.monotonic_ns()
         assert ctx.log == [receipt.undo[0].id]
         assert witness.bit is True
         assert any(trace in one for one in witness.evidence["traces"])
+        member.disconnect()
+        asyncio.run(registry.make("misbehave").revert(ctx, receipt))
+        assert not any(one["armed"] for one in exchange.get("/control/misbehaviours")["misbehaviours"])
+        exchange.member().connect_when_possible().disconnect()
+
+
+@pytest.mark.parametrize(
+    ("action", "told"), [("kill", "use the fault `kill`"), ("restart", "its ledger"), ("dealy", "none of")]
+)
+def test_what_the_fault_cannot_do_is_refused_beforehand(action: str, told: str) -> None:
+    """An end of the exchange is the fault `kill`; a misspelt action is told before anything is started."""
+    manifest = Context("http://127.0.0.1:1").manifest
+    step = FaultStep(kind="misbehave", parameters={"action": action, "on": {"kind": "fill"}})
+    assert told in str(registry.make("misbehave").unavailable(manifest, step))
 
 
 def test_a_misbehaviour_whose_event_never_comes_is_an_error_and_disarmed(tmp_path: Path) -> None:
