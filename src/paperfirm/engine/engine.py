@@ -64,7 +64,12 @@ class Engine:
         self.order_entry = OrderEntry(clock[0])
         self.arbiter = Arbiter(firm.ports["supervisor"].http, name, emit=self.emit)
         self.feed = FeedPeer(
-            firm.ports["feed"].service, engine=name, emit=self.emit, clock=clock[0], on_top=self._on_top
+            firm.ports["feed"].service,
+            engine=name,
+            emit=self.emit,
+            clock=clock[0],
+            on_top=self._on_top,
+            on_status=self._on_feed,
         )
         self.lead: Lead | None = None
         self.in_step = False
@@ -306,6 +311,10 @@ class Engine:
         if self._orders or self._symbols:
             self._refresh_memory()
         return self.shared_memory().quantity(symbol)
+
+    def _on_feed(self) -> None:
+        if self.lead is not None and self.lead.desk.trading:
+            self.lead.maker.look()
 
     def _on_top(self, top: Top) -> None:
         if self.lead is not None:

@@ -336,7 +336,9 @@ class FeedPeer(Peer):
         emit: Emit,
         clock: Callable[[], int],
         on_top: Callable[[wire.Top], None],
+        on_status: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_status` is told of each word on whether the feed is up, and of its end."""
         super().__init__("feed", port, emit=emit, clock=clock)
         self.tops: dict[str, wire.Top] = {}
         self.renewed: set[str] = set()
@@ -344,6 +346,7 @@ class FeedPeer(Peer):
         self.status = wire.FeedStatus(up=False, seq=0, mono_ns=0)
         self._engine = engine
         self._on_top = on_top
+        self._on_status = on_status
 
     def opened(self, link: Link) -> None:
         """Subscribe."""
@@ -359,6 +362,12 @@ class FeedPeer(Peer):
         elif isinstance(message, wire.FeedStatus):
             self.status = message
             self.mark(up=message.up, reason=message.reason)
+            self._on_status()
+
+    def closed(self, reason: str) -> None:
+        """No feed: nothing may be quoted."""
+        super().closed(reason)
+        self._on_status()
 
     def last_heard(self, symbol: str) -> int:
         """Monotonic ns at which this symbol's price was known to be fresh (a live feed's heartbeat counts).

@@ -143,11 +143,15 @@ class MarketMaker:
             if order.origin == "strategy" and order.symbol in self._mine:
                 self._mine[order.symbol][order.cl_ord_id] = order
 
-    def step(self) -> None:
-        """Look after the next symbol; the timer spreads the symbols over `quote_ms`."""
+    def look(self) -> None:
+        """Pull or resume by the feed as it is now: a loss that is over by the next step counts, too."""
         fresh = self._fresh()
         if fresh != self.quoting:
             self._switch(fresh=fresh)
+
+    def step(self) -> None:
+        """Look after the next symbol; the timer spreads the symbols over `quote_ms`."""
+        self.look()
         if not self._symbols or not self._desk.trading or not self.quoting or self.closed:
             return
         symbol = self._symbols[self._next % len(self._symbols)]

@@ -174,6 +174,29 @@ def test_a_lost_feed_is_validated_before_quotes_resume() -> None:
     assert maker.quoting
 
 
+def test_a_feed_that_is_back_by_the_next_step_was_lost_all_the_same() -> None:
+    """Quotes made on prices that were in doubt are pulled, however short the doubt was."""
+    log, desk = Log(), QuietDesk()
+    feed = FeedPeer(
+        0,
+        engine="x",
+        emit=log,
+        clock=lambda: 5,
+        on_top=lambda top: maker.on_top(top),  # noqa: PLW0108
+        on_status=lambda: maker.look(),  # noqa: PLW0108
+    )
+    maker = MarketMaker(desk, feed, StrategySettings(), symbols=["ALFA"], clock=lambda: 5, emit=log)  # type: ignore[arg-type]
+    feed.message(FeedStatus(up=True, seq=1, mono_ns=5))
+    feed.message(Top("ALFA", 100, 1, 200, 1, 1, 5))
+    maker.step()
+    log.events.clear()
+    feed.message(FeedStatus(up=False, seq=1, mono_ns=5, reason="gap"))
+    feed.message(FeedStatus(up=True, seq=2, mono_ns=5))
+    maker.step()
+    expected = ["link_lost", "quotes_pulled", "link_restored", "state_validated", "quotes_resumed"]
+    assert log.names() == expected
+
+
 def test_last_written_is_the_newest_of_all_logs(tmp_path: Path) -> None:
     """Whichever component wrote last counts, on the monotonic clock; none at all is none."""
     assert documents.last_written(tmp_path, lambda: 0, lambda: 0) is None
