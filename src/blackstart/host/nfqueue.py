@@ -32,6 +32,9 @@ _BUFFER = 1 << 25
 _LONGEST = 32_768
 _HEADS = 128
 _AT_ONCE = 64
+_AT_MOST = 1 << 17
+_MOST = 0xFFFF - 4
+"""So many bytes has a verdict room for. A full packet of the loopback interface is longer."""
 
 
 class Queue:
@@ -50,7 +53,7 @@ class Queue:
         except BaseException:
             self.link.close()
             raise
-        self._raw = _raw_socket() if shape.duplicate else None
+        self._raw = _raw_socket() if shape.touches_payload else None
 
     def _configure(self, shape: Shape) -> None:
         self.link.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
@@ -97,11 +100,14 @@ class Queue:
             self.lost += 1
             self._say([self._verdict(packet.number, _DROP, None)])
             return
+        payload = fate.payload
+        if payload is not None and len(payload) > _MOST and not _is_ipv4(payload):
+            payload = None  # neither a verdict nor a socket could carry it
         self.late += fate.due_ns > now
-        self.changed += fate.payload is not None
+        self.changed += payload is not None
         self._order += 1
         copy = packet.data if fate.copies else b""
-        entry = (fate.due_ns, self._order, packet.number, fate.payload, copy, fate.copies)
+        entry = (fate.due_ns, self._order, packet.number, payload, copy, fate.copies)
         heapq.heappush(self._held, entry)
 
     def wait_s(self) -> float | None:
@@ -113,13 +119,19 @@ class Queue:
         now = time.monotonic_ns()
         verdicts: list[bytes] = []
         copies: list[bytes] = []
+        instead: list[bytes] = []
         while self._held and (all_of_them or self._held[0][0] <= now) and len(verdicts) < _AT_ONCE:
             _, _, number, payload, copy, times = heapq.heappop(self._held)
-            verdicts.append(self._verdict(number, _ACCEPT, payload))
+            if payload is not None and len(payload) > _MOST:
+                verdicts.append(self._verdict(number, _DROP, None))
+                instead.append(payload)
+            else:
+                verdicts.append(self._verdict(number, _ACCEPT, payload))
             copies += [copy] * times
         self._say(verdicts)
-        for copy in copies:
-            self._send(copy)
+        for packet in instead:
+            self._send(packet)
+        self.doubled += sum(self._send(copy) for copy in copies)
 
     @property
     def held(self) -> int:
@@ -127,21 +139,27 @@ class Queue:
         return len(self._held)
 
     def _say(self, verdicts: list[bytes]) -> None:
-        if verdicts:
-            with contextlib.suppress(FileNotFoundError):  # a packet whose card has gone
-                self.link.send(b"".join(verdicts))
+        """Tell the kernel, with as much at once as its socket takes."""
+        waiting = bytearray()
+        for number, one in enumerate(verdicts, 1):
+            waiting += one
+            if number == len(verdicts) or len(waiting) + len(verdicts[number]) > _AT_MOST:
+                with contextlib.suppress(FileNotFoundError):  # a packet whose card has gone
+                    self.link.send(waiting)
+                waiting.clear()
 
     def _verdict(self, number: int, verdict: int, payload: bytes | None) -> bytes:
         body = attribute(2, struct.pack(">II", verdict, number))
         return self._message(_VERDICT, body + (attribute(10, payload) if payload is not None else b""))
 
-    def _send(self, packet: bytes) -> None:
-        """Send a copy past our own rule; IPv4 only: IPv6 has no such sockets."""
-        if self._raw is None or packet[0] >> 4 != 4:  # noqa: PLR2004 - the version of IP
-            return
+    def _send(self, packet: bytes) -> bool:
+        """Send one past our own rule; IPv4 only: IPv6 has no such sockets. Says whether it went out."""
+        if self._raw is None or not _is_ipv4(packet):
+            return False
         with contextlib.suppress(OSError):
             self._raw.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
-            self.doubled += 1
+            return True
+        return False
 
 
 class _Packet(NamedTuple):
@@ -157,6 +175,10 @@ def _packets(data: bytes) -> Iterator[_Packet]:
             body = found[10]
             length = int.from_bytes(found[13], "big") if 13 in found else len(body)  # noqa: PLR2004 - CAP_LEN
             yield _Packet(int.from_bytes(found[1][:4], "big"), length, body)
+
+
+def _is_ipv4(packet: bytes) -> bool:
+    return packet[0] >> 4 == 4  # noqa: PLR2004 - the version of IP
 
 
 def _raw_socket() -> socket.socket:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import random
 import socket
 import struct
@@ -328,6 +329,9 @@ class Front(asyncio.DatagramProtocol):
         self._link = link
         self._transport: Any = None
         self._backs: dict[Any, asyncio.Task[Any]] = {}
+        self._held: list[tuple[int, int, _Write, bytes]] = []
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep it to answer."""
@@ -368,13 +372,26 @@ class Front(asyncio.DatagramProtocol):
             fate = link.fate(side.encode(), data)
             if fate.due_ns is None:
                 return
-            wait_s = max(0, fate.due_ns - time.monotonic_ns()) / 1e9
             for _ in range(1 + fate.copies):
-                asyncio.get_running_loop().call_later(wait_s, send, fate.payload or data)
+                self._count += 1
+                heapq.heappush(self._held, (fate.due_ns, self._count, send, fate.payload or data))
+            self._go_on()
         elif verdict and link.lost():
             link.hit += 1
         else:
             send(data)
+
+    def _go_on(self) -> None:
+        """Send what is due, in the order in which it is; timers of their own would fire in any."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._held and self._held[0][0] <= time.monotonic_ns():
+            _, _, send, data = heapq.heappop(self._held)
+            send(data)
+        if self._held:
+            wait_s = max(0, self._held[0][0] - time.monotonic_ns()) / 1e9
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._go_on)
 
 
 def _opened(task: asyncio.Task[Any]) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from blackstart.model.fault import Undo
 
 COUNT = 100
+GROUP = "239.7.7.7"
 WAIT_S = 0.3
 
 
@@ -38,14 +40,17 @@ class Context:
     """Implements FaultContext around two servers; the undos are kept for the end."""
 
     def __init__(self, ports: dict[str, int], *, by_proxy: bool = False, own: bool = True) -> None:
-        proxies = {
-            name: ProxySpec(listen="127.0.0.1:0", upstream=f"127.0.0.1:{port}") if by_proxy else None
+        leads = {
+            name: ProxySpec(listen="127.0.0.1:0", upstream=f"127.0.0.1:{port}")
             for name, port in ports.items()
         }
+        proxies = leads if by_proxy else dict.fromkeys(ports)
         links = {
             "line": Link(ports=(str(ports["line"]),), proxy=proxies["line"]),
             "quotes": Link(ports=(str(ports["quotes"]),), protocol="udp", proxy=proxies["quotes"]),
         }
+        if "tape" in ports:
+            links["tape"] = Link(ports=(str(ports["tape"]),), protocol="udp", group=GROUP)
         private: tuple[Any, ...] = ("network",) if own else ()
         self.manifest = Manifest(schema=1, name="here", isolation=private, links=links)
         self.values: dict[str, Any] = {}
@@ -168,6 +173,20 @@ class Line:
                     sent += filling.send(b"s" * 8192)
             return {"sent": 1, "lost": 0, "bytes_per_s": sent / passed}
 
+    def stream(self) -> dict[str, Any]:
+        """Send two megabytes on a connection of its own; see whether the echo is what was sent."""
+        sent = random.Random(7).randbytes(2_000_000)
+        back = bytearray()
+        with self.connect() as through:
+            through.settimeout(20)
+            writer = threading.Thread(target=through.sendall, args=(sent,), daemon=True)
+            writer.start()
+            with contextlib.suppress(TimeoutError):
+                while len(back) < len(sent):
+                    back += through.recv(65536)
+            writer.join(1)
+        return {"sent": 1, "lost": int(len(back) < len(sent)), "intact": bytes(back) == sent}
+
 
 class Quotes:
     """A UDP server that echoes, and a client."""
@@ -191,28 +210,72 @@ class Quotes:
     def measure(self, _phase: str) -> dict[str, Any]:
         """Send numbered datagrams, collect what comes back."""
         self.heard.clear()
+        began, back = {}, dict[bytes, int]()
+        collecting = threading.Thread(target=self._collect, args=(back,))
+        collecting.start()
         sent = [f"{number:08d}".encode() for number in range(COUNT)]
-        back = set()
         for one in sent:
-            self.client.send(one)
+            began[one] = time.monotonic_ns()
+            self._send(one)
             time.sleep(0.0005)
-        with contextlib.suppress(TimeoutError):
-            while True:
-                back.add(self.client.recv(1000))
+        collecting.join()
+        took = [(back[one] - began[one]) / 1e6 for one in sent if one in back]
+        arrived = [back[one] for one in sent if one in back]
         return {
             "sent": len(sent),
-            "lost": len(set(sent) - back),
+            "lost": len(set(sent) - set(back)),
             "heard_by_server": len(self.heard),
             "order_kept": self.heard == sorted(self.heard),
             "unchanged": sum(one == two for one, two in zip(sent, self.heard, strict=False)),
+            "least_ms": min(took, default=0),
+            "most_ms": max(took, default=0),
+            "lasted_ms": (max(arrived) - min(arrived)) / 1e6 if arrived else 0,
         }
+
+    def _send(self, one: bytes) -> None:
+        self.client.send(one)
+
+    def _collect(self, back: dict[bytes, int]) -> None:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                one = self.client.recv(1000)
+                back.setdefault(one, time.monotonic_ns())
+
+
+class Tape(Quotes):
+    """A server that sends to a multicast group, and one that listens there: it is who hears, and no echo."""
+
+    def __init__(self) -> None:
+        here = socket.inet_aton("127.0.0.1")
+        self.speaker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.speaker.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, here)
+        self.client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.client.bind((GROUP, 0))
+        self.client.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(GROUP) + here)
+        self.client.settimeout(WAIT_S)
+        self.port = self.client.getsockname()[1]
+        self.heard = []
+
+    def _send(self, one: bytes) -> None:
+        self.speaker.sendto(one, (GROUP, self.port))
+
+    def _collect(self, back: dict[bytes, int]) -> None:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                one = self.client.recv(1000)
+                self.heard.append(one)
+                back.setdefault(one, time.monotonic_ns())
 
 
 async def trial(told: dict[str, Any]) -> dict[str, Any]:
     """Measure, break, measure, take back, measure."""
     line, quotes = Line(), Quotes()
     by_proxy = told["parameters"].get("mechanism") == "proxy"
-    ctx: Any = Context({"line": line.port, "quotes": quotes.port}, by_proxy=by_proxy, own=told["own"])
+    ports = {"line": line.port, "quotes": quotes.port}
+    tape = None if by_proxy else Tape()
+    if tape is not None:
+        ports["tape"] = tape.port
+    ctx: Any = Context(ports, by_proxy=by_proxy, own=told["own"])
     if by_proxy:
         await ctx.proxies.start()
         await ctx.proxies.lead()
@@ -222,8 +285,11 @@ async def trial(told: dict[str, Any]) -> dict[str, Any]:
         quotes.client.connect(("127.0.0.1", leads["quotes"]))
     fault: Any = registry.make(told["kind"])
     step = FaultStep(kind=told["kind"], links=(told["link"],), parameters=told["parameters"])
-    measure: Callable[[str], dict[str, Any]] = line.measure if told["link"] == "line" else quotes.measure
-    if told["kind"] in ("bandwidth", "slow_reader"):
+    sides = {"line": line.measure, "quotes": quotes.measure, "tape": tape.measure if tape else None}
+    measure: Callable[[str], dict[str, Any]] = sides[told["link"]]  # type: ignore[assignment]
+    if told["link"] == "line" and told["kind"] in ("reorder", "duplicate_packets", "corrupt_packets"):
+        measure = lambda _: line.stream()  # noqa: E731
+    if told["link"] == "line" and told["kind"] in ("bandwidth", "slow_reader"):
         measure = lambda phase: line.throughput() if phase != "after" else line.measure(phase)  # noqa: E731
     found: dict[str, Any] = {"unavailable": fault.unavailable(ctx.manifest, step)}
     found["before"] = await asyncio.to_thread(measure, "before")

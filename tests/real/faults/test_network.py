@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,9 @@ from blackstart.engine import verbs
 from blackstart.faults import registry
 from blackstart.model.manifest import Link, Manifest
 from blackstart.model.scenario import FaultStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BENCH = Path(__file__).parent / "network_program.py"
 LINKS = {
@@ -72,7 +75,7 @@ def test_a_partition_lets_nothing_through_and_heals(how: str, link: str) -> None
 
 
 def test_a_partition_of_one_way_lets_the_other_through(how: str) -> None:
-    """Only datagrams to the server vanish, so its echo is silent, but what it sends by itself arrives."""
+    """Only datagrams to the client vanish: the server hears everything, and its echo is silent."""
     found = carry_out(how, "partition", "quotes", direction="to_client")
     assert found["during"]["lost"] == found["during"]["sent"]
     assert found["during"]["heard_by_server"] == found["during"]["sent"]
@@ -137,6 +140,90 @@ def test_a_narrow_line_carries_so_many_bytes_a_second(how: str, kind: str, way: 
     found = carry_out(how, kind, bytes_per_s=1_000_000, direction=way)
     assert 100_000 < found["during"]["bytes_per_s"] < 1_500_000
     assert found["before"]["bytes_per_s"] > 5_000_000
+
+
+@pytest.fixture
+def alone() -> str:
+    """One way into a network of its own: what differs from link to link is the same in all of them."""
+    if os.geteuid() == 0:
+        return "root"
+    tried = subprocess.run(("unshare", "-Urn", "true"), capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"no user namespaces here: {tried.stderr.strip()}")
+    return "user namespace"
+
+
+@pytest.mark.parametrize("mechanism", ["kernel", "proxy"])
+def test_jitter_spreads_the_delays_and_keeps_the_order(alone: str, mechanism: str) -> None:
+    """Datagrams take 30 ms ± 20 ms, each its own time, and none overtakes another."""
+    how = "proxy" if mechanism == "proxy" else alone
+    found = carry_out(how, "latency", "quotes", delay_ms=30, jitter_ms=20, direction="to_server")
+    assert found["during"]["lost"] == 0
+    assert found["during"]["order_kept"] is True
+    assert found["during"]["least_ms"] >= 10
+    assert found["during"]["most_ms"] - found["during"]["least_ms"] > 10
+
+
+def test_a_narrow_line_makes_datagrams_wait(alone: str) -> None:
+    """A hundred datagrams of 36 bytes at 10,000 bytes a second: a third of a second, and none is lost."""
+    found = carry_out(alone, "bandwidth", "quotes", bytes_per_s=10_000, direction="to_server")
+    assert found["during"]["lost"] == 0
+    assert found["during"]["lasted_ms"] > 300 > found["before"]["lasted_ms"]
+
+
+def test_a_narrow_line_with_little_room_loses_datagrams(alone: str) -> None:
+    """What does not fit into the buffer before the narrow line is gone, as at a router."""
+    found = carry_out(
+        alone, "bandwidth", "quotes", bytes_per_s=10_000, buffer_bytes=500, direction="to_server"
+    )
+    assert 0 < found["during"]["lost"] == found["last"]["queue"]["lost"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "done"),
+    [
+        ("reorder", {"share": 0.3, "late_ms": 5}, "late"),
+        ("duplicate_packets", {"share": 0.5}, "doubled"),
+        ("corrupt_packets", {"share": 0.1}, "changed"),
+    ],
+)
+def test_tcp_puts_right_what_becomes_of_its_packets(
+    alone: str, kind: str, parameters: dict[str, Any], done: str
+) -> None:
+    """Packets are late, doubled or damaged, and the stream comes whole all the same."""
+    found = carry_out(alone, kind, **parameters)
+    assert found["during"]["intact"] is True
+    assert found["last"]["queue"][done] > 0
+
+
+def test_a_turned_bit_with_a_right_checksum_passes_tcp(alone: str) -> None:
+    """Nobody below the program can notice: the stream comes, and is not what was sent."""
+    found = carry_out(alone, "corrupt_packets", share=0.5, checksum="right")
+    assert found["before"]["intact"] is True
+    assert found["during"]["intact"] is False
+
+
+MULTICAST: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = {
+    "partition": ({}, lambda one: one["lost"] == one["sent"]),
+    "packet_loss": ({"share": 0.3}, lambda one: 0.1 < one["lost"] / one["sent"] < 0.6),
+    "latency": ({"delay_ms": 20}, lambda one: one["lost"] == 0 and one["least_ms"] >= 20),
+    "bandwidth": ({"bytes_per_s": 10_000}, lambda one: one["lost"] == 0 and one["lasted_ms"] > 300),
+    "reorder": ({"share": 0.3, "late_ms": 5}, lambda one: one["lost"] == 0 and not one["order_kept"]),
+    "duplicate_packets": ({"share": 1}, lambda one: one["heard_by_server"] == 2 * one["sent"]),
+    "corrupt_packets": (
+        {"share": 1, "checksum": "right"},
+        lambda one: one["heard_by_server"] == one["sent"] and one["unchanged"] == 0,
+    ),
+}
+"""How each kind is asked for, and what its listener must find."""
+
+
+@pytest.mark.parametrize("kind", MULTICAST)
+def test_each_fault_of_datagrams_is_one_of_multicast(alone: str, kind: str) -> None:
+    """What a server sends to a group is hit on the way to its listeners; unicast has its own tests."""
+    parameters, fits = MULTICAST[kind]
+    during = carry_out(alone, kind, "tape", **parameters)["during"]
+    assert fits(during), during
 
 
 def test_when_the_injector_is_killed_the_rules_go_with_it(how: str) -> None:
