@@ -45,6 +45,7 @@ Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="ID", help="Only this scenario or trial (R25:router); may be repeated."),
 ]
+Everything = Annotated[bool, typer.Option("--all", help="Also those that are otherwise run by name only.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout, progress on stderr.")]
 
 DEFAULT_TARGET = "paperfirm"
@@ -82,16 +83,20 @@ def suite(
     repeat: Repeat = 1,
     jobs: Jobs = SIDE_BY_SIDE,
     approvals: chaos.Approvals = chaos.DEFAULT_APPROVALS,
+    everything: Everything = False,
     as_json: Json = False,
 ) -> int:
     """Run all standard scenarios that the target can carry."""
     from blackstart.cli import run as command  # noqa: PLC0415
 
+    if only and everything:
+        raise typer.BadParameter("--only names scenarios, --all takes every one: give one of them")
     status: int = command.suite(
         target,
         out=out,
         seed=seed,
         only=only or [],
+        everything=everything,
         repeat=repeat,
         as_json=as_json,
         jobs=jobs,

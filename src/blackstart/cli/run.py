@@ -55,12 +55,16 @@ def suite(
     as_json: bool,
     jobs: int = 1,
     approvals: Path = PLACE,
+    everything: bool = False,
 ) -> int:
-    """Run what was asked for; without `only`, every standard scenario that fits. Return the exit status."""
+    """Run what was asked for and return the exit status.
+
+    Without `only` that is every standard scenario that fits; with `everything`, every packaged one.
+    """
     manifest = manifests.load(target)
     console = terminal.console(sys.stderr if as_json else sys.stdout)
     aim = "" if target == DEFAULT_TARGET else target if target in manifests.packaged() else str(_path(target))
-    chosen = _chosen(only) if only else _fitting(manifest, console)
+    chosen = _chosen(only) if only else _fitting(manifest, console, everything=everything)
     plans = [
         one
         for scenario, component, source in chosen
@@ -101,9 +105,11 @@ def _path(name: str) -> Path:
     return Path(name).expanduser().absolute()
 
 
-def _fitting(manifest: Manifest, console: Console) -> list[tuple[Scenario, str | None, str]]:
-    standard = [scenario for scenario in scenarios.packaged() if scenario.standard]
-    reasons = [(scenario, carry(manifest, scenario)) for scenario in standard]
+def _fitting(
+    manifest: Manifest, console: Console, *, everything: bool
+) -> list[tuple[Scenario, str | None, str]]:
+    meant = [scenario for scenario in scenarios.packaged() if scenario.standard or everything]
+    reasons = [(scenario, carry(manifest, scenario)) for scenario in meant]
     for scenario, reason in reasons:
         if reason is not None:
             console.print(f"[dim]left out: {scenario.id} {scenario.title}: {reason}[/dim]", soft_wrap=True)

@@ -22,15 +22,17 @@ _WAITED = 0.01
 """So much of the time a component must have waited, at the least: who hardly wants to run is not hurt."""
 _BUSY = 0.1
 _GENTLE = 10
+_USUAL_WEIGHT, _MOST_WEIGHT = 100, 10_000
 
 
 class CpuStress:
     """`workers` busy processes (twice as many as processors) for as long as it lasts.
 
     Plain hogs hardly hurt a process that sleeps most of the time. So, with components and where a control
-    group can be made, these get the least weight there is, and the hogs are nice: nobody else suffers.
-    `plain` does without, and hurts whoever is there. Witness: by the kernel's account the components got less
-    of the time that they wanted, by a quarter at least; without components, the hogs ran.
+    group can be made, these get the least weight there is, or `weight` (1 to 10,000; 100 is everybody's),
+    and the hogs are nice: nobody else suffers. `plain` does without, and hurts whoever is there. Witness: by
+    the kernel's account the components got less of the time that they wanted, by a quarter at least; without
+    components, the hogs ran.
     """
 
     name = "cpu_stress"
@@ -51,6 +53,9 @@ class CpuStress:
             return reason
         if step.parameters.get("mechanism") == "weight" and not step.components:
             return "whose weight? `components` names them"
+        weight = step.parameters.get("weight", 1)
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= _MOST_WEIGHT:
+            return f"parameters.weight is {weight!r}: a whole number from 1 to {_MOST_WEIGHT}, 100 is usual"
         return death.no_processes(target, step.components) if step.components else None
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
@@ -68,7 +73,7 @@ class CpuStress:
         workers = int(step.parameters.get("workers", 2 * (os.cpu_count() or 1)))
         for _ in range(workers):
             self._company.helper(hog, 1000, "cpu")
-        await self._company.assemble(ctx, {"cpu.shares": "2", "cpu.weight": "1"})
+        await self._company.assemble(ctx, _share(step.parameters.get("weight")))
         before = ctx.clock.now().mono_ns
         for helper in self._company.helpers:
             if self._company.groups:
@@ -94,7 +99,9 @@ class CpuStress:
             return f"plain ({why})" if why and bed.processes else "plain"
         for name, one in bed.processes.items():
             self._company.group(where, name, one)
-        return f"components at the least weight (cgroup v{where.version})"
+        weight = step.parameters.get("weight")
+        told = "the least weight" if weight is None else f"weight {weight}"
+        return f"components at {told} (cgroup v{where.version})"
 
     def _usual(self, bed: death.Deathbed) -> dict[str, float]:
         """Return how much of the processor time that it wanted each component got, before."""
@@ -130,6 +137,12 @@ class CpuStress:
         del ctx, receipt
         await self._company.dismiss()
         self._strike.close()
+
+
+def _share(weight: int | None) -> dict[str, str]:
+    """Write a weight for both versions of control groups; None is the least that each has."""
+    shares = 2 if weight is None else max(2, weight * 1024 // _USUAL_WEIGHT)
+    return {"cpu.shares": str(shares), "cpu.weight": str(weight or 1)}
 
 
 def _fares(bed: death.Deathbed) -> dict[str, Fare]:

@@ -257,6 +257,24 @@ def test_stress_makes_the_component_wait_for_a_processor(tmp_path: Path, who: st
 
 
 @needs("cpu")
+def test_stress_at_a_weight_leaves_the_component_some(tmp_path: Path, busy: subprocess.Popen[bytes]) -> None:
+    """It gets less than before, and more than the hundredth that the least weight leaves."""
+    ctx = Context({"v": busy}, folder=tmp_path)
+    receipt, witness = asyncio.run(hold(ctx, "cpu_stress", "we", weight=15))
+    assert "at weight 15" in receipt.mechanism
+    assert witness.bit is True, witness
+    assert witness.evidence["v"]["got"] > 0.03
+
+
+@pytest.mark.parametrize("weight", [0, 10_001, 2.5, "much", True])
+def test_a_weight_that_cannot_be_is_refused_beforehand(tmp_path: Path, weight: object) -> None:
+    """Named before anything is started, with what it may be."""
+    step = FaultStep(kind="cpu_stress", parameters={"weight": weight, "mechanism": "plain"})
+    manifest = Context({}, folder=tmp_path).manifest
+    assert "from 1 to 10000" in str(registry.make("cpu_stress").unavailable(manifest, step))
+
+
+@needs("cpu")
 def test_who_wants_no_processor_is_not_hurt(tmp_path: Path) -> None:
     """A process that sleeps lost nothing: the witness says that the stress did not bite."""
     with subprocess.Popen(["sleep", "600"]) as idle:

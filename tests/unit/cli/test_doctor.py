@@ -100,7 +100,7 @@ def test_network_faults_keep_the_same_contract(firm: Manifest) -> None:
         assert isinstance(fault, HasMechanisms)
         assert list(fault.mechanisms(firm)) == ["kernel", "proxy"]
     bare = msgspec.structs.replace(firm, links={})
-    found = doctor._fault("reset", bare)
+    found = doctor._fault("latency", bare)
     assert found.state == "optional"
     assert "the manifest has no link `exchange`" in found.hint
 

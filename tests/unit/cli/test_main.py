@@ -29,6 +29,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ("run",),
         ("no-such-command",),
         ("suite", "--repeat", "0"),
+        ("suite", "--all", "--only", "R1"),
         ("suite", "--seed", "seven"),
         (),
     ],

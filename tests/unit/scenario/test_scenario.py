@@ -62,7 +62,7 @@ def manifest(**changes: Any) -> Manifest:
             "each": ("primary", "feed"),
             **dict.fromkeys(("database", "broker", "risk", "exchange", "oom", "rapid"), ("primary",)),
         },
-        "links": {name: Link(ports=("1",)) for name in ("exchange", "market-data", "replication")},
+        "links": {name: Link(ports=("1",)) for name in ("exchange", "market-data", "replication", "broker")},
         "operations": {name: Operation(urls=("u",)) for name in ("checkpoint", "reconcile")},
         "data": {
             name: Data(files="*")
