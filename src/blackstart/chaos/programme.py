@@ -88,17 +88,10 @@ async def run(
     PermitError before anything is started.
     """
     check(orders, manifest)
-    with claimed(manifest):
-        return await _run(orders, manifest, out=out, folder=folder, progress=progress)
-
-
-async def _run(
-    orders: Orders, manifest: Manifest, *, out: Path, folder: Path | None, progress: Progress
-) -> ChaosResult:
     clock = SystemClock()
     orders = profiles.within(orders, clock.now().wall_ns)
     needed = permit.needed(manifest) or orders.profile.approval
-    with approvals.alone(place if needed else None):
+    with claimed(manifest), approvals.alone(place if needed else None):
         orders = by_approval(orders, granted(orders, manifest, place, clock.now().wall_ns))
         return await _run(orders, manifest, out, folder, progress)
 

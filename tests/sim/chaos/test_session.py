@@ -15,6 +15,7 @@ import pytest
 from blackstart.chaos import log, reconcile
 from blackstart.chaos.reconcile import Reconciliation
 from blackstart.engine import journal
+from blackstart.engine.clocks import SimClock, simulate
 from blackstart.errors import FaultError
 from blackstart.history.view import load
 from blackstart.model.approval import Approval, Grant

@@ -130,6 +130,8 @@ def test_a_fault_that_outlasts_the_observation_proves_no_recovery(
     world.extra = [Reverted(undo_id="u1", verified=True, evidence={}, mono_ns=at)]
     late = duration_s is not None and ended_ms > 1400
     assert fault(world) == ((Verdict.UNKNOWN, ("fault-outlasted",)) if late else (Verdict.PASS, ()))
+
+
 def ended(world: Any, opening: dict[str, Any], last: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """Return what the books of a session say whose opening and end were measured like this."""
     one = {"cpu_s": 1.0, "rss": 100 << 20, "threads": 1, "state": "sleeping"}
