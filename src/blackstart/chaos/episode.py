@@ -9,6 +9,8 @@ import msgspec
 from blackstart.chaos.model import Figures, Injection
 from blackstart.check.analyse import disturbance
 from blackstart.check.verdict import judge as merged
+from blackstart.engine.trial import Stop
+from blackstart.errors import TargetError
 from blackstart.model.record import Injected, Problem, StageReached
 from blackstart.model.scenario import FaultStep, Load, Objectives, Observe, Plan, Scenario, Steady
 from blackstart.model.verdict import Verdict, conclude
@@ -17,7 +19,7 @@ from blackstart.scenario.plan import service_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blackstart.chaos.model import Episode, Profile
+    from blackstart.chaos.model import Episode, Orders, Profile
     from blackstart.history.view import History
     from blackstart.model.manifest import Manifest
     from blackstart.model.outcome import Trial
@@ -48,9 +50,11 @@ def _step_name(step: FaultStep) -> str:
     return " ".join([step.kind, ",".join([*step.components, *step.links])]).strip()
 
 
-def plan_of(episode: Episode, manifest: Manifest, profile: Profile, seed: int) -> Plan:
-    """Return the trial of one disturbance."""
-    return _plan((f"chaos:{episode.number}", name(episode)), episode.steps, manifest, profile, seed)
+def plan_of(episode: Episode, manifest: Manifest, profile: Profile, orders: Orders) -> Plan:
+    """Return the trial of one disturbance, with what allows it."""
+    names = (f"chaos:{episode.number}", name(episode))
+    plan = _plan(names, episode.steps, manifest, profile, orders.seed)
+    return msgspec.structs.replace(plan, approval=orders.approval)
 
 
 def calm_plan(what: str, manifest: Manifest, profile: Profile, seed: int) -> Plan:
@@ -171,3 +175,10 @@ def _as_done(episode: Episode, history: History) -> tuple[FaultStep, ...]:
 
 def _stage(history: History, stage: str) -> StageReached | None:
     return next((one for one in history.all(StageReached) if one.stage == stage), None)
+
+
+def named(stop: Stop) -> Stop:
+    """Tell a component that is not there, though nothing was broken yet, from damage that finds no place."""
+    if stop.code == "fault-failed" and isinstance(stop.__cause__, TargetError):
+        return Stop(COMPONENT_DOWN, stop.text, verdict=stop.verdict)
+    return stop

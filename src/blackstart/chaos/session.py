@@ -29,7 +29,7 @@ from blackstart.engine.breakage import Breakages
 from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing, uncancel, uninterrupted
 from blackstart.engine.resources import Sampler
 from blackstart.engine.trial import RunningTrial, Stop, tell
-from blackstart.errors import BlackstartError, TargetError
+from blackstart.errors import BlackstartError
 from blackstart.model.outcome import Rpo
 from blackstart.model.record import Problem, ResourceSample, StateRead
 from blackstart.model.verdict import Verdict
@@ -296,15 +296,14 @@ class Session:
     async def _disturb(self, episode: Episode, due: int) -> None:
         """Do one disturbance, write down what came of it, and see that the books agree."""
         before_it = log.scratch(self._folder)
-        plan = episodes_of.plan_of(episode, self._manifest, self._profile, self._orders.seed)
-        plan = msgspec.structs.replace(plan, approval=self._orders.approval)
+        plan = episodes_of.plan_of(episode, self._manifest, self._profile, self._orders)
         segment = self._begin(f"{EPISODES}/{episodes_of.folder_name(episode)}", plan)
         how: How = "error"
         try:
             await self._break(segment.trial, episode, due)
             how = "complete"
         except Stop as stop:
-            segment.problem(_named(stop))
+            segment.problem(episodes_of.named(stop))
         except BlackstartError as error:
             segment.problem(Stop("target-failed", error.render()))
         except asyncio.CancelledError:
@@ -599,10 +598,3 @@ class Session:
         if self._start_ns is None:
             return 0.0
         return round(((self._end_ns or self._now()) - self._start_ns) / NS, 3)
-
-
-def _named(stop: Stop) -> Stop:
-    """Tell a component that is not there, though nothing was broken yet, from damage that finds no place."""
-    if stop.code == "fault-failed" and isinstance(stop.__cause__, TargetError):
-        return Stop(episodes_of.COMPONENT_DOWN, stop.text, verdict=stop.verdict)
-    return stop

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from blackstart.chaos import log, reconcile, session
+from blackstart.chaos import episode, log, reconcile
 from blackstart.chaos.judge import here
 from blackstart.chaos.model import Episode
 from blackstart.chaos.reconcile import Reconciliation
@@ -430,5 +430,5 @@ def test_a_stop_is_renamed_only_for_a_component_that_is_down() -> None:
     ):
         stop = Stop("fault-failed", "x")
         stop.__cause__ = error
-        assert session._named(stop).code == code
-    assert session._named(Stop("not-steady", "x")).code == "not-steady"
+        assert episode.named(stop).code == code
+    assert episode.named(Stop("not-steady", "x")).code == "not-steady"
