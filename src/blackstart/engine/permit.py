@@ -136,8 +136,8 @@ def two_people(found: Sequence[Signed], now_ns: int, where: str) -> tuple[Approv
     counted = [one for one in found if one.approval is not None]
     signers = approvals.signers(counted)
     if len(signers) < PEOPLE:
-        names = " and ".join(one.name for one in signers) or "nobody"
-        what = f"approved by {names} only, {PEOPLE} people are needed" + (f" ({told})" if told else "")
+        names = f"{signers[0].name} only" if signers else "nobody who counts"
+        what = f"approved by {names}, {PEOPLE} people are needed" + (f" ({told})" if told else "")
         hint = f"another person, with an account of their own: blackstart confirm {found[0].path.stem[:64]} …"
         raise PermitError(what, where=where, hint=hint)
     approval = counted[0].approval
