@@ -60,10 +60,11 @@ def manifest_sha256(manifest: Manifest) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def check_place(place: Path) -> None:
-    """Raise PermitError unless nobody but root can put another file in the place of a person's.
+def safe(place: Path) -> Path:
+    """Return where a place really is: where nobody but root can put another file in that of a person's.
 
-    It and every folder above belong to root; where others may write, only with the sticky bit.
+    It and every folder above belong to root; where others may write, only with the sticky bit. Raises
+    PermitError when that is not so.
     """
     hint = f"as root: install -d -m 1777 {place}; then `blackstart approve` (docs/production.md)"
     try:
@@ -77,6 +78,7 @@ def check_place(place: Path) -> None:
     if Path("/proc/self/uid_map").read_text(encoding="ascii").split() != _ALL_UIDS:
         what = "in a user namespace nobody can tell whose file it is"
         raise PermitError(what, where=str(place), hint="run it outside of rootless containers")
+    return real
 
 
 def unsafe_folder(found: os.stat_result) -> str | None:
@@ -124,7 +126,7 @@ def name_of(uid: int) -> str:
 
 def sign(place: Path, approval: Approval, now_ns: int) -> Path:
     """Sign as the user that runs this; returns the file. Raises PermitError when that would not count."""
-    check_place(place)
+    place = safe(place)
     uid = os.geteuid()
     if (why := nobody(uid)) is not None:
         hint = "sign with the account that you log in with, not by sudo"
@@ -152,7 +154,7 @@ def sign(place: Path, approval: Approval, now_ns: int) -> Path:
 
 def read(place: Path) -> dict[str, list[Signed]]:
     """Return every file of a place by the hash in its name. Raises PermitError when the place is not safe."""
-    check_place(place)
+    place = safe(place)
     found: dict[str, list[Signed]] = {}
     for path in sorted(place.glob("*.json")):
         found.setdefault(path.name.partition(".")[0], []).append(_signed(path))
@@ -200,8 +202,7 @@ def alone(place: Path | None) -> Iterator[None]:
     if place is None:
         yield
         return
-    check_place(place)
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(safe(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -69,7 +69,7 @@ class Stage:
         self.most = self._now = 0
         self.withdrawn: Callable[[Grant, Manifest], str | None] = lambda *_: None
         monkeypatch.setattr(suite, "_clear_leftovers", no_leftovers)  # a thread knows no simulated time
-        monkeypatch.setattr(approvals, "check_place", lambda _place: None)
+        monkeypatch.setattr(approvals, "safe", lambda place: place)
         monkeypatch.setattr(permit, "check_plan", lambda *_: None)
 
     def run(self, *, approved_s: float, trial_s: float, limits_s: float) -> Run:

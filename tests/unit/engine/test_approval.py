@@ -285,7 +285,7 @@ def test_a_manifest_is_known_by_content_glue_and_folder(tmp_path: Path) -> None:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a place that counts as safe, whose files belong to whoever the test says."""
-    monkeypatch.setattr(approvals, "check_place", lambda _place: None)
+    monkeypatch.setattr(approvals, "safe", lambda place: place)
     return tmp_path
 
 
@@ -365,11 +365,16 @@ def test_root_cannot_sign(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_place_of_somebody_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is not there, and one that belongs to a user."""
     with pytest.raises(PermitError, match="No such file") as refused:
-        approvals.check_place(tmp_path / "none")
+        approvals.safe(tmp_path / "none")
     assert "install -d -m 1777" in refused.value.hint
+    seen_by_link = tmp_path / "link"
+    seen_by_link.symlink_to(tmp_path, target_is_directory=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(approvals, "unsafe_folder", lambda _found: None)
+        assert approvals.safe(seen_by_link) == tmp_path.resolve(), "what is checked is what is used"
     monkeypatch.setattr(approvals, "unsafe_folder", lambda _found: "belongs to uid 7, not to root")
     with pytest.raises(PermitError, match="belongs to uid 7"):
-        approvals.check_place(tmp_path)
+        approvals.safe(tmp_path)
 
 
 def test_in_a_user_namespace_owners_prove_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +382,7 @@ def test_in_a_user_namespace_owners_prove_nothing(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(approvals, "unsafe_folder", lambda _found: None)
     monkeypatch.setattr(approvals, "_ALL_UIDS", ["0", "1000", "1"])
     with pytest.raises(PermitError, match="user namespace"):
-        approvals.check_place(tmp_path)
+        approvals.safe(tmp_path)
 
 
 def test_one_run_at_a_time(place: Path) -> None:
