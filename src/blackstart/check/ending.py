@@ -52,9 +52,8 @@ def _findings(facts: Facts) -> Iterable[Finding]:
 def _finding(name: str, status: int | None, wanted: tuple[int, ...]) -> Finding:
     expected = " or ".join(map(str, wanted))
     if status is None:
-        text = (
-            f"{name}: how it ended was not seen (only its parent is told), so {expected} was not looked for"
-        )
+        who = "only its parent or manager could tell"
+        text = f"{name}: how it ended was not seen ({who}), so {expected} was not looked for"
         return Finding(verdict=Verdict.PASS, code="end-not-seen", text=text)
     data = {"component": name, "status": status}
     if status in wanted:

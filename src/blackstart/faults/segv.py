@@ -55,8 +55,8 @@ class Segv:
         bed = await self._strike.aim(ctx, step)
         for name, process in bed.processes.items():
             try:
-                self._places[name] = cores.place(process.pid)
-                if not cores.allow(process.pid):
+                self._places[name] = place = cores.place(process.pid)
+                if not cores.allow(process.pid) and place.folder is not None:
                     self._places[name] = cores.Place(None, reason=_NO_LIMIT)
             except (OSError, ValueError) as error:
                 self._places[name] = cores.Place(None, reason=f"cannot be allowed: {error}")

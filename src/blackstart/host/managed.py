@@ -36,7 +36,8 @@ class State(NamedTuple):
     the path of its control group. `started_ns` (monotonic) is when its main process began, where the manager
     tells it, and `ready_ns` when it said itself that it is ready (`Type=notify`: before that it does not
     run). `stopping`: it cannot be started yet. `status` is how its main process ended, negative for a signal;
-    None while there is one, and before the first.
+    None while there is one, before the first, and of a unit's end that systemd takes for clean:
+    it forgets such a unit at once.
     """
 
     running: bool
@@ -153,7 +154,7 @@ def _look_unit(place: Place) -> State:
         group=found.get("ControlGroup", ""),
         started_ns=_stamp_ns(found, "ExecMainStartTimestampMonotonic"),
         ready_ns=_stamp_ns(found, "ActiveEnterTimestampMonotonic") if tells else None,
-        status=None if pid else _status(found),
+        status=None if pid or result == "success" else _status(found),
     )
 
 

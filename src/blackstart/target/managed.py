@@ -114,7 +114,10 @@ class Managed:
         return managed.command(where, "stop")
 
     async def ended_with(self, component: str) -> int | None:
-        """Return what the manager says of its end; None when it has not heard of it within 2 s, or forgot."""
+        """Return what the manager says of its end; None when it has not heard of it within 2 s, or forgot.
+
+        Of a unit only an end that systemd calls a failure is told (`managed.State`).
+        """
         where = self._place(component)
         until = self._clock.now().mono_ns + _ENDED_NS
         while self._clock.now().mono_ns < until:
@@ -122,7 +125,8 @@ class Managed:
                 state = await asyncio.to_thread(managed.look, where)
             except TargetError:
                 return None
-            if state.status is not None:
+            ending = state.pid or state.stopping or state.said.startswith("deactivating")
+            if state.status is not None or not ending:
                 return state.status
             await self._clock.sleep_until(self._clock.now().mono_ns + _TICK_NS)
         return None

@@ -147,6 +147,20 @@ def test_where_no_core_dump_can_be_had_the_death_is_the_witness(
         end(victim)
 
 
+@needs_plain_cores
+def test_a_process_that_may_not_dump_core_is_not_expected_to(tmp_path: Path) -> None:
+    """Its hard limit is 0: where we may not raise it no dump is missed, and the evidence names the limit."""
+    victim = python(f"import resource as r\nr.setrlimit(r.RLIMIT_CORE, (0, 0))\n{BUSY}", tmp_path)
+    try:
+        ctx = Context({"v": victim}, folder=tmp_path)
+        _, witness = asyncio.run(carry_out("segv", ctx, mechanism="signal"))
+        core = witness.evidence["v"]["core"]
+        assert witness.bit is True
+        assert core["collected"] or "RLIMIT_CORE" in core["why"]
+    finally:
+        end(victim)
+
+
 def test_who_ends_otherwise_where_no_core_dump_can_be_had_did_not_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
