@@ -83,7 +83,7 @@ class ClockSkew:
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """Have each process read its clock as its program does, and compare it with the host's."""
-        deadline = ctx.clock.now().mono_ns + _WITNESS_LIMIT_NS
+        deadline, pause_ns = ctx.clock.now().mono_ns + _WITNESS_LIMIT_NS, _LOOK_NS
         while True:
             found = {
                 name: await asyncio.to_thread(self._look, ref, receipt.t0_mono_ns, ctx)
@@ -92,7 +92,9 @@ class ClockSkew:
             bit = all(one.get("as_wanted", False) for one in found.values())
             if bit or ctx.clock.now().mono_ns > deadline or not self._drift_ppb:
                 return Witness(bit=bit, evidence=found)
-            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
+            # Each look stops the process for some milliseconds: a slow drift is not waited for by many.
+            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + pause_ns)
+            pause_ns *= 2
 
     def _look(self, ref: ProcessRef, t0_mono_ns: int, ctx: FaultContext) -> dict[str, Any]:
         if not refs.alive(ref):
@@ -120,6 +122,7 @@ class ClockSkew:
                 except (FaultError, OSError):
                     if refs.alive(ref):
                         raise
+            await asyncio.to_thread(vdso.restore_heirs, ref.start_ticks, skew.places)
 
 
 async def _done(work: Callable[[], tuple[int, int]]) -> tuple[int, int]:

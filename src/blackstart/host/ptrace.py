@@ -6,12 +6,13 @@ import contextlib
 import ctypes
 import errno
 import os
+import pickle
 import platform
 import signal
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 
 from blackstart.errors import FaultError
 from blackstart.host import procs, seccomp_filter
@@ -240,6 +241,66 @@ def alone(work: Callable[[], T]) -> T:
     return found[0]
 
 
+def outliving(pid: int, work: Callable[[], T]) -> T:
+    """Do it as `alone` does; what is not ours is let go as it was even when we are killed in the midst.
+
+    When a tracer dies the kernel lets go, but puts neither registers nor signal mask back. A process that we
+    started is ended then. Any other outlives us, so a child of ours, in a session of its own, finishes the
+    work: it may enter whom we may, unless that is a descendant of ours (kernel.yama.ptrace_scope).
+    """
+    return alone(work) if _descends(pid) else _in_a_child(pid, work)
+
+
+def _descends(pid: int) -> bool:
+    while pid != os.getpid():
+        found = procs.stat(pid)
+        if found is None or found.ppid == 0:
+            return False
+        pid = found.ppid
+    return True
+
+
+def _in_a_child(pid: int, work: Callable[[], T]) -> T:
+    read, write = os.pipe()
+    # A signal to the child must not be told to the loop of the parent, with which it shares a descriptor.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        child = os.fork()
+        if child == 0:
+            _finish(write, work)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    os.close(write)
+    with open(read, "rb") as pipe:  # noqa: PTH123 - a descriptor
+        said = pipe.read()
+    os.waitpid(child, 0)
+    if not said:
+        raise FaultError("who had entered it was killed", where=f"pid {pid}")
+    found, error = pickle.loads(said)  # noqa: S301 - by our own child
+    if error is not None:
+        kind, arguments, named = error
+        raise kind(*arguments, **named)
+    return cast("T", found)
+
+
+def _finish(write: int, work: Callable[[], T]) -> None:
+    """Do it in the child, which ends here."""
+    try:
+        os.setsid()
+        try:
+            said: tuple[Any, Any] = work(), None
+        except FaultError as error:
+            said = None, (FaultError, (error.what,), {"where": error.where, "hint": error.hint})
+        except OSError as error:
+            said = None, (OSError, error.args, {})
+        except Exception as error:  # noqa: BLE001 - raised again by the parent
+            said = None, (RuntimeError, (f"{type(error).__name__}: {error}",), {})
+        with open(write, "wb") as pipe:
+            pipe.write(pickle.dumps(said))
+    finally:
+        os._exit(0)
+
+
 class Jump(NamedTuple):
     """A process was let go at address 0 between these instants (monotonic); `moved`: in the folder given."""
 
@@ -258,7 +319,7 @@ def jump_to_null(pid: int, folder: str = "") -> Jump:
             before = time.monotonic_ns()
         return Jump(before, time.monotonic_ns(), moved)
 
-    return alone(work)
+    return outliving(pid, work)
 
 
 def add_filter(pid: int, calls: Iterable[str], keep: Callable[[int], None]) -> None:
@@ -281,7 +342,7 @@ def add_filter(pid: int, calls: Iterable[str], keep: Callable[[int], None]) -> N
             finally:
                 process.call(_CLOSE, listener)
 
-    alone(work)
+    outliving(pid, work)
 
 
 def _change_folder(process: Entered, folder: str) -> bool:

@@ -8,6 +8,7 @@ programs too; who asks by a system call of its own sees the true time. Children 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import subprocess
@@ -107,7 +108,7 @@ def prepare(pid: int) -> Skew:
         )
         return Skew(pid, page, tuple(places))
 
-    return ptrace.alone(work)
+    return ptrace.outliving(pid, work)
 
 
 def apply(skew: Skew, *, offset_ns: int, drift_ppb: int) -> tuple[int, int]:
@@ -117,11 +118,51 @@ def apply(skew: Skew, *, offset_ns: int, drift_ppb: int) -> tuple[int, int]:
 
 
 def restore(pid: int, places: tuple[Place, ...]) -> bool:
-    """Put the original code back; says whether it is there. Idempotent; also when it never was changed."""
+    """Put the original code back; says whether it is there. Idempotent; also when it never was changed.
+
+    A process that has executed another program since has a vDSO of its own, which nobody changed.
+    """
+    if executed(pid, places):
+        return True
     wrong = [one for one in places if _peek(pid, one.address) == one.after]
     if wrong:
         _exchange(pid, [(one.address, one.before) for one in wrong])
     return all(_peek(pid, one.address) == one.before for one in places)
+
+
+def executed(pid: int, places: tuple[Place, ...]) -> bool:
+    """Say whether its vDSO is not the one with these places any more. Raises FaultError."""
+    start, image = _vdso(pid)
+    return not {one.address for one in places} <= {start + at for at in _symbols(image).values()}
+
+
+def restore_heirs(start_ticks: int, places: tuple[Place, ...]) -> list[int]:
+    """Put the original code back in every process that inherited ours from the one of that start time.
+
+    Looks again until nobody is found: one of them may fork meanwhile. Returns their pids. Raises FaultError.
+    """
+    found: list[int] = []
+    while new := [pid for pid in _heirs(start_ticks, places) if pid not in found]:
+        for pid in new:
+            try:
+                restore(pid, places)
+            except (FaultError, OSError):
+                if (one := procs.stat(pid)) is not None and not one.dead:
+                    raise
+        found += new
+    return found
+
+
+def _heirs(start_ticks: int, places: tuple[Place, ...]) -> list[int]:
+    """Find who has our jumps at these places: nobody else has them at these addresses, to this page."""
+    found = []
+    for one in procs.everybody():
+        if one.dead or one.start_ticks < start_ticks:
+            continue
+        with contextlib.suppress(OSError):  # somebody else's, or nothing is mapped there
+            if any(_peek(one.pid, place.address) == place.after for place in places):
+                found.append(one.pid)
+    return found
 
 
 def read(pid: int) -> Reading:
@@ -144,7 +185,7 @@ def read(pid: int) -> Reading:
                 process.call(_MUNMAP, page, _PAGE)
         return Reading(seconds * _S + rest, before, after)
 
-    return ptrace.alone(work)
+    return ptrace.outliving(pid, work)
 
 
 @cache

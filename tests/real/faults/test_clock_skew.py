@@ -225,6 +225,122 @@ def test_nonsense_is_refused_before_the_trial(parameters: dict[str, Any], word: 
     assert word in str(registry.make("clock_skew").unavailable(manifest, step))
 
 
+FORKS = """
+import os, sys, time
+print(1, flush=True)
+for line in sys.stdin:
+    if line == "exec\\n": os.execv(sys.executable, [sys.executable, "-c", "print(1, flush=True); input()"])
+    read, write = os.pipe()
+    if os.fork() == 0:
+        if line == "orphan\\n" and os.fork(): os._exit(0)
+        os.write(write, str(os.getpid()).encode())
+        time.sleep(600)
+    print(os.read(read, 20).decode(), flush=True)
+"""
+
+
+@pytest.fixture
+def forks() -> Iterator[subprocess.Popen[str]]:
+    """Start a process that forks, or executes another program, when it is told to."""
+    command = [sys.executable, "-c", FORKS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as found:
+        assert found.stdout is not None
+        found.stdout.readline()
+        yield found
+        found.kill()
+
+
+def tell(process: subprocess.Popen[str], word: str) -> int:
+    """Tell it, and read the number that it answers with."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{word}\n")
+    process.stdin.flush()
+    return int(process.stdout.readline())
+
+
+@pytest.mark.parametrize("who", ["we", "the guardian"])
+@pytest.mark.parametrize("lives", [True, False])
+def test_who_inherited_the_wrong_clock_gets_the_true_one_back(
+    forks: subprocess.Popen[str], tmp_path: Path, who: str, *, lives: bool
+) -> None:
+    """A child, and one whose parent has gone; also when the process that was hit has ended since."""
+    ctx: Any = Context({"v": forks}, folder=tmp_path)  # type: ignore[dict-item]
+    children: list[int] = []
+
+    async def main() -> None:
+        fault: Any = registry.make("clock_skew")
+        receipt = await fault.inject(ctx, FaultStep(kind="clock_skew", components=("v",)))
+        children.extend(tell(forks, word) for word in ("child", "orphan"))
+        assert all(vdso.read(pid).ahead_ns[0] > 9 * S for pid in children)
+        if not lives:
+            forks.kill()
+            forks.wait()
+        if who == "we":
+            await fault.revert(ctx, receipt)
+
+    try:
+        asyncio.run(main())
+        ctx.undo()
+        ctx.undo()
+        assert [round(vdso.read(pid).ahead_ns[1] / S) for pid in children] == [0, 0]
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("who", ["we", "the guardian"])
+def test_a_program_that_was_executed_since_has_a_true_clock(
+    forks: subprocess.Popen[str], tmp_path: Path, who: str
+) -> None:
+    """The same process, with a vDSO of its own: there is nothing to put back, and that is verified."""
+    ctx: Any = Context({"v": forks}, folder=tmp_path)  # type: ignore[dict-item]
+
+    async def main() -> None:
+        fault: Any = registry.make("clock_skew")
+        receipt = await fault.inject(ctx, FaultStep(kind="clock_skew", components=("v",)))
+        tell(forks, "exec")
+        assert round(vdso.read(forks.pid).ahead_ns[1] / S) == 0
+        if who == "we":
+            await fault.revert(ctx, receipt)
+
+    asyncio.run(main())
+    ctx.undo()
+    ctx.undo()
+
+
+READS = """
+import sys
+from blackstart.host import vdso
+vdso.read(int(sys.argv[1]))
+print(1, flush=True)
+while True: vdso.read(int(sys.argv[1]))
+"""
+
+
+def test_who_is_killed_while_it_is_in_a_process_leaves_it_as_it_was(teller: subprocess.Popen[bytes]) -> None:
+    """Ten times while it makes the process read its clock: it answers, and takes the signals that it took."""
+
+    def status(name: str) -> str:
+        lines = Path(f"/proc/{teller.pid}/status").read_text().splitlines()
+        return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+
+    blocked = status("SigBlk")
+    for number in range(10):
+        reader = subprocess.Popen([sys.executable, "-c", READS, str(teller.pid)], stdout=subprocess.PIPE)
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        time.sleep(0.0037 * number)
+        reader.kill()
+        reader.wait()
+        reader.stdout.close()
+        until = time.monotonic() + 5
+        while status("TracerPid") != "0":
+            assert time.monotonic() < until
+        assert status("SigBlk") == blocked
+        assert abs(ask(teller)[0][0]) < 0.2
+
+
 AS_USER = """
 import asyncio, pathlib, sys
 sys.path.insert(0, FAULTS)
