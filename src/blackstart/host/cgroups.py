@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 _REMOVE_LIMIT_S = 5.0
+_MANAGERS = "name=systemd"
+"""The hierarchy of version 1 that has no controller: service managers and engines keep their groups in it."""
+
 _OURS = re.compile(r"blackstart-\d+-[0-9a-f]{6}-")
 _UNLIMITED = (
     ("cpu.max", "max"),
@@ -114,6 +117,15 @@ def make(folder: Path) -> None:
 def join(folder: Path, pid: int) -> None:
     """Move a process with all its threads into a group. Raises OSError."""
     write(folder, "cgroup.procs", str(pid))
+
+
+def leave(pid: int) -> None:
+    """Move a process to the root of the hierarchies by which managers end groups, as far as we may."""
+    for controller in (NO_CONTROLLER, _MANAGERS):
+        where = hierarchy(controller)
+        if where is not None and (where.version == 2 or controller == _MANAGERS):  # noqa: PLR2004 - the version
+            with contextlib.suppress(OSError):
+                join(where.mount, pid)
 
 
 def write(folder: Path, file: str, text: str) -> None:

@@ -151,6 +151,11 @@ def family(
     return [one for one in table if one.pid in members and one.pid != os.getpid()]
 
 
+def children(pid: int) -> list[int]:
+    """Return the live children of a process."""
+    return [one.pid for one in everybody() if one.ppid == pid and not one.dead]
+
+
 def carriers(marker: str) -> list[Stat]:
     """Find the live processes that carry a marker."""
     census = Census()

@@ -248,10 +248,11 @@ def outliving(pid: int, work: Callable[[], T]) -> T:
     started is ended then. Any other outlives us, so a child of ours, in a session of its own, finishes the
     work: it may enter whom we may, unless that is a descendant of ours (kernel.yama.ptrace_scope).
     """
-    return alone(work) if _descends(pid) else _in_a_child(pid, work)
+    return alone(work) if descends(pid) else _in_a_child(pid, work)
 
 
-def _descends(pid: int) -> bool:
+def descends(pid: int) -> bool:
+    """Say whether a process is a descendant of ours."""
     while pid != os.getpid():
         found = procs.stat(pid)
         if found is None or found.ppid == 0:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import FaultError
-from blackstart.host import procs, ptrace, seccomp_launch, syscalls
+from blackstart.host import cgroups, procs, ptrace, seccomp_launch, syscalls
 from blackstart.host.seccomp_rules import Counters, Rule
 from blackstart.host.syscalls import OPENS, RENAMES, SIZES, SYNCS, UNLINKS, WRITES
 
@@ -127,6 +127,16 @@ class Supervisor:
         wanted |= self._expected
         await asyncio.to_thread(ptrace.add_filter, pid, wanted, self._hand_over)
         self._calls = {one: held for one, held in self._calls.items() if _lives(one)} | {ref: wanted}
+        if not ptrace.descends(pid):
+            self._outlive()
+
+    def _outlive(self) -> None:
+        """Leave our control groups, supervisor and keeper: who we did not start needs one of them after us.
+
+        A service manager, a CI job and an engine kill whatever is left in a group when it ends.
+        """
+        for one in (self.pid, *procs.children(self.pid)):
+            cgroups.leave(one)
 
     async def prefix(self, calls: Iterable[str]) -> tuple[str, ...]:
         """Return the command to put in front of one that shall have its calls answered from its start.
@@ -161,7 +171,8 @@ class Supervisor:
 
     def undo(self, *rules: str) -> dict[str, Any]:
         """Return the arguments of the guardian's verb `seccomp`, which takes these rules out without us."""
-        return {"name": self._name, "token": self._token, "rules": list(rules)}
+        filtered = [list(ref) for ref in self._calls]
+        return {"name": self._name, "token": self._token, "rules": list(rules), "filtered": filtered}
 
     def close(self) -> None:
         """Take all rules out; idempotent. The process ends itself with the last of those it serves."""

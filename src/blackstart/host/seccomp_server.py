@@ -71,7 +71,7 @@ class Server:
     """Listeners, rules, and the calls that wait for their time."""
 
     def __init__(self, control: socket.socket, name: str, token: str) -> None:
-        self._token = token
+        self._name, self._token = name, token
         self._control: socket.socket | None = control
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._door.bind(f"\0{name}")
@@ -289,11 +289,20 @@ class Server:
             for one in (self._door, self._control, *self._guests.values()):
                 if one is not None:
                     one.close()
+            seen = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with contextlib.suppress(OSError):
+                seen.bind(f"\0{keeper(self._name)}")
+                seen.listen(64)
             keep(theirs, self._taken, set(self._listeners))
             os._exit(0)
         theirs.close()
         self._poll.register(ours, 0)  # only its end is of interest
         return ours
+
+
+def keeper(name: str) -> str:
+    """Name the abstract socket that stands for as long as the keeper of that supervisor lives."""
+    return f"{name}-keeper"
 
 
 def keep(link: socket.socket, taken: Taken, listeners: set[int]) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from blackstart.engine.verbs import begin
 from blackstart.errors import FaultError
-from blackstart.host import procs, seccomp
+from blackstart.host import cgroups, procs, seccomp
 from blackstart.host.seccomp import SYNCS, WRITES, Rule
 
 if TYPE_CHECKING:
@@ -274,6 +274,77 @@ def test_a_dead_keeper_is_replaced(bench: Bench) -> None:
     assert poll(lambda: len(keepers()) == 1 and keepers() != [first])
     os.kill(supervisor.pid, signal.SIGKILL)
     assert process.do("write", 50, threads=2) == [2] * 100
+
+
+def test_who_has_neither_supervisor_nor_keeper_is_told_to_be_started_again(tmp_path: Path) -> None:
+    """The kernel fails its filtered calls for good: that is no undo that was verified."""
+
+    async def main(pid: int) -> tuple[Any, int, list[int]]:
+        supervisor = await seccomp.supervisor(tmp_path / "fault")
+        await supervisor.attach(pid, WRITES)
+        return supervisor.undo("x"), supervisor.pid, procs.children(supervisor.pid)
+
+    process = Obedient(tmp_path)
+    arguments, supervisor, keepers = asyncio.run(main(process.pid))
+    os.kill(supervisor, signal.SIGKILL)
+    assert poll(lambda: gone(supervisor))
+    assert begin("seccomp", arguments, "-")() == (True, {"supervisor": "gone, and its rules with it"})
+    os.kill(keepers[0], signal.SIGKILL)
+    assert poll(lambda: gone(keepers[0]))
+    verified, evidence = begin("seccomp", arguments, "-")()
+    assert (verified, evidence["pids"]) == (False, [process.pid])
+    process.popen.kill()
+    process.popen.wait()
+    assert begin("seccomp", arguments, "-")()[0] is True
+    process.close()
+
+
+@pytest.mark.skipif(cgroups.unavailable("freezer") is not None, reason=str(cgroups.unavailable("freezer")))
+@pytest.mark.parametrize("ours", [True, False])
+def test_who_is_not_ours_keeps_its_keeper_when_our_control_group_is_killed(
+    tmp_path: Path, *, ours: bool
+) -> None:
+    """Whoever ends the job in which Blackstart ran kills what is left in its group."""
+    where = cgroups.hierarchy("freezer")
+    assert where is not None
+    if where.version == 1:
+        pytest.skip("managers keep their groups in another hierarchy than the freezer's")
+    group = where.mount / f"blackstarttest{os.getpid()}"
+    process = Obedient(tmp_path)
+    code = OWNER if not ours else OWNER.replace("int(sys.argv[2])", "await own()")
+    arguments = [str(tmp_path / "fault"), str(process.pid), str(process.file)]
+    owner = subprocess.Popen(
+        [sys.executable, "-c", IN_GROUP + code, *arguments, str(group)], stdout=subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    try:
+        supervisor = int(owner.stdout.readline())
+        inside = cgroups.members(group)
+        assert owner.pid in inside
+        both = {supervisor, *procs.children(supervisor)}
+        assert both & set(inside) == (both if ours else set())
+    finally:
+        for pid in cgroups.members(group):
+            os.kill(pid, signal.SIGKILL)
+        owner.wait()
+        owner.stdout.close()
+        assert poll(lambda: not cgroups.members(group))
+        group.rmdir()
+    if not ours:
+        assert process.do("write", 20) == [2] * 20
+    process.close()
+
+
+IN_GROUP = """
+import os, sys
+from pathlib import Path
+group = Path(sys.argv[4])
+group.mkdir()
+(group / "cgroup.procs").write_text(str(os.getpid()))
+async def own():
+    import subprocess
+    return subprocess.Popen(["sleep", "600"]).pid
+"""
 
 
 def test_the_guardian_takes_rules_out(bench: Bench) -> None:

@@ -8,6 +8,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+from blackstart.host import procs
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,7 +24,8 @@ def _drop(arguments: Mapping[str, Any], _run: str) -> Verify:
     """Take rules out: `name`, `token`, `rules`.
 
     Without a supervisor there are none: its keeper has no rules. One that ends before it has answered is
-    asked again, until it is seen that it is gone.
+    asked again, until it is seen that it is gone. Without a keeper, too, nobody lets the calls of the running
+    processes that were `filtered` (pid, start time) pass: the kernel fails them until they are started again.
     """
     asked = _ask(arguments)
 
@@ -38,9 +41,24 @@ def _drop(arguments: Mapping[str, Any], _run: str) -> Verify:
                 return False, {"supervisor": "ends the connection without an answer"}
             time.sleep(_AGAIN_S)
             link = _ask(arguments)
+        if unanswered := _unanswered(arguments):
+            what = "nobody answers their filtered system calls any more (ENOSYS): start them again"
+            return False, {"error": what, "pids": unanswered}
         return True, {"supervisor": "gone, and its rules with it"}
 
     return verify
+
+
+def _unanswered(arguments: Mapping[str, Any]) -> list[int]:
+    """Name the filtered processes that live without a keeper."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+        link.settimeout(_LIMIT_S)
+        try:
+            link.connect(f"\0{arguments['name']}-keeper")
+        except ConnectionRefusedError:
+            found = [(int(pid), int(ticks)) for pid, ticks in arguments.get("filtered", ())]
+            return [pid for pid, ticks in found if procs.is_alive(pid, ticks) and procs.filtered(pid)]
+    return []
 
 
 def _ask(arguments: Mapping[str, Any]) -> socket.socket | None:
