@@ -5,6 +5,7 @@ Standard library only: the guardian imports this.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import time
@@ -15,6 +16,9 @@ from blackstart.host import containers, procs, systemd
 
 _POLL_S = 0.01
 _NOTICE_LIMIT_S = 10.0
+_STOP_LIMIT_S = 10.0  # docker's and podman's own
+_REMOVED = "is removed by its engine when it ends (--rm): run it without"
+_TRANSIENT = "has no unit file (systemd-run): its manager forgets it when it ends; give it one"
 _US = 1000
 _ENDED = ("exited", "stopped", "dead")
 """What engines say of a container that ran and has ended."""
@@ -37,7 +41,10 @@ class State(NamedTuple):
     tells it, and `ready_ns` when it said itself that it is ready (`Type=notify`: before that it does not
     run). `stopping`: it cannot be started yet. `status` is how its main process ended, negative for a signal;
     None while there is one, before the first, and of a unit's end that systemd takes for clean:
-    it forgets such a unit at once.
+    it forgets such a unit at once. `stop_limit_s` is how long the manager waits for its end
+    when it is asked to stop, before it kills it (containers). `lost` says why nobody could start it again.
+    `bound` are the units that their manager stops whenever this one is down (`BindsTo=`), and does not start
+    with it.
     """
 
     running: bool
@@ -50,11 +57,30 @@ class State(NamedTuple):
     ready_ns: int | None = None
     stopping: bool = False
     status: int | None = None
+    stop_limit_s: float = 0.0
+    lost: str = ""
+    bound: tuple[str, ...] = ()
 
 
 def look(place: Place) -> State:
     """Ask the manager. Raises TargetError when it cannot be reached, or knows no such thing."""
     return _look_unit(place) if place.kind == "unit" else _look_container(place)
+
+
+def bound(place: Place) -> list[Place]:
+    """Return the units that run now and that their manager stops with this one, whatever ends it.
+
+    Raises TargetError.
+    """
+    found: dict[str, Place] = {}
+    ask = [place] if place.kind == "unit" else []
+    while ask:
+        for name in look(ask.pop()).bound:
+            other = Place("unit", name, place.at)
+            if name != place.name and name not in found and look(other).running:
+                found[name] = other
+                ask.append(other)
+    return list(found.values())
 
 
 def start(place: Place, *, wait: bool = True) -> None:
@@ -155,6 +181,8 @@ def _look_unit(place: Place) -> State:
         started_ns=_stamp_ns(found, "ExecMainStartTimestampMonotonic"),
         ready_ns=_stamp_ns(found, "ActiveEnterTimestampMonotonic") if tells else None,
         status=None if pid or result == "success" else _status(found),
+        lost=_TRANSIENT if found.get("Transient") == "yes" else "",
+        bound=tuple(found.get("BoundBy", "").split()),
     )
 
 
@@ -171,7 +199,9 @@ def _stamp_ns(found: dict[str, str], name: str) -> int | None:
 def _look_container(place: Place) -> State:
     found = containers.inspect(containers.Container(place.name, place.at))
     state: dict[str, Any] = found.get("State") or {}
-    policy = str(((found.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no")
+    host: dict[str, Any] = found.get("HostConfig") or {}
+    policy = str((host.get("RestartPolicy") or {}).get("Name") or "no")
+    told = (found.get("Config") or {}).get("StopTimeout")
     code, words = state.get("ExitCode", 0), str(state.get("Status") or "unknown")
     if not state.get("Running") and state.get("Error"):
         words = f"{words}: {state['Error']}"
@@ -186,6 +216,8 @@ def _look_container(place: Place) -> State:
         group=str(found["Id"]),
         stopping=words == "stopping",
         status=int(code) if words in _ENDED else None,
+        stop_limit_s=_STOP_LIMIT_S if told is None else float(told) if told >= 0 else math.inf,
+        lost=_REMOVED if host.get("AutoRemove") else "",
     )
 
 

@@ -25,6 +25,8 @@ _SHOWN = (
     "Type",
     "Restart",
     "ControlGroup",
+    "Transient",
+    "BoundBy",
     "ExecMainStartTimestampMonotonic",
     "ExecMainCode",
     "ExecMainStatus",
@@ -78,8 +80,11 @@ def start(unit: Unit, *, wait: bool) -> None:
 
 
 def stop(unit: Unit) -> None:
-    """Have the manager begin to stop it, as it would for its operator. Raises TargetError."""
-    _ask(unit.manager, "--no-block", "stop", "--", unit.name)
+    """Have the manager begin to stop it, and only it. Raises TargetError.
+
+    Otherwise units with `Requires=` or `PartOf=` on it are stopped, too, and start no more with it.
+    """
+    _ask(unit.manager, "--no-block", "--job-mode=ignore-dependencies", "stop", "--", unit.name)
 
 
 def version(where: str) -> str:

@@ -7,7 +7,7 @@ its operator would, and leaves it running, as it was found. What the manifest do
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -61,7 +61,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
     for name, spec in manifest.components.items():
         if spec.managed:
             try:
-                _running(name, managed.look(place(spec)), place(spec))
+                _startable(name, managed.look(place(spec)), place(spec))
             except TargetError as error:
                 place_said = "" if error.where == f"components.{name}" else f"{error.where}: "
                 hint = f"; {error.hint}" if error.hint else ""
@@ -82,13 +82,21 @@ class Managed:
     async def attach(self) -> None:
         """See that all of them run, and have the guardian see to it that they do so afterwards.
 
-        Raises TargetError for one that does not.
+        Raises TargetError for one that does not, or that could not be started again.
         """
         for name in self._specs:
             where = self._place(name)
+            _startable(name, await asyncio.to_thread(managed.look, where), where)
             ref = await self._find(name, where)
-            await self._protect([_undo(name, where)])
+            await self._protect([*await self._bound(name, where), _undo(name, where)])
             self._known[name] = ref
+
+    async def _bound(self, component: str, where: Place) -> list[Undo]:
+        """Return how units come back that the manifest does not name, and that end whenever this one does."""
+        ours = [self._place(name) for name in self._specs]
+        found = await asyncio.to_thread(managed.bound, where)
+        undos = ((one.name, _undo(component, one)) for one in found if one not in ours)
+        return [msgspec.structs.replace(undo, id=f"{undo.id}:{name}") for name, undo in undos]
 
     async def process(self, component: str) -> ProcessRef:
         """Return the main process right now; one that was not known before is recorded as started.
@@ -108,8 +116,15 @@ class Managed:
         await self.process(component)
 
     async def ask_stop(self, component: str) -> str:
-        """See `contracts.AsksManagers`."""
+        """See `contracts.AsksManagers`.
+
+        An engine shows a container as running until it has ended, and no policy starts it then: that its undo
+        must not take it for running already is in the guardian's hands first.
+        """
         where = self._place(component)
+        if where.kind == "container":
+            ref = await self.process(component)
+            await self._protect([_undo(component, where, asked=ref)])
         await asyncio.to_thread(managed.ask_stop, where)
         return managed.command(where, "stop")
 
@@ -175,6 +190,16 @@ def _running(component: str, state: State, where: Place) -> None:
         raise TargetError(what, where=f"components.{component}", hint=managed.by_hand(where, "start"))
 
 
-def _undo(component: str, where: Place) -> Undo:
-    arguments = {"kind": where.kind, "name": where.name, "at": where.at}
-    return Undo(id=f"{where.kind}:{component}", action="start_managed", arguments=arguments)
+def _startable(component: str, state: State, where: Place) -> None:
+    _running(component, state, where)
+    if state.lost:
+        raise TargetError(f"{where.name} {state.lost}", where=f"components.{component}")
+
+
+def _undo(component: str, where: Place, *, asked: ProcessRef | None = None) -> Undo:
+    arguments: dict[str, Any] = {"kind": where.kind, "name": where.name, "at": where.at}
+    identifier = f"{where.kind}:{component}"
+    if asked is not None:
+        arguments["asked_to_stop"] = msgspec.to_builtins(asked)
+        identifier += f":{asked.pid}"
+    return Undo(id=identifier, action="start_managed", arguments=arguments)

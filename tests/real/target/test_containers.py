@@ -10,7 +10,7 @@ import socketserver
 import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import docker_kit
 import pytest
@@ -153,12 +153,53 @@ def test_a_container_runs_again_when_blackstart_is_killed(
     assert (docker.main_pid("held") == before) == (kind == "pause_service")
 
 
+SLOW = ("/bin/sh", "-c", "trap 'sleep 2; exit 0' TERM; while :; do sleep 0.1; done")
+
+
+@pytest.mark.parametrize("policy", ["no", "always"])
+def test_a_container_that_is_still_being_stopped_runs_afterwards(
+    docker: Docker, tmp_path: Path, policy: str
+) -> None:
+    """The engine calls it running until it has ended, and no policy brings it back then: its undo waits."""
+    docker.run("slow", *SLOW, options=restart(policy))
+    first = docker.main_pid("slow")
+
+    async def run() -> list[tuple[bool | None, dict[str, Any]]]:
+        ctx = Context(described(main={"container": "slow"}), tmp_path)
+        await ctx.target.open()
+        await ctx.target.ask_stop("main")
+        assert docker.value("slow", ".State.Running") == "true"
+        return await asyncio.to_thread(ctx.last_undo)
+
+    outcomes = asyncio.run(run())
+    assert [verified for verified, _ in outcomes] == [True, True]
+    assert outcomes[-1][1]["pid"] == docker.main_pid("slow") not in (0, first)
+
+
+def test_a_container_that_was_not_stopped_after_all_is_left_alone(docker: Docker, tmp_path: Path) -> None:
+    """Its undo was written down before the engine was asked: nothing came of that."""
+    docker.run("kept", *SLEEP, options=("--stop-timeout", "0"))
+    first = docker.main_pid("kept")
+
+    async def run() -> list[tuple[bool | None, dict[str, Any]]]:
+        ctx = Context(described(main={"container": "kept"}), tmp_path)
+        await ctx.target.open()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(managed, "ask_stop", lambda _place: None)
+            await ctx.target.ask_stop("main")
+        return await asyncio.to_thread(ctx.last_undo)
+
+    assert [verified for verified, _ in asyncio.run(run())] == [True, True]
+    assert docker.main_pid("kept") == first
+
+
 def test_what_cannot_be_attached_is_said_clearly(docker: Docker, tmp_path: Path) -> None:
     """Removed, stopped, paused, found by the beginning of its id only: each is one error that says so."""
     docker.run("off", *SLEEP)
     docker.docker("stop", "off")
     docker.run("still", *SLEEP)
     docker.docker("pause", "still")
+    docker.run("once", *SLEEP, options=("--rm",))
     docker.run("other", *SLEEP)
     identifier = docker.value("other", ".Id")
 
@@ -176,6 +217,7 @@ def test_what_cannot_be_attached_is_said_clearly(docker: Docker, tmp_path: Path)
     assert "off does not run: exited (exit code 0)" in said("off")
     assert f"DOCKER_HOST=unix://{docker.socket} docker start off" in said("off")
     assert "still does not run: paused" in said("still")
+    assert "once is removed by its engine when it ends (--rm): run it without" in said("once")
     docker.docker("unpause", "still")
     assert managed.look(managed.Place("container", identifier, str(docker.socket))).running
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import systemd_kit
@@ -217,6 +219,70 @@ def test_a_unit_runs_again_when_blackstart_is_killed(
     killed_while_broken(owner, before)
     sd.until(lambda: sd.value("held", "ActiveState") == "active" and waits(sd.main_pid("held")))
     assert (sd.main_pid("held") == before) == (kind == "pause_service")
+
+
+def depending(sd: Systemd, name: str, how: str) -> None:
+    """Start a service, and another that depends on it."""
+    sd.service(name, SLEEP, Restart="no")
+    depends = f"StartLimitIntervalSec=0\n{how}={name}.service\nAfter={name}.service"
+    sd.service(f"{name}-user", SLEEP, depends, Restart="always")
+
+
+@pytest.mark.parametrize("how", ["Requires", "PartOf"])
+@pytest.mark.parametrize("kind", ["terminate", "kill"])
+def test_units_that_depend_on_it_are_not_touched(sd: Systemd, tmp_path: Path, how: str, kind: str) -> None:
+    """A stop takes them along, and a later start does not bring them back: it is kept to the one unit."""
+    name = f"db-{how}-{kind}".lower()
+    depending(sd, name, how)
+    user = sd.main_pid(f"{name}-user")
+
+    async def run() -> None:
+        ctx = Context(described(main=unit(name)), tmp_path)
+        await ctx.target.open()
+        _, witness = await ctx.carry_out(kind)
+        assert witness.bit
+
+    asyncio.run(run())
+    assert sd.main_pid(f"{name}-user") == user != 0
+    assert sd.value(f"{name}-user", "ActiveState") == "active"
+
+
+@pytest.mark.parametrize("kind", ["terminate", "kill"])
+def test_units_that_are_bound_to_it_run_again_at_the_end(sd: Systemd, tmp_path: Path, kind: str) -> None:
+    """Those end whenever it does, by whatever cause; the guardian starts what ran before."""
+    name = f"bound-{kind}"
+    depending(sd, name, "BindsTo")
+    sd.service(f"{name}-last", SLEEP, f"BindsTo={name}-user.service\nAfter={name}-user.service", Restart="no")
+    sd.service(f"{name}-off", SLEEP, f"BindsTo={name}.service\nAfter={name}.service", Restart="no")
+    sd.ctl("stop", f"{name}-off.service")
+
+    async def run() -> list[tuple[bool | None, dict[str, Any]]]:
+        ctx = Context(described(main=unit(name)), tmp_path)
+        await ctx.target.open()
+        _, witness = await ctx.carry_out(kind)
+        assert witness.bit
+        await until(lambda: sd.value(f"{name}-last", "ActiveState") == "inactive")
+        return await asyncio.to_thread(ctx.last_undo)
+
+    assert [verified for verified, _ in asyncio.run(run())] == [True] * 3
+    states = {one: sd.value(f"{name}-{one}", "ActiveState") for one in ("user", "last", "off")}
+    assert states == {"user": "active", "last": "active", "off": "inactive"}
+
+
+def test_a_unit_without_a_file_is_refused(sd: Systemd, tmp_path: Path) -> None:
+    """Its manager forgets it when it ends: nobody could start it again."""
+    run = shutil.which("systemd-run")
+    if run is None:
+        pytest.skip("no systemd-run")
+    command = [run, "--user", "--quiet", "--unit=passing", "--property=DefaultDependencies=no"]
+    subprocess.run([*command, "sleep", "600"], check=True, env={**os.environ, **sd.environment})
+    ctx = Context(described(main=unit("passing")), tmp_path)
+    with pytest.raises(TargetError, match=r"passing\.service has no unit file \(systemd-run\)"):
+        asyncio.run(ctx.target.open())
+    assert not ctx.notes.undos
+    (same,) = problems(ctx.target.manifest)
+    assert "no unit file" in same
+    sd.ctl("stop", "passing.service")
 
 
 def test_a_unit_that_systemd_gave_up_is_brought_back_at_the_end(sd: Systemd, tmp_path: Path) -> None:
