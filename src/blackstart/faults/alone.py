@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from blackstart.model.record import Record
 
 _HINT = "let it end before (`duration_s`, or a later trigger)"
-_LASTS = "duration_s"
+_LASTS = "disarmed_after_s"
 
 
 def refuse_stopped(processes: Mapping[str, ProcessRef]) -> None:

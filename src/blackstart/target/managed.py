@@ -123,7 +123,7 @@ class Managed:
         """
         where = self._place(component)
         if where.kind == "container":
-            ref = await self.process(component)
+            ref = self._known[component]  # looked up just now by who asks: the time until it is asked counts
             await self._protect([_undo(component, where, asked=ref)])
         await asyncio.to_thread(managed.ask_stop, where)
         return managed.command(where, "stop")
