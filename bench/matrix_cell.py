@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -24,8 +25,15 @@ SIGNALS = {
     "SIGABRT": signal.SIGABRT,
     "SIGKILL": signal.SIGKILL,
 }
-BOTH, RAISING, NORMAL = "SIGKILL of both, next start", "exception in inject", "normal end"
-WAYS = (NORMAL, *SIGNALS, BOTH, RAISING)
+BOTH, NORMAL = "SIGKILL of both, next start", "normal end"
+RAISING = {
+    "exception before the deed": "before",
+    "exception in mid-deed": "middle",
+    "exception in inject": "after",
+}
+"""Where `inject` fails: after the undo record, half way through the deed, when it is done."""
+
+WAYS = (NORMAL, *SIGNALS, BOTH, *RAISING)
 _HOLD_S, _LIMIT_S, _GONE_S, _LOOK_S = 0.2, 120.0, 30.0, 0.01
 _UNAVAILABLE = "fault-unavailable: "
 
@@ -48,27 +56,41 @@ def run(kind: str, way: str, root: Path) -> Cell:
     """Run one trial and end it that way."""
     began = time.monotonic()
     runs = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=root))
-    trial = _start(runs, kind, *(["--raise"] if way == RAISING else []))
-    folder = None if way in (NORMAL, RAISING) else _injected(runs, trial)
+    trial = start(runs, kind, *(["--raise", _where(way, kind, root)] if way in RAISING else []))
+    folder = None if way == NORMAL or way in RAISING else injected(runs, trial)
     ended_ns = _end(trial, way, folder)
     late = _late(folder, ended_ns) if folder is not None and way == "SIGKILL" else {}
     if way == BOTH and folder is not None:
-        _start(runs, "--next-start").wait(_LIMIT_S)
+        start(runs, "--next-start").wait(_LIMIT_S)
     left = [*matrix_look.still_owed(runs), *matrix_look.survivors(runs)]
     said = (runs / "out.txt").read_text(encoding="utf-8", errors="replace")
     missing = _missing(said)
-    if missing is None and not _was_injected(runs) and way != RAISING:
+    if missing is None and not _was_injected(runs) and way not in RAISING:
         left.append(f"the fault was never injected: {(said.strip().splitlines() or ['nothing said'])[-1]}")
-    if way == RAISING and "an exception in the middle of inject" not in said and missing is None:
+    if way in RAISING and "an exception in the middle of inject" not in said and missing is None:
         left.append("the exception in inject was not told")
     return Cell(kind, way, left, late, time.monotonic() - began, missing)
 
 
-def _start(runs: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a trial, or the next start; a dying interpreter leaves no core dump of its own in our folder."""
+def _where(way: str, kind: str, root: Path) -> str:
+    """Say where `inject` is to fail; for the middle of the deed a first trial counts its lines."""
+    if RAISING[way] != "middle":
+        return RAISING[way]
+    runs = Path(tempfile.mkdtemp(prefix=f"{kind}-count-", dir=root))
+    start(runs, kind, "--raise", "count").wait(_LIMIT_S)
+    said = (runs / "out.txt").read_text(encoding="utf-8", errors="replace")
+    counted = re.search(r"^lines of inject\t(\d+)$", said, re.MULTILINE)
+    return str(max(1, int(counted[1]) // 2)) if counted else "after"
+
+
+def start(runs: Path, *arguments: str, state: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start a trial, or the next start; a dying interpreter leaves no core dump of its own in our folder.
+
+    `state` is where it notes its runs, for `halt`; without, in a place of its own.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-    environment = {**os.environ, matrix_look.MARK: str(runs), "XDG_STATE_HOME": str(runs / "state")}
+    environment = {**os.environ, matrix_look.MARK: str(runs), "XDG_STATE_HOME": str(state or runs / "state")}
     command = [sys.executable, "-m", "bench.matrix_trial", str(runs), *arguments]
     try:
         with (runs / "out.txt").open("ab") as out:
@@ -77,7 +99,7 @@ def _start(runs: Path, *arguments: str) -> subprocess.Popen[bytes]:
         resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
-def _injected(runs: Path, process: subprocess.Popen[bytes]) -> Path | None:
+def injected(runs: Path, process: subprocess.Popen[bytes]) -> Path | None:
     """Wait until the trial's history says that the fault is in place; returns its folder."""
     end = time.monotonic() + _LIMIT_S
     while time.monotonic() < end and process.poll() is None:
