@@ -311,14 +311,15 @@ async def on_stage(plan: Plan, manifest: Manifest, folder: Path, isolation: froz
         watching.cancel()
         await asyncio.wait([watching])
     finally:
+        if ctx.rig.workload is not None:
+            with contextlib.suppress(BlackstartError):  # what it lost with the exchange is not asked here
+                await ctx.rig.workload.stop()
         found["after"] = [
             one.undo_id
             for one in await guard.last_undo(guardian, str(folder), by="test")
             if one.verified is False
         ]
         await ctx.target.close()
-        if ctx.rig.workload is not None:
-            await ctx.rig.workload.stop()
         journal.release(lock)
     return found
 
