@@ -185,8 +185,9 @@ class Monitor:
         self._away_told &= set(names)
         fresh = [
             one
-            for one in self.away()
-            if now_ns - max(self._away_since[one], self._over_ns or 0) > limit_s * NS
+            for one in names
+            if one not in self._away_told
+            and now_ns - max(self._away_since[one], self._over_ns or 0) > limit_s * NS
         ]
         if not fresh:
             return []
