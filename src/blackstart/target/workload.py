@@ -90,7 +90,8 @@ class WorkloadProcess:
         assert child is not None
         assert child.exited_mono_ns is not None
         self._end_told = True
-        return child.exited_mono_ns, _ended(child, "by itself").render()
+        error = _ended(child, "by itself", lines=1)
+        return child.exited_mono_ns, f"{error.what}: {error.hint}" if error.hint else error.what
 
     async def submit(self, record: Mapping[str, Any]) -> None:
         """Send one special write through the same client.
@@ -127,7 +128,7 @@ class WorkloadProcess:
         self._child = None
         await child.end(0.5)
         if (before and not self._end_told) or (status and not before):
-            raise _ended(child, "by itself" if before else "with an error")
+            raise _ended(child, "by itself" if before else "with an error", lines=1)
 
     async def export(self, stream: str, folder: Path) -> LedgerFile:
         """Write everything that was sent, with its outcome, as the acknowledged side of a stream."""
@@ -179,7 +180,8 @@ class WorkloadProcess:
             raise TargetError(f"the workload does not listen: {error}", where=str(self.ledger)) from error
 
 
-def _ended(child: Child, how: str) -> TargetError:
+def _ended(child: Child, how: str, *, lines: int = 8) -> TargetError:
+    """Say how the load ended, with the last lines of its log: one says why, more also where."""
     log = child.launch.log
     what = f"the workload ended {how} (status {child.popen.returncode})"
-    return TargetError(what, where=str(log), hint=spawn.tail(log))
+    return TargetError(what, where=str(log), hint=spawn.tail(log, lines))

@@ -154,7 +154,7 @@ def test_a_load_that_ends_by_itself_is_told_once(tmp_path: Path, *, watched: boo
             await asyncio.wait([watching])
             (problem,) = notes.of(Problem)
             assert problem.code == "workload-failed"
-            assert "no more records" in problem.text
+            assert problem.text.endswith("ended by itself (status 1): RuntimeError: no more records")
             last_ns = max(event[0] for event in notes.events())
             assert last_ns <= problem.mono_ns <= last_ns + 2_000_000_000
             await made.workload.stop()
