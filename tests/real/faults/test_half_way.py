@@ -195,7 +195,11 @@ def test_an_exchange_that_gives_no_account_is_disarmed(kind: str, parameters: di
         """Nobody is needed here."""
 
     ctx: Any = SimpleNamespace(
-        oracle=oracle, clock=SystemClock(), protect=protect, target=SimpleNamespace(name="x")
+        oracle=oracle,
+        clock=SystemClock(),
+        protect=protect,
+        recorded=lambda: (),
+        target=SimpleNamespace(name="x"),
     )
     with pytest.raises(TargetError, match="no answer"):
         asyncio.run(registry.make(kind).inject(ctx, FaultStep(kind=kind, parameters=parameters)))
