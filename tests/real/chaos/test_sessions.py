@@ -89,9 +89,9 @@ def test_a_session_to_its_end_and_the_same_again(tmp_path: Path) -> None:
     assert (found["verdict"], found["counts"]["pass"], found["false_alarms"]) == ("PASS", 3, 0)
     assert found["summary"]["rpo"]["events"] == 0
     assert found["summary"]["rpo"]["acknowledged"] > 100
-    left = [one["kind"] for one in found["left_out"]]
-    assert [one for one in left if not one.startswith("stop ")] == ["no_such_fault"]
-    assert "stop lost_events" in left, "its streams are acknowledged by the load alone"
+    unseen = [one["kind"] for one in found["left_out"]]
+    assert [one for one in unseen if not one.startswith("stop ")] == ["no_such_fault"]
+    assert "stop lost_events" in unseen, "its streams are acknowledged by the load alone"
     cases = list(ET.parse(folder / "junit.xml").iter("testcase"))
     assert len(cases) == 4
     for one in found["injections"]:
