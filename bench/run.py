@@ -1,7 +1,8 @@
 """Run the programs behind docs/performance.md one by one, in order, one line a figure.
 
 `python -m bench.run [--only NAME …] [--out FILE] [--write]`; `--write` puts the figures into the table of
-docs/performance.md. The programs run alone, because two at a time would measure each other.
+docs/performance.md. The programs run alone, because two at a time would measure each other. Soaks run short:
+one suite, six minutes of chaos; whoever wants thirty or an hour calls them by themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from blackstart.model.outcome import LOSS_KINDS
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
-LIMIT_S = 1800
+LIMIT_S = 3600
 TRIALS = 20
 ERROR_MEDIAN_MS, ERROR_P99_MS, DEATH_MS = 1.0, 5.0, 0.3
 FAILOVER_MEDIAN_MS, FAILOVER_MAX_MS = 100.0, 500.0
@@ -30,7 +31,14 @@ SUITE_S, FIRST_SUITE_S = 180.0, 120.0
 FIRST = ("R1", "R2", "R3", "R24", "R25", "R33", "R7")
 """The scenarios of the first suite: whether those eleven trials still take no longer is measured, too."""
 AUDIT_S, AUDIT_MB = 10.0, 2048
+INJECTED_MS, KILLED_MS, FAR_DEATH_MS = 20.0, 100.0, 2.0
 THOUSAND, COLUMNS = 1000, 4
+SHORT = {
+    "guardian_matrix": ("--jobs", "2"),
+    "suite_soak": ("--runs", "1"),
+    "chaos_soak": ("--minutes", "6"),
+}
+"""What is asked of programs that could run for hours."""
 
 
 class Figure(NamedTuple):
@@ -51,6 +59,8 @@ def programs() -> dict[str, list[str]]:
     found["failover"] = [*product, "run", "R1", "--repeat", str(TRIALS), "--json"]
     found["first_suite"] = [*product, "suite", "--json", *(f"--only={name}" for name in FIRST)]
     found["suite"] = [*product, "suite", "--json"]
+    whole = ("network", "faults", "halt", "guardian_matrix", "remote", "suite_soak", "chaos_soak")
+    found |= {name: [sys.executable, "-m", f"bench.{name}", "--json", *SHORT.get(name, ())] for name in whole}
     return found
 
 
@@ -128,6 +138,74 @@ def audited(found: dict[str, Any], _: float) -> list[Figure]:
     text = f"{found['wall_s']:.1f} s, at most {found['peak_rss_mb']:,} MB, {lists}"
     good = found["wall_s"] <= AUDIT_S and found["peak_rss_mb"] <= AUDIT_MB and not wrong
     return [Figure("audit", text, good)]
+
+
+def over_a_link(found: dict[str, Any], _: float) -> list[Figure]:
+    """Read what a message costs more by proxy and queue, how soon links break, and work again."""
+    rows = []
+    for way, cost in found["cost"].items():
+        p50, p99, ratio = cost["p50"]["added_us"], cost["p99"]["added_us"], cost["throughput_ratio"]
+        text = f"+{p50:.0f} \u00b5s p50, +{p99:.0f} \u00b5s p99, {ratio:.2f} \u00d7 the bytes a second"
+        rows.append(Figure(f"message through the {way}", text, good=True))
+    slowest = max(found["faults"], key=lambda kind: float(found["faults"][kind]["inject_ms"]))
+    worst, killed = found["faults"][slowest]["inject_ms"], found["killed_ms"]
+    text = f"at most {worst:.1f} ms ({slowest})"
+    rows.append(Figure("network fault injected", text, worst <= INJECTED_MS))
+    text = f"median {killed['median']:.1f} ms (max {killed['max']:.1f})"
+    return [*rows, Figure("link works again", text, killed["median"] <= KILLED_MS)]
+
+
+def broken(found: dict[str, Any], _: float) -> list[Figure]:
+    """How soon each kind takes effect and is taken back; one that could not be tried makes it no good."""
+    into, back = found["inject_ms"], found["revert_ms"]
+    text = f"{found['measured']} of {found['of']} kinds: median {into['median']:.1f} ms"
+    text += f", slowest {into['slowest']:.1f}" + (f" ({', '.join(found['slow'])})" if found["slow"] else "")
+    text += f"; taken back: median {back['median']:.1f} ms, slowest {back['slowest']:.1f}"
+    good = not found["slow"] and not found["mistakes"] and found["measured"] > 0
+    return [Figure("each kind of fault injected", text, good)]
+
+
+def halted(found: dict[str, Any], _: float) -> list[Figure]:
+    """How soon everything is taken back, from the start of the command on."""
+    last, pull, command = found["reverted_ms"], found["reverted_since_pull_ms"], found["command_ms"]
+    text = (
+        f"{last['median']:.0f} ms (max {last['max']:.0f}) from the start of the command, {pull['median']:.0f}"
+    )
+    text += f" (max {pull['max']:.0f}) from the pull; the whole command {command['median']:.0f} ms"
+    text += f", LEFT: {len(found['left'])}" if found["left"] else ""
+    return [Figure("kill switch", text, found["good"])]
+
+
+def matrix(found: dict[str, Any], _: float) -> list[Figure]:
+    """Read what was left in place, however Blackstart ended."""
+    left = len(found["left"]) + len(found["left_on_the_host"])
+    times = found["revert_ms"]["process and network"]
+    text = f"{left or 'nothing'} in {found['cells']} cells of {found['kinds']} kinds"
+    text += f"; median {times['median']:.0f} ms, max {times['max']:.0f}" if times["n"] else ""
+    return [Figure("left in place", text, found["good"])]
+
+
+def distant(found: dict[str, Any], _: float) -> list[Figure]:
+    """Read what another host costs."""
+    death, wake = found["death_known_ms"]["median"], found["runs_again_ms"]["median"]
+    text = f"death known after {death:.2f} ms, runs again after {wake:.1f} ms, {found['outside']} outside"
+    good = found["outside"] == 0 and death <= FAR_DEATH_MS and wake <= KILLED_MS
+    return [Figure("another host", text, good)]
+
+
+def soaked(found: dict[str, Any], _: float) -> list[Figure]:
+    """Whether a suite from another seed passed whole."""
+    text = ", ".join(f"{count} {name}" for name, count in found["verdicts"].items()) or "no trial"
+    return [
+        Figure("suite soak, short", text, set(found["verdicts"]) == {"PASS"} and not found["broken_runs"])
+    ]
+
+
+def chaotic(found: dict[str, Any], _: float) -> list[Figure]:
+    """Whether a session of chaos held out."""
+    bad = "; ".join(found["bad"])
+    text = f"{found['faults']} faults, {found['lost']} lost" + (f", but {bad}" if bad else "")
+    return [Figure("chaos on the reference firm, six minutes", text, not bad)]
 
 
 def simple(
@@ -210,6 +288,13 @@ READERS: dict[str, tuple[Callable[[dict[str, Any], float], list[Figure]], ...]] 
     "failover": (failed_over,),
     "first_suite": (suite("the first 11 trials", FIRST_SUITE_S),),
     "suite": (suite("`make suite`", SUITE_S),),
+    "network": (over_a_link,),
+    "faults": (broken,),
+    "halt": (halted,),
+    "guardian_matrix": (matrix,),
+    "remote": (distant,),
+    "suite_soak": (soaked,),
+    "chaos_soak": (chaotic,),
 }
 
 

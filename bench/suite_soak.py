@@ -68,6 +68,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--jobs", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=None, help="where runs that did not pass are kept")
+    parser.add_argument("--json", action="store_true", help="as always: for `bench.run`")
     options = parser.parse_args()
     root = options.keep or Path(tempfile.mkdtemp(prefix="suite-soak-"))
     total: collections.Counter[str] = collections.Counter()
