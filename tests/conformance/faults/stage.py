@@ -89,7 +89,8 @@ class Life:
                 await self.fault.aim(self.ctx, self.step)
             self.receipt = await self.fault.inject(self.ctx, self.step)
         finally:
-            self.undos = [undo for _, undo in self.ctx.noted[already:]]
+            noted = [undo for _, undo in self.ctx.noted[already:]]
+            self.undos = list({one.id: one for one in noted}.values())  # its limit may be said later
         if isinstance(self.fault, Operated):
             self._operating = asyncio.ensure_future(self.fault.operate(self.ctx, self.receipt))
             operators.add(self._operating)
@@ -164,7 +165,7 @@ class Stage:
         life = self.lives[0]
         receipt = await life.inject()
         began = receipt.t0_mono_ns - receipt.uncertainty_ns
-        noted = {one.id: moment for moment, one in self.ctx.noted}
+        noted = {one.id: moment for moment, one in reversed(self.ctx.noted)}
         bit, evidence = await life.witness()
         await life.operated()
         await life.revert()
