@@ -10,7 +10,7 @@ import msgspec
 
 from blackstart.errors import HistoryError
 from blackstart.history.chain import FILE_NAME as HISTORY
-from blackstart.model.outcome import Rpo, Rto, Trial
+from blackstart.model.outcome import LeftOut, Rpo, Rto, Trial
 from blackstart.model.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
     started_wall_ns: int
     interrupted: bool
     trials: tuple[ListedTrial, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def read(folder: Path) -> ListedRun | None:

@@ -94,4 +94,5 @@ def _run(trials: list[Trial], folder: Path) -> Run:
         trials=tuple(trials),
         interrupted=not whole or (first_run is not None and first_run.interrupted),
         environment={"rechecked on": host.facts(folder)},
+        left_out=() if first_run is None else first_run.left_out,
     )

@@ -17,6 +17,7 @@ from blackstart.engine.approval import PLACE
 from blackstart.engine.conductor import Kit
 from blackstart.engine.suite import RunOptions, run_suite
 from blackstart.errors import BlackstartError, ScenarioError
+from blackstart.model.outcome import LeftOut
 from blackstart.report import terminal
 from blackstart.report.html import FILE_NAME, Html
 from blackstart.report.junit import Junit
@@ -27,7 +28,7 @@ from blackstart.scenario.plan import carry, plan
 from blackstart.target import manifest as manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from rich.console import Console
 
@@ -64,7 +65,10 @@ def suite(
     manifest = manifests.load(target)
     console = terminal.console(sys.stderr if as_json else sys.stdout)
     aim = "" if target == DEFAULT_TARGET else target if target in manifests.packaged() else str(_path(target))
-    chosen = _chosen(only) if only else _fitting(manifest, console, everything=everything)
+    left_out = () if only else _left_out(manifest, everything=everything)
+    for one in left_out:
+        console.print(f"[dim]left out: {one.id} {one.title}: {one.reason}[/dim]", soft_wrap=True)
+    chosen = _chosen(only) if only else _fitting({one.id for one in left_out}, everything=everything)
     plans = [
         one
         for scenario, component, source in chosen
@@ -78,6 +82,7 @@ def suite(
         )
     with holding() as hold:
         run = _run(manifest, plans, console, _options(out, seed, jobs, approvals), hold)
+        run = msgspec.structs.replace(run, left_out=left_out)
         _report(run, console, as_json=as_json)
     if run.interrupted:
         text = f"interrupted: {len(plans) - len(run.trials)} of {len(plans)} trials not run"
@@ -105,15 +110,18 @@ def _path(name: str) -> Path:
     return Path(name).expanduser().absolute()
 
 
-def _fitting(
-    manifest: Manifest, console: Console, *, everything: bool
-) -> list[tuple[Scenario, str | None, str]]:
-    meant = [scenario for scenario in scenarios.packaged() if scenario.standard or everything]
-    reasons = [(scenario, carry(manifest, scenario)) for scenario in meant]
-    for scenario, reason in reasons:
-        if reason is not None:
-            console.print(f"[dim]left out: {scenario.id} {scenario.title}: {reason}[/dim]", soft_wrap=True)
-    return [(scenario, None, "") for scenario, reason in reasons if reason is None]
+def _meant(*, everything: bool) -> list[Scenario]:
+    return [scenario for scenario in scenarios.packaged() if scenario.standard or everything]
+
+
+def _left_out(manifest: Manifest, *, everything: bool) -> tuple[LeftOut, ...]:
+    """Tell what the target cannot carry, and why."""
+    reasons = ((one, carry(manifest, one)) for one in _meant(everything=everything))
+    return tuple(LeftOut(id=one.id, title=one.title, reason=why) for one, why in reasons if why is not None)
+
+
+def _fitting(left_out: Collection[str], *, everything: bool) -> list[tuple[Scenario, str | None, str]]:
+    return [(one, None, "") for one in _meant(everything=everything) if one.id not in left_out]
 
 
 def _run(

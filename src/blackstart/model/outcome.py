@@ -153,8 +153,16 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     approval: Grant | None = None
 
 
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario of the suite that was not run, and why the target cannot carry it."""
+
+    id: str
+    title: str
+    reason: str
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """All trials of one invocation."""
+    """All trials of one invocation, and what a whole suite would have had besides."""
 
     id: str
     version: str
@@ -167,3 +175,4 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     target_title: str = ""
     environment: dict[str, Any] = {}
     interrupted: bool = False
+    left_out: tuple[LeftOut, ...] = ()

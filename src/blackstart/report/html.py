@@ -266,6 +266,7 @@ def encode(run: Run, folder: Path) -> str:
             title=run.target_title or run.target,
             started=timestamp(run.started_wall_ns)[:19].replace("T", " ") + " UTC",
             trials=plural(len(views), "trial"),
+            left_out=plural(len(run.left_out), "scenario"),
             environment=flat(run.environment),
             repeated=repeated(run),
             legend=list(legend((view.row for view in views), phases=True)),

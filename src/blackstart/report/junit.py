@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from blackstart.model.outcome import Run, Trial
+    from blackstart.model.outcome import LeftOut, Run, Trial
 
 FILE_NAME = "junit.xml"
 
@@ -107,6 +107,17 @@ def _suite(trial: Trial) -> ET.Element:
     return suite
 
 
+def _left_out(one: LeftOut) -> ET.Element:
+    """Return a scenario that was not run as a suite of one skipped case."""
+    name = clean(f"{one.id} {one.title}".strip())
+    suite = ET.Element("testsuite", {"name": name, "time": "0.000"})
+    case = ET.SubElement(suite, "testcase", {"classname": clean(one.id), "name": "verdict", "time": "0.000"})
+    ET.SubElement(case, "skipped", {"message": clean(one.reason)})
+    for attribute, total in _totals(suite).items():
+        suite.set(attribute, str(total))
+    return suite
+
+
 def _totals(element: ET.Element) -> dict[str, int]:
     return {
         "tests": len(list(element.iter("testcase"))),
@@ -119,7 +130,7 @@ def _totals(element: ET.Element) -> dict[str, int]:
 def encode(run: Run) -> bytes:
     """Return the whole document, UTF-8 with an XML declaration."""
     root = ET.Element("testsuites", {"name": "blackstart"})
-    root.extend([_suite(trial) for trial in run.trials])
+    root.extend([*map(_suite, run.trials), *map(_left_out, run.left_out)])
     for attribute, value in _totals(root).items():
         root.set(attribute, str(value))
     root.set("time", f"{run.duration_ns / NS_PER_S:.3f}")

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from blackstart.model.approval import Grant  # noqa: TC001  # msgspec reads the annotations
-from blackstart.model.outcome import RESULTS_SCHEMA, ChecklistItem, FaultRecord, Rto, Run, StreamLoss, Trial
+from blackstart.model.outcome import (
+    RESULTS_SCHEMA,
+    ChecklistItem,
+    FaultRecord,
+    LeftOut,
+    Rto,
+    Run,
+    StreamLoss,
+    Trial,
+)
 from blackstart.model.verdict import CheckResult, Finding, Verdict  # noqa: TC001  # msgspec reads the annotations
 from blackstart.report.rows import tally
 from blackstart.report.wording import NS_PER_MS, NS_PER_S, milliseconds
@@ -158,6 +167,7 @@ class ResultsDocument(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool
     environment: dict[str, Any]
     summary: SummaryDocument
+    left_out: tuple[LeftOut, ...]
     trials: tuple[TrialDocument, ...]
 
 
@@ -292,6 +302,7 @@ def document(run: Run) -> ResultsDocument:
         summary=SummaryDocument(
             trials=len(run.trials), passed=counts.passed, failed=counts.failed, unknown=counts.unknown
         ),
+        left_out=run.left_out,
         trials=tuple(trial_document(trial) for trial in run.trials),
     )
 

@@ -11,6 +11,7 @@ import pytest
 
 from blackstart.cli.recheck import recheck
 from blackstart.errors import HistoryError
+from blackstart.model.outcome import LeftOut
 from blackstart.model.verdict import Verdict
 from blackstart.report.results_json import ResultsJson
 from blackstart.scenario.plan import folder_name
@@ -53,6 +54,15 @@ def test_a_trial_whose_folder_has_gone_is_unknown(
     assert found[gone.id]["verdict"] == "UNKNOWN"
     assert str(found[gone.id]["reasons"]).startswith("['trial-missing")
     assert found[run.trials[0].id] == whole[run.trials[0].id]
+
+
+def test_what_was_not_run_is_still_told(run: Run, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A run that is judged again was no more whole than it was."""
+    out = LeftOut(id="R5", title="network partition", reason="no link")
+    ResultsJson().render(msgspec.structs.replace(run, left_out=(out,)), Path(run.folder))
+    recheck([Path(run.folder)], as_json=True)
+    document = msgspec.json.decode(capfdbinary.readouterr().out)
+    assert document["left_out"] == [msgspec.to_builtins(out)]
 
 
 def test_a_tail_torn_behind_the_end_is_mentioned(run: Run, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

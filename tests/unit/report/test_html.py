@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.model.outcome import Rpo, Rto, StreamLoss
+from blackstart.model.outcome import LeftOut, Rpo, Rto, StreamLoss
 from blackstart.report.html import Html, encode, flat, folder_of, stream_lines
 from blackstart.report.legend import NOT_TOLD_APART, UNKNOWN_PHASE
 from blackstart.testing.samples import sample_loss, sample_run, sample_trial, write_histories
@@ -84,6 +84,15 @@ def test_everything_of_a_trial_is_there(tmp_path: Path) -> None:
         "no-load: 211/s at the fault, 300/s required",
     ):
         assert part in text, part
+
+
+def test_what_was_not_run_is_told_with_its_reason(tmp_path: Path) -> None:
+    """Under the table stands what this target cannot carry; nothing where everything was run."""
+    out = LeftOut(id="R5", title="network partition", reason="the manifest has no link `exchange`")
+    assert "Not run" not in encode(sample_run(tmp_path), tmp_path)
+    text = " ".join(encode(msgspec.structs.replace(sample_run(tmp_path), left_out=(out,)), tmp_path).split())
+    assert "Not run: 1 scenario " in text
+    assert f"<b>R5</b> {out.title}: {out.reason}" in text
 
 
 def test_what_is_no_plain_figure_is_explained(tmp_path: Path) -> None:

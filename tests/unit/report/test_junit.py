@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
+from blackstart.model.outcome import LeftOut
 from blackstart.model.verdict import CheckResult, Verdict
 from blackstart.report.junit import encode
 from blackstart.testing.samples import sample_run, sample_trial, sample_trials
@@ -75,6 +76,17 @@ def test_a_validator_that_does_not_apply_is_skipped_with_its_reason() -> None:
     skipped = case(suite, "state.strategy").find("skipped")
     assert skipped is not None
     assert skipped.get("message") == "a database has none"
+
+
+def test_a_scenario_that_was_not_run_is_skipped_with_its_reason() -> None:
+    """A pipeline sees what the suite would have had besides, and why this target cannot carry it."""
+    out = LeftOut(id="R5", title="network partition", reason="the manifest has no link `exchange`")
+    root = ET.fromstring(encode(msgspec.structs.replace(sample_run(), trials=(), left_out=(out,))))
+    (suite,) = root
+    assert (root.get("tests"), root.get("skipped"), root.get("errors")) == ("1", "1", "0")
+    skipped = case(suite, "verdict").find("skipped")
+    assert skipped is not None
+    assert (suite.get("name"), skipped.get("message")) == (f"{out.id} {out.title}", out.reason)
 
 
 def test_a_failed_check_names_the_finding() -> None:
