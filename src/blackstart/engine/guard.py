@@ -148,14 +148,19 @@ class Guard:
         )
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
+        halting = False
         while line := await _line(reader):
             answer = json.loads(line)
+            if "halting" in answer:
+                halting = True
+                self._on_halt("halted")
+                continue
             if "halted" in answer:
                 break
             self._answers.put_nowait(answer)
         self._answers.put_nowait(None)
-        if not self._closing:
-            self._on_halt("halted" if line else "guardian-lost")
+        if not self._closing and not halting:
+            self._on_halt("guardian-lost")
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

@@ -105,6 +105,8 @@ class Guardian:
     def _finish(self, by: str) -> None:
         """Take everything back at once, and see to it once more when the owner can do nothing any more."""
         held = dict(self._owed)
+        if by == "halt":  # before anybody dies of it: that is no finding about the target or its load
+            self._say({"halting": True})
         self._pay(None, by)
         if by == "halt":
             self._say({"halted": True})

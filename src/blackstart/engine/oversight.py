@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,7 +116,9 @@ class Oversight:
             await asyncio.wait(self._jobs, timeout=_WATCH_LIMIT_S)
 
     def halt(self, why: str) -> None:
-        """Stop, because somebody pulled the kill switch or the guardian died."""
+        """Stop, because somebody pulled the kill switch or the guardian died: what ends now ends by us."""
+        if self._watching is not None:
+            self._watching.cancel()
         self.stop_because(Stop(why, _WORDS.get(why, why)))
 
     def stop_because(self, stop: Stop) -> None:
@@ -146,7 +149,9 @@ class Oversight:
     async def close_rig(self, rig: Rig) -> None:
         """End the load, then the target."""
         if rig.workload is not None:
-            await self.closing_step("close-failed", rig.workload.stop())
+            halted = self.stop is not None and self.stop.code == "halted"
+            stopping = rig.workload.stop()
+            await self.closing_step("close-failed", _ended_by_us(stopping) if halted else stopping)
         await self.closing_step("close-failed", rig.target.close())
 
     def _job_done(self, task: asyncio.Task[None]) -> None:
@@ -177,6 +182,12 @@ async def keep_flushing(clock: Clock, recorder: Callable[[], Recorder | None]) -
         one.flush()
         if one.writer.error is not None:
             raise Stop("disk-full", f"{one.writer.path}: {one.writer.error.strerror}")
+
+
+async def _ended_by_us(stopping: Coroutine[Any, Any, object]) -> None:
+    """Stop what the guardian has ended at the kill switch: that it is dead is no failure."""
+    with contextlib.suppress(BlackstartError):
+        await stopping
 
 
 def uncancel() -> None:

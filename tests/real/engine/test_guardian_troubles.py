@@ -18,6 +18,7 @@ import ordinary_user
 import pytest
 
 from blackstart.engine import guard, journal, leftovers, openruns
+from blackstart.errors import FaultError
 from blackstart.model.fault import Undo
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ def test_the_kill_switch_looks_once_more_when_all_is_at_rest(tmp_path: Path, end
         guard.halt_now(guardian)
         async with asyncio.timeout(10):
             await halted.wait()
+        with pytest.raises(FaultError, match="guardian is gone"):
+            await guardian.undo()  # answered when it has looked for the first time
         assert journal.owed(str(tmp_path)) == []
         file.write_text("a system call that came to its end only now")
         if end == "death":
