@@ -22,7 +22,7 @@ from blackstart.engine import verbs
 from blackstart.engine.clocks import SystemClock
 from blackstart.errors import TargetError
 from blackstart.faults import registry
-from blackstart.host import procs
+from blackstart.host import procs, refs
 from blackstart.model.fault import ProcessRef
 from blackstart.model.manifest import Component, Limits, Manifest, Process
 from blackstart.model.scenario import FaultStep
@@ -359,7 +359,10 @@ def test_a_database_refuses_its_clients_until_it_is_told_otherwise(tmp_path: Pat
             assert (await fault.witness(ctx, receipt)).bit is False, "the witness sees that it was taken back"
             await fault.revert(ctx, receipt)
             await fault.inject(ctx, step)
-            os.kill((await target.process("server")).pid, signal.SIGKILL)
+            server = await target.process("server")
+            os.kill(server.pid, signal.SIGKILL)
+            while refs.alive(server):  # noqa: ASYNC110 - one that is still dying is not started again
+                await asyncio.sleep(0.01)
             paying = asyncio.create_task(
                 asyncio.to_thread(verbs.begin(undo.action, undo.arguments, str(tmp_path)))
             )
