@@ -31,7 +31,7 @@ _DEED_LIMIT_S = 10.0
 _OURS = ("action", "on", "limit_s")
 
 # Those after which the connection is gone: the exchange tells that in an event of its own.
-CUTS = {
+CUTS = (
     "disconnect",
     "disconnect_before_booking",
     "disconnect_after_booking",
@@ -39,7 +39,7 @@ CUTS = {
     "disconnect_after_send",
     "disconnect_mid_message",
     "half_open",
-}
+)
 
 OF_A_MESSAGE = {"delay", "drop", "duplicate", "corrupt"}
 
@@ -51,13 +51,7 @@ ACTIONS = (
     "duplicate",
     "reorder",
     "corrupt",
-    "disconnect",
-    "disconnect_before_booking",
-    "disconnect_after_booking",
-    "disconnect_before_send",
-    "disconnect_after_send",
-    "disconnect_mid_message",
-    "half_open",
+    *CUTS,
     "slow_read",
     "freeze",
     "refuse_logon",

@@ -128,10 +128,16 @@ def test_no_group_stays_when_the_second_component_has_ended(
     folders = [company.group(where, f"c{number}", ref) for number, ref in enumerate(refs)]
     sleepers[1].kill()
     sleepers[1].wait()
-    with pytest.raises(FaultError, match="has ended before the fault"):
-        asyncio.run(company.assemble(ctx, {}))
-    assert [folder.exists() for folder in folders] == [False, False]
-    assert cgroups.home(where, refs[0].pid) == home
+    try:
+        with pytest.raises(FaultError, match="has ended before the fault"):
+            asyncio.run(company.assemble(ctx, {}))
+        assert [folder.exists() for folder in folders] == [False, False]
+        assert cgroups.home(where, refs[0].pid) == home
+    finally:  # where this fails, it leaves nothing in place either
+        sleepers[0].kill()
+        sleepers[0].wait()
+        for folder in (one for one in folders if one.exists()):
+            folder.rmdir()
 
 
 def test_nobody_stands_still_when_a_later_one_cannot_be_protected(

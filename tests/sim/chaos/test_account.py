@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import chaos_stage as stages
 import msgspec
 import pytest
 
@@ -28,14 +26,8 @@ from blackstart.model.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-_file = Path(__file__).with_name("stage.py")
-_spec = importlib.util.spec_from_file_location("chaos_stage", _file)
-assert _spec is not None
-assert _spec.loader is not None
-stages = importlib.util.module_from_spec(_spec)
-sys.modules["chaos_stage"] = stages
-_spec.loader.exec_module(stages)
 fakes, Stage = stages.fakes, stages.Stage
 
 STEP = FaultStep(kind="fake", components=("server",), duration_s=0.05)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import chaos_stage as stages
 from rich.console import Console
 from rich.text import Text
 
@@ -17,13 +15,9 @@ from blackstart.chaos.live import LiveView
 from blackstart.chaos.model import Orders
 from blackstart.model.stops import Stops
 
-_file = Path(__file__).with_name("stage.py")
-_spec = importlib.util.spec_from_file_location("chaos_stage", _file)
-assert _spec is not None
-assert _spec.loader is not None
-stages = importlib.util.module_from_spec(_spec)
-sys.modules["chaos_stage"] = stages
-_spec.loader.exec_module(stages)
+if TYPE_CHECKING:
+    from pathlib import Path
+
 Stage = stages.Stage
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+import chaos_stage as stages
 import msgspec
 import pytest
 
@@ -25,13 +24,6 @@ from blackstart.model.record import Injected
 from blackstart.model.stops import Stops
 from blackstart.model.verdict import Verdict
 
-_file = Path(__file__).with_name("stage.py")
-_spec = importlib.util.spec_from_file_location("chaos_stage", _file)
-assert _spec is not None
-assert _spec.loader is not None
-stages = importlib.util.module_from_spec(_spec)
-sys.modules["chaos_stage"] = stages
-_spec.loader.exec_module(stages)
 fakes, Stage = stages.fakes, stages.Stage
 FAULT, LONG, LONG_S, PERIOD_S = stages.FAULT, stages.LONG, stages.LONG_S, stages.PERIOD_S
 

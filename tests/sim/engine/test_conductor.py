@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import importlib.util
 import os
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import engine_fakes as fakes
 import msgspec
 import pytest
 
@@ -39,12 +37,8 @@ from blackstart.model.record import (
 from blackstart.model.scenario import FaultStep, Observe, Prepare, Steady, Trigger
 from blackstart.model.verdict import Verdict
 
-_spec = importlib.util.spec_from_file_location("engine_fakes", Path(__file__).with_name("fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-sys.modules["engine_fakes"] = fakes
-_spec.loader.exec_module(fakes)
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Stage:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import engine_fakes as fakes
 import msgspec
 import pytest
 
@@ -20,14 +18,10 @@ from blackstart.model.record import Injected, Problem, Reverted, StageReached
 from blackstart.model.scenario import FaultStep, Observe, Trigger
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from blackstart.history.view import History
 
-_spec = importlib.util.spec_from_file_location("engine_fakes", Path(__file__).with_name("fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-sys.modules.setdefault("engine_fakes", fakes)
-_spec.loader.exec_module(fakes)
 
 NS = 1_000_000_000
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import engine_fakes as fakes
 import msgspec
 import pytest
 
@@ -25,14 +23,8 @@ from blackstart.model.stops import Stops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-_file = Path(__file__).parents[1] / "engine" / "fakes.py"
-_spec = importlib.util.spec_from_file_location("engine_fakes", _file)
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-sys.modules["engine_fakes"] = fakes
-_spec.loader.exec_module(fakes)
 
 FAULT = Candidate(kind="fake", components=("server",), duration_s=(0.05, 0.05))
 LONG_S = 4.0
