@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from blackstart.engine import leftovers, openruns, verbs
+from blackstart.engine import leftovers, openruns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,8 @@ def halt(out: Path) -> int:
     folders = leftovers.halt(out)
     for folder, owed in folders:
         if owed:
+            from blackstart.engine import verbs  # noqa: PLC0415 - waits for nobody's imports before it acts
+
             for entry in owed:
                 by_hand = verbs.by_hand(entry["action"], entry["arguments"], str(folder))
                 command = leftovers.foreign(folder) or by_hand

@@ -143,7 +143,7 @@ class Guardian:
         number = {"number": request.get("number")}
         if "protect" in request:
             self._say(self._protect(request["protect"]) | number)
-            verbs.make_ready({entry["action"] for entry in request["protect"]})
+            verbs.make_ready(request["protect"])
         elif "undo" in request:
             self._say({"undone": self._pay(request["undo"], "owner")} | number)
         return "close" not in request

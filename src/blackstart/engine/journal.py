@@ -19,8 +19,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from blackstart.engine import verbs
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -115,6 +113,8 @@ def pay(run: str, entries: Iterable[Entry], *, by: str) -> list[Entry]:
 
     Each is verified on its own while the others are begun: none waits for one that is slow.
     """
+    from blackstart.engine import verbs  # noqa: PLC0415 - the kill switch is pulled before
+
     waiting = []
     for entry in reversed(list(entries)):
         verify = verbs.begin(entry["action"], entry["arguments"], run)
@@ -145,6 +145,8 @@ def _note(run: str, outcomes: list[Entry]) -> None:
 def _outcome(entry: Entry, verify: Verify, by: str, run: str) -> Entry:
     verified, evidence = verify()
     if verified is False:
+        from blackstart.engine import verbs  # noqa: PLC0415 - see `pay`
+
         evidence = {**evidence, "by_hand": verbs.by_hand(entry["action"], entry["arguments"], run)}
     return _told(entry, verified, evidence, by)
 

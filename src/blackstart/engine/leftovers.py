@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blackstart.engine import journal, openruns, verbs
+from blackstart.engine import journal, openruns
 from blackstart.errors import FaultError
 from blackstart.host import procs
 
@@ -113,6 +113,8 @@ def foreign(folder: Path) -> str | None:
 
 def _untouched(folder: Path, why: str, command: str | None) -> list[journal.Entry]:
     """Return outcomes that say why nothing was tried."""
+    from blackstart.engine import verbs  # noqa: PLC0415 - the kill switch is pulled before
+
     run = str(folder)
     return [
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.server
+import importlib.util
 import json
 import os
 import signal
@@ -698,15 +699,49 @@ def test_what_a_verb_needs_is_there_before_it_must_act() -> None:
         "from blackstart.engine import verbs\n"
         "slow = [name for family in verbs._FAMILIES for name in getattr(family, 'NEEDS', ())]\n"
         "assert slow\n"
-        "verbs.make_ready({'continue'})\n"
+        "def ready(*actions): verbs.make_ready([{'action': one, 'arguments': {}} for one in actions])\n"
+        "ready('continue')\n"
         "assert 'blackstart.host.cgroups' not in sys.modules\n"
-        "verbs.make_ready(set(verbs.VERBS))\n"
+        "ready(*verbs.VERBS)\n"
         "print(*sorted(set(slow) - set(sys.modules)))\n"
     )
     source = {**os.environ, "PYTHONPATH": str(Path(guard.__file__).parents[2])}
     command = [sys.executable, "-S", "-s", "-c", script]
     done = subprocess.run(command, env=source, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("asyncpg"), reason="no asyncpg")
+def test_the_client_of_a_database_is_there_before_it_is_needed() -> None:
+    """It lies among the packages, without which the guardian starts; a missing one breaks nothing."""
+    where = str(Path(str(importlib.util.find_spec("asyncpg").origin)).parents[1])  # type: ignore[union-attr]
+    script = (
+        "import sys\n"
+        "from blackstart.engine import verbs\n"
+        "for packages in ('/nowhere', sys.argv[1]):\n"
+        "    verbs.make_ready([{'action': 'sql', 'arguments': {'packages': packages}}])\n"
+        "    print('asyncpg' in sys.modules)\n"
+    )
+    source = {**os.environ, "PYTHONPATH": str(Path(guard.__file__).parents[2])}
+    command = [sys.executable, "-S", "-s", "-c", script, where]
+    done = subprocess.run(command, env=source, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+def test_the_kill_switch_is_pulled_before_anything_else_is_imported() -> None:
+    """The undos' code is fetched only by who needs it: for a live run its own guardian does the work."""
+    script = (
+        "import sys\n"
+        "from blackstart.cli.halt import halt\n"
+        "from pathlib import Path\n"
+        "assert halt(Path('/nowhere')) == 0\n"
+        "print('blackstart.engine.verbs' in sys.modules, file=sys.stderr)\n"
+    )
+    source = {**os.environ, "PYTHONPATH": str(Path(guard.__file__).parents[2]), "XDG_STATE_HOME": "/nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=source, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == "False"
 
 
 def test_an_undo_is_synced_before_it_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

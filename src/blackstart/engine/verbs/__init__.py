@@ -26,7 +26,7 @@ from blackstart.engine.verbs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Iterable, Mapping
 
     from blackstart.engine.verbs.verb import ByHand, Outcome, Verb, Verify
 
@@ -37,12 +37,21 @@ _BY_HAND: dict[str, ByHand] = {
 }
 
 
-def make_ready(actions: Collection[str]) -> None:
-    """Import what these verbs need: the guardian starts quicker without, and has no time when it must act."""
-    for family in _FAMILIES:
-        if any(action in family.VERBS for action in actions):
-            for name in getattr(family, "NEEDS", ()):
-                __import__(name)
+def make_ready(undos: Iterable[Mapping[str, Any]]) -> None:
+    """Import what these undos need: the guardian starts quicker without, and has no time when it must act.
+
+    That are the family's `NEEDS`, and what its own `make_ready` fetches by the undo's arguments.
+    """
+    for undo in undos:
+        for family in _FAMILIES:
+            if undo["action"] in family.VERBS:
+                for name in getattr(family, "NEEDS", ()):
+                    __import__(name)
+                getattr(family, "make_ready", _nothing)(undo["arguments"])
+
+
+def _nothing(_: Mapping[str, Any]) -> None:
+    """Most families need no more."""
 
 
 def begin(action: str, arguments: Mapping[str, Any], run: str) -> Verify:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 OUTSIDE = ("postgres", "template1")
 _LIMIT_S = 5.0
 _ANSWERS_LIMIT_S = 15.0
-_AGAIN_S = 0.05
+_FIRST_AGAIN_S, _AGAIN_S = 0.005, 0.05
 
 
 def _sql(arguments: Mapping[str, Any], run: str) -> Verify:
@@ -28,10 +29,7 @@ def _sql(arguments: Mapping[str, Any], run: str) -> Verify:
     was started in the run folder lives any more.
     The guardian starts without the installed packages: `packages` is the folder in which the client lies.
     """
-    packages = str(arguments.get("packages", ""))
-    if packages and packages not in sys.path:
-        sys.path.append(packages)
-
+    _find_client(arguments)
     folder = os.path.realpath(run)
 
     async def work() -> Outcome:
@@ -46,7 +44,7 @@ def _sql(arguments: Mapping[str, Any], run: str) -> Verify:
             asyncpg.OperatorInterventionError,
             asyncpg.TooManyConnectionsError,
         )
-        end = time.monotonic() + _ANSWERS_LIMIT_S
+        end, pause_s = time.monotonic() + _ANSWERS_LIMIT_S, _FIRST_AGAIN_S
         while True:
             try:
                 return await _carried_out(arguments)
@@ -56,7 +54,8 @@ def _sql(arguments: Mapping[str, Any], run: str) -> Verify:
                 return True, {"gone": why}
             if time.monotonic() > end:
                 return False, {"error": f"does not answer: {why}"}
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _AGAIN_S)
 
     def verify() -> Outcome:
         import asyncio  # noqa: PLC0415 - the guardian starts quicker without
@@ -77,6 +76,21 @@ async def _carried_out(arguments: Mapping[str, Any]) -> Outcome:
     finally:
         await link.close(timeout=_LIMIT_S)
     return opened is True, {"database": arguments["database"], "answer": opened}
+
+
+def _find_client(arguments: Mapping[str, Any]) -> None:
+    packages = str(arguments.get("packages", ""))
+    if packages and packages not in sys.path:
+        sys.path.append(packages)
+
+
+def make_ready(arguments: Mapping[str, Any]) -> None:
+    """Import the client beforehand: it takes longer than the statement does."""
+    _find_client(arguments)
+    with contextlib.suppress(ImportError):  # told when it is needed
+        import asyncio  # noqa: F401, PLC0415 - the guardian starts quicker without
+
+        import asyncpg  # noqa: F401, PLC0415 - see above
 
 
 VERBS: dict[str, Verb] = {"sql": _sql}
