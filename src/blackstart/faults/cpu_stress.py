@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from blackstart.faults import company, death, mechanisms
 from blackstart.host import cgroups, hog, schedule
-from blackstart.host.schedule import Fare
 from blackstart.model.fault import Receipt, Witness
 
 if TYPE_CHECKING:
     from blackstart.contracts import FaultContext
+    from blackstart.host.schedule import Fare
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
 
 _WINDOW_NS = 1_000_000_000
-_CALM_NS = 300_000_000
+_LOOK_NS = 300_000_000
+_LOOKS = 10
+_STARVED = 0.5
+"""Who got less than this of what it wanted, before, was starved by others: look again, `_LOOKS` in all."""
 _MUCH_LESS = 0.75
 _WAITED = 0.01
 """So much of the time a component must have waited, at the least: who hardly wants to run is not hurt."""
@@ -32,7 +35,8 @@ class CpuStress:
     group can be made, these get the least weight there is, or `weight` (1 to 10,000; 100 is everybody's),
     and the hogs are nice: nobody else suffers. `plain` does without, and hurts whoever is there. Witness: by
     the kernel's account the components got less of the time that they wanted, by a quarter at least; without
-    components, the hogs ran.
+    components, the hogs ran. A busy host may starve a component before the stress does: it is looked at until
+    the host is calm, for three seconds at most, and where it never was, nobody can tell who took the time.
     """
 
     name = "cpu_stress"
@@ -40,7 +44,7 @@ class CpuStress:
     def __init__(self) -> None:
         self._strike = death.Strike()
         self._company = company.Company()
-        self._fares: dict[str, Fare] = {}
+        self._usual: dict[str, Fare] = {}
 
     def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
@@ -59,16 +63,21 @@ class CpuStress:
         return death.no_processes(target, step.components) if step.components else None
 
     async def aim(self, ctx: FaultContext, step: FaultStep) -> None:
-        """Look for a moment at how the components fare without stress."""
-        if step.components:
-            bed = await self._strike.aim(ctx, step)
-            self._fares = _fares(bed)
-            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _CALM_NS)
+        """Look at how the components fare without stress, until a moment when nobody else starves them."""
+        if not step.components:
+            return
+        bed = await self._strike.aim(ctx, step)
+        for _ in range(_LOOKS):
+            before = _fares(bed)
+            await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
+            self._usual = {name: now.since(before[name]) for name, now in _fares(bed).items()}
+            if not any(map(_starved, self._usual.values())):
+                break
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Let the hogs go."""
         bed = await self._strike.aim(ctx, step) if step.components else death.Deathbed({}, ctx.clock)
-        usual = self._usual(bed)
+        usual = {name: self._usual.get(name, now) for name, now in _fares(bed).items()}
         mechanism = self._weigh(ctx, step, bed)
         workers = int(step.parameters.get("workers", 2 * (os.cpu_count() or 1)))
         for _ in range(workers):
@@ -88,7 +97,10 @@ class CpuStress:
             uncertainty_ns=after - before,
             processes=bed.processes,
             undo=tuple(self._company.undos),
-            data={"usually_got": usual},
+            data={
+                "usually_got": {name: one.got for name, one in usual.items()},
+                "starved_before": sorted(name for name, one in usual.items() if _starved(one)),
+            },
         )
 
     def _weigh(self, ctx: FaultContext, step: FaultStep, bed: death.Deathbed) -> str:
@@ -102,10 +114,6 @@ class CpuStress:
         weight = step.parameters.get("weight")
         told = "the least weight" if weight is None else f"weight {weight}"
         return f"components at {told} (cgroup v{where.version})"
-
-    def _usual(self, bed: death.Deathbed) -> dict[str, float]:
-        """Return how much of the processor time that it wanted each component got, before."""
-        return {name: now.since(self._fares.get(name, Fare())).got for name, now in _fares(bed).items()}
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:
         """Measure for a second: each component must wait, and get much less of what it wants than before."""
@@ -130,7 +138,10 @@ class CpuStress:
             one.got < _MUCH_LESS * usual[name] and one.waited_ns >= _WAITED * passed
             for name, one in grown.items()
         )
-        return Witness(bit=hurt and run > _BUSY, evidence={**evidence, "hogs_run": run})
+        evidence |= {"hogs_run": run, "starved_before": receipt.data["starved_before"]}
+        if run <= _BUSY or hurt or not receipt.data["starved_before"]:
+            return Witness(bit=hurt and run > _BUSY, evidence=evidence)
+        return Witness(bit=None, evidence=evidence)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
         """End the hogs, give everybody their weight back."""
@@ -143,6 +154,11 @@ def _share(weight: int | None) -> dict[str, str]:
     """Write a weight for both versions of control groups; None is the least that each has."""
     shares = 2 if weight is None else max(2, weight * 1024 // _USUAL_WEIGHT)
     return {"cpu.shares": str(shares), "cpu.weight": str(weight or 1)}
+
+
+def _starved(look: Fare) -> bool:
+    """Tell whether others took the time of a component, in a look of `_LOOK_NS`."""
+    return look.got < _STARVED and look.waited_ns >= _WAITED * _LOOK_NS
 
 
 def _fares(bed: death.Deathbed) -> dict[str, Fare]:

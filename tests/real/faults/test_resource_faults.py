@@ -17,7 +17,8 @@ from fault_kit import Context
 
 from blackstart.errors import FaultError
 from blackstart.faults import registry
-from blackstart.host import cgroups, procs
+from blackstart.host import cgroups, procs, schedule
+from blackstart.host.schedule import Fare
 from blackstart.model.scenario import FaultStep
 
 if TYPE_CHECKING:
@@ -290,6 +291,60 @@ def test_plain_stress_burns_processors_and_ends(tmp_path: Path, busy: subprocess
     assert receipt.mechanism == "1 busy processes, plain"
     assert witness.bit is True
     assert witness.evidence["hogs_run"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("before", "during", "bit"),
+    [
+        ([0.9], 0.2, True),
+        ([0.9], 0.8, False),
+        ([0.1, 0.1, 0.9], 0.2, True),  # others starved it at first: the look that counts is the calm one
+        ([0.1] * 10, 0.05, True),
+        ([0.1] * 10, 0.1, None),
+    ],
+)
+def test_a_host_that_starves_the_component_is_not_taken_for_a_stress_without_effect(
+    tmp_path: Path,
+    busy: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: list[float],
+    during: float,
+    bit: bool | None,
+) -> None:
+    """What it usually gets is what it got in a calm moment; without one, no less proves nothing."""
+    shares, total = iter([*before, during]), Fare()
+    looks = 0
+
+    def fare(pid: int) -> Fare:
+        """Every second time that it is asked, a look at the component is over: it wanted 0.1 s more."""
+        nonlocal total, looks
+        if pid != busy.pid:
+            return Fare(run_ns=time.monotonic_ns())
+        looks += 1
+        if looks % 2 == 0:
+            got = next(shares)
+            total = Fare(total.run_ns + int(got * 1e8), total.waited_ns + int((1 - got) * 1e8))
+        return total
+
+    ctx, fault = Context({"v": busy}, folder=tmp_path), registry.make("cpu_stress")
+    step = FaultStep(kind="cpu_stress", components=("v",), parameters={"workers": 1, "mechanism": "plain"})
+
+    async def play() -> Witness:
+        await fault.aim(ctx, step)
+        with monkeypatch.context() as patched:
+            patched.setattr(schedule, "fare", lambda _pid: total)
+            receipt = await fault.inject(ctx, step)
+        witness = await fault.witness(ctx, receipt)
+        await fault.revert(ctx, receipt)
+        return witness
+
+    monkeypatch.setattr(schedule, "fare", fare)
+    witness = asyncio.run(play())
+    ctx.undo()
+    assert witness.bit is bit, witness
+    assert witness.evidence["starved_before"] == ([] if before[-1] > 0.5 else ["v"])
+    assert list(shares) == []
 
 
 OWNER = """
