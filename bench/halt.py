@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from bench import matrix_cell, matrix_look
 
-from blackstart.engine import journal
+from blackstart.engine import alarm, journal
 
 MUST_MS = 100.0
 KINDS = {
@@ -72,7 +72,7 @@ def once(kinds: list[str], root: Path) -> Halted:
         began = time.monotonic_ns()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         command_ms = (time.monotonic_ns() - began) / 1e6
-        pulled = min(Path(one, journal.HALT).stat().st_mtime_ns - wall_ahead for one in there.values())
+        pulled = min(Path(one, alarm.HALT).stat().st_mtime_ns - wall_ahead for one in there.values())
         since_start, since_pull, target_ms = {}, {}, 0.0
         left = [f"halt: {line}" for line in done.stderr.splitlines()]
         for kind, folder in there.items():

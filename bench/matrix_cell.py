@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from bench import matrix_look
 
-from blackstart.engine import journal
+from blackstart.engine import journal, locks
 
 SIGNALS = {
     "Ctrl-C": signal.SIGINT,
@@ -127,7 +127,7 @@ def _end(process: subprocess.Popen[bytes], way: str, folder: Path | None) -> int
     time.sleep(_HOLD_S)
     ended_ns = time.monotonic_ns()
     if way == BOTH:
-        guardian = journal.holder(str(folder), journal.GUARDIAN_LOCK)
+        guardian = locks.holder(str(folder), locks.GUARDIAN_LOCK)
         assert guardian is not None
         with contextlib.suppress(ProcessLookupError):  # of a trial that has just ended by itself
             os.kill(guardian, signal.SIGKILL)
@@ -135,10 +135,10 @@ def _end(process: subprocess.Popen[bytes], way: str, folder: Path | None) -> int
     else:
         process.send_signal(SIGNALS[way])
     process.wait(_LIMIT_S)
-    for name in (journal.OWNER_LOCK, journal.GUARDIAN_LOCK):
-        lock = journal.wait_for(str(folder), name, _GONE_S)
+    for name in (locks.OWNER_LOCK, locks.GUARDIAN_LOCK):
+        lock = locks.wait_for(str(folder), name, _GONE_S)
         if lock is not None:
-            journal.release(lock)
+            locks.release(lock)
     return ended_ns
 
 

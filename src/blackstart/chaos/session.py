@@ -24,7 +24,7 @@ from blackstart.chaos.monitor import Monitor, answers, finding, grown
 from blackstart.chaos.radius import TellsSymbols, Watch, allowed
 from blackstart.chaos.segment import Segment
 from blackstart.contracts import Prepared, Prepares
-from blackstart.engine import after, before, conductor, guard, journal
+from blackstart.engine import after, before, conductor, guard, locks
 from blackstart.engine.breakage import Breakages
 from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing, uncancel, uninterrupted
 from blackstart.engine.resources import Sampler
@@ -77,12 +77,12 @@ async def conduct(
 
     Raises FaultError when there can be no guardian.
     """
-    lock = journal.hold(str(folder), journal.OWNER_LOCK)
+    lock = locks.hold(str(folder), locks.OWNER_LOCK)
     assert lock is not None, "nobody else is at work in this folder"
     try:
         return await Session(orders, manifest, folder, kit, planned, aside=aside, judge=judge).run()
     finally:
-        journal.release(lock)
+        locks.release(lock)
 
 
 class Session:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blackstart.engine import leftovers, openruns
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
 
-def halt(out: Path) -> int:
-    """Take everything back below `out` and of this user's other runs.
+def halt(out: str | Path, *, called: Iterable[str] = ()) -> int:
+    """Take everything back below `out` and of this user's other runs; `called`: see `leftovers.halt`.
 
     Status 2 when something could not be proven to be taken back.
     """
-    folders = leftovers.halt(out)
+    folders = leftovers.halt(Path(out), called=called)
     for folder, owed in folders:
         if owed:
             from blackstart.engine import verbs  # noqa: PLC0415 - waits for nobody's imports before it acts

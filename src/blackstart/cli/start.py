@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 _OUT = ("--out", "-o")
 
@@ -15,17 +14,20 @@ def main() -> None:
         from blackstart.cli.main import main as everything  # noqa: PLC0415
 
         everything()
-    else:
-        from blackstart.cli.halt import halt  # noqa: PLC0415
+        return
+    from blackstart.engine import alarm  # noqa: PLC0415
 
-        sys.exit(halt(folder))
+    called = alarm.sound()
+    from blackstart.cli.halt import halt  # noqa: PLC0415 - what the alarm does not wait for
+
+    sys.exit(halt(folder, called=called))
 
 
-def _switch(arguments: list[str]) -> Path | None:
+def _switch(arguments: list[str]) -> str | None:
     """Return where to halt, for a plain `halt` or `halt --out DIR`; None leaves it to the command line."""
     match arguments:
         case ["halt"]:
-            return Path("runs")
+            return "runs"
         case ["halt", option, folder] if option in _OUT and not folder.startswith("-"):
-            return Path(folder)
+            return folder
     return None

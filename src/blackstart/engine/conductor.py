@@ -18,7 +18,7 @@ import msgspec
 import psutil
 
 import blackstart
-from blackstart.engine import after, before, guard, journal
+from blackstart.engine import after, before, guard, locks
 from blackstart.engine.breakage import Breakages
 from blackstart.engine.clocks import SystemClock
 from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing
@@ -63,13 +63,13 @@ async def conduct(plan: Plan, manifest: Manifest, folder: Path, kit: Kit) -> His
     guardian.
     """
     folder.mkdir(parents=True)  # noqa: ASYNC240 - before anything runs
-    lock = journal.hold(str(folder), journal.OWNER_LOCK)
+    lock = locks.hold(str(folder), locks.OWNER_LOCK)
     assert lock is not None, "the folder is new"
     conductor = Conductor(plan, manifest, folder, kit)
     try:
         return await conductor.run()
     finally:
-        journal.release(lock)
+        locks.release(lock)
 
 
 class Conductor:

@@ -28,7 +28,7 @@ import threading
 import time
 from typing import Any
 
-from blackstart.engine import journal, openruns, verbs
+from blackstart.engine import alarm, journal, locks, openruns, verbs
 from blackstart.host import lifeline
 
 _LOOK_MS = 100
@@ -88,7 +88,7 @@ class Guardian:
 
     def _turn(self) -> bool:
         readable, _, _ = select.select([self._link, self._woken], [], [], _LOOK_MS / 1000)
-        if self._halt or os.path.exists(os.path.join(self._run, journal.HALT)):  # noqa: PTH110,PTH118 - start time
+        if self._halt or os.path.exists(os.path.join(self._run, alarm.HALT)):  # noqa: PTH110,PTH118 - start time
             self._finish("halt")
             return False
         if self._orphaned:
@@ -245,7 +245,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # only root may; it must come through when processors are busy
         os.nice(_NICENESS)
-    lock = journal.hold(run, journal.GUARDIAN_LOCK)
+    lock = locks.hold(run, locks.GUARDIAN_LOCK)
     if lock is None:
         sys.exit(f"{run}: another guardian watches over this run folder")
     guardian = Guardian(run, socket.socket(fileno=0))

@@ -4,15 +4,12 @@ Standard library only.
 
 `undo.jsonl` holds one undo a line, `undone.jsonl` one outcome a line. What is in the first and not in the
 second is owed. The same undo may be owed again after it was paid (a process is stopped a second time), so
-each line has a `serial` of its own, which its outcome repeats. `owner.lock` and `guardian.lock` are held
-(flock) by the two processes for as long as they live.
+each line has a `serial` of its own, which its outcome repeats.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import threading
@@ -26,9 +23,6 @@ if TYPE_CHECKING:
 
 OWED = "undo.jsonl"
 PAID = "undone.jsonl"
-OWNER_LOCK = "owner.lock"
-GUARDIAN_LOCK = "guardian.lock"
-HALT = "HALT"
 
 _HEAD_START_S = 0.002
 """What is quick to prove is proven before the search for processes begins, which takes longer."""
@@ -160,52 +154,3 @@ def _told(entry: Entry, verified: bool | None, evidence: Entry, by: str) -> Entr
     named: Entry = {name: entry[name] for name in ("id", "serial", "action") if name in entry}
     done = {"mono_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC), "by": by}
     return {**named, "verified": verified, "evidence": evidence, **done}
-
-
-def hold(run: str, name: str) -> int | None:
-    """Take a lock for as long as the returned descriptor stays open, or None when somebody else has it.
-
-    Raises OSError when it can neither be made nor be read.
-    """
-    handle = _lock_file(os.path.join(run, name))  # noqa: PTH118 - see above
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    with contextlib.suppress(OSError):  # a full disk, or not ours: the lock itself needs no room
-        os.ftruncate(handle, 0)
-        os.write(handle, b"%d" % os.getpid())
-    return handle
-
-
-def _lock_file(path: str) -> int:
-    """Open it; one that is another user's can be read and held, but not be written."""
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS):
-            raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def wait_for(run: str, name: str, limit_s: float) -> int | None:
-    """Take a lock as soon as its holder lets go; None when it does not within `limit_s`."""
-    end = time.monotonic() + limit_s
-    while (lock := hold(run, name)) is None and time.monotonic() < end:
-        time.sleep(0.005)
-    return lock
-
-
-def holder(run: str, name: str) -> int | None:
-    """Return the pid that the last holder of a lock wrote into it."""
-    try:
-        with open(os.path.join(run, name), "rb") as file:  # noqa: PTH118,PTH123 - see above
-            return int(file.read())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def release(lock: int) -> None:
-    """Give a lock back."""
-    os.close(lock)

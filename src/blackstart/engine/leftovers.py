@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blackstart.engine import journal, openruns
+from blackstart.engine import alarm, journal, locks, openruns
 from blackstart.errors import FaultError
 from blackstart.host import procs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _HALT_LIMIT_S = 30.0
 _WOKEN_LIMIT_S = 3.0
@@ -74,9 +74,9 @@ def _strike_settled() -> None:
             openruns.strike(run)
             continue
         with contextlib.suppress(OSError):  # not ours to write any more: it stays noted
-            if not journal.owed(run) and (lock := journal.hold(run, journal.GUARDIAN_LOCK)) is not None:
+            if not journal.owed(run) and (lock := locks.hold(run, locks.GUARDIAN_LOCK)) is not None:
                 openruns.strike(run)
-                journal.release(lock)
+                locks.release(lock)
 
 
 def replay(folder: Path, *, by: str) -> list[journal.Entry]:
@@ -86,12 +86,12 @@ def replay(folder: Path, *, by: str) -> list[journal.Entry]:
     """
     if not journal.owed(str(folder)):
         return []
-    locks: list[int | None] = []
+    held: list[int | None] = []
     try:
-        locks += [_hold(folder, name) for name in (journal.OWNER_LOCK, journal.GUARDIAN_LOCK)]
-        if locks[1] is None:
+        held += [_hold(folder, name) for name in (locks.OWNER_LOCK, locks.GUARDIAN_LOCK)]
+        if held[1] is None:
             wake(folder)
-        if None in locks:
+        if None in held:
             return []
         if (command := foreign(folder)) is not None:
             return _untouched(folder, "it is another user's run", command)
@@ -99,7 +99,7 @@ def replay(folder: Path, *, by: str) -> list[journal.Entry]:
     except OSError as error:
         return _untouched(folder, f"{error.filename or folder}: {error.strerror}", foreign(folder))
     finally:
-        for lock in locks:
+        for lock in held:
             if lock is not None:
                 os.close(lock)
 
@@ -131,12 +131,12 @@ def _untouched(folder: Path, why: str, command: str | None) -> list[journal.Entr
 
 def _hold(folder: Path, name: str) -> int | None:
     """Take a lock; wait for a holder that is dying: its threads may keep what it had for a moment longer."""
-    lock = journal.hold(str(folder), name)
-    if lock is not None or (pid := journal.holder(str(folder), name)) is None:
+    lock = locks.hold(str(folder), name)
+    if lock is not None or (pid := locks.holder(str(folder), name)) is None:
         return lock
     found = procs.stat(pid)
     dying = found is None or found.dead
-    return journal.wait_for(str(folder), name, _WOKEN_LIMIT_S) if dying else None
+    return locks.wait_for(str(folder), name, _WOKEN_LIMIT_S) if dying else None
 
 
 def wake(folder: Path) -> bool:
@@ -145,22 +145,9 @@ def wake(folder: Path) -> bool:
     Asked only when its lock is held, so that the pid in the lock is that of the living holder.
     """
     with contextlib.suppress(OSError):  # another user's
-        pid = journal.holder(str(folder), journal.GUARDIAN_LOCK)
+        pid = locks.holder(str(folder), locks.GUARDIAN_LOCK)
         found = None if pid is None else procs.stat(pid)
         return found is not None and found.stopped and procs.send(found, signal.SIGCONT)
-    return False
-
-
-def _call(folder: Path) -> bool:
-    """Tell a living guardian, who looks for the file only now and then; says whether there was one."""
-    with contextlib.suppress(OSError):  # another user's
-        pid = journal.holder(str(folder), journal.GUARDIAN_LOCK)
-        lock = journal.hold(str(folder), journal.GUARDIAN_LOCK)
-        if lock is not None:
-            journal.release(lock)  # nobody watches over this folder: the pid may be anybody's by now
-        elif pid is not None:
-            os.kill(pid, signal.SIGUSR1)
-            return True
     return False
 
 
@@ -169,22 +156,24 @@ def _pay_beside(folder: Path) -> None:
     journal.pay(str(folder), journal.owed(str(folder)), by="halt")
 
 
-def halt(runs: Path, *, limit_s: float = _HALT_LIMIT_S) -> list[tuple[Path, list[journal.Entry]]]:
+def halt(
+    runs: Path, *, called: Iterable[str] = (), limit_s: float = _HALT_LIMIT_S
+) -> list[tuple[Path, list[journal.Entry]]]:
     """Pull the kill switch on everything below `runs`, and on every other run of this user.
 
-    Live runs take everything back themselves, dead ones are replayed. A guardian that somebody stopped is
-    woken; 3 s later it is not waited for any more. What cannot be reached, because it is another user's, does
-    not keep the others from it.
+    `called` are the runs whose guardians the alarm has called already. Live runs take everything back
+    themselves, dead ones are replayed. A guardian that somebody stopped is woken; 3 s later it is not waited
+    for any more. What cannot be reached, because it is another user's, does not keep the others from it.
     Returns what each folder still owes: nothing, when all was proven to be taken back.
     """
     folders = [folder for folder in journals(runs) if journal.owed(str(folder))]
+    known = {folder.resolve() for folder in folders}
+    folders += [folder for folder in map(Path, called) if folder not in known]  # may have paid already
     stopped, reached = [], []
     for folder in folders:
-        with contextlib.suppress(OSError):  # no room, or not ours: called all the same
-            (folder / journal.HALT).touch()
         if wake(folder):
             stopped.append(folder)
-        if _call(folder) or foreign(folder) is None:
+        if alarm.call(str(folder)) or foreign(folder) is None:
             reached.append(folder)
     start = time.monotonic()
     while any(journal.owed(str(folder)) for folder in reached) and time.monotonic() < start + limit_s:

@@ -1,20 +1,15 @@
 """Which runs of this user may owe something, wherever their folders lie: one small file a run.
 
 A guardian notes its run before it takes the first undo, and strikes it out when nothing is owed any more. So
-`halt` and every start find what a run with another `--out` left behind. Standard library only: the guardian
-imports this.
+`halt` and every start find what a run with another `--out` left behind. Standard library only, and little of
+it: the guardian imports this, and the kill switch waits for it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def places() -> list[str]:
@@ -27,31 +22,46 @@ def note(run: str) -> None:
     """Note a run in the first place that can be written; without any, only `--out` finds it."""
     run = os.path.realpath(run)
     for place in places():
-        with contextlib.suppress(OSError):
+        try:
             os.makedirs(place, mode=0o700, exist_ok=True)  # noqa: PTH103 - start time
             if _ours(place):
                 with open(_entry(place, run), "w", encoding="utf-8") as file:  # noqa: PTH123 - see above
                     file.write(run)
                 return
+        except OSError:
+            continue
 
 
 def strike(run: str) -> None:
     """Strike a run out, because it owes nothing."""
     for place in places():
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(_entry(place, os.path.realpath(run)))  # noqa: PTH108 - see above
-
-
-def noted() -> Iterator[str]:
-    """Yield the folders of all runs that are noted."""
-    for place in places():
-        if not _ours(place):
+        except OSError:
             continue
-        for name in sorted(os.listdir(place)):  # noqa: PTH208 - see above
-            with contextlib.suppress(OSError), open(os.path.join(place, name), encoding="utf-8") as file:  # noqa: PTH118,PTH123
+
+
+def noted() -> list[str]:
+    """Return the folders of all runs that are noted."""
+    return [run for place in places() if _ours(place) for run in _read(place)]
+
+
+def _read(place: str) -> list[str]:
+    found = []
+    try:
+        names = sorted(os.listdir(place))  # noqa: PTH208 - see above
+    except OSError:
+        return []
+    for name in names:
+        path = os.path.join(place, name)  # noqa: PTH118 - see above
+        try:
+            with open(path, encoding="utf-8") as file:  # noqa: PTH123 - see above
                 run = file.read()
-                if os.path.isabs(run) and _entry(place, run) == os.path.join(place, name):  # noqa: PTH117,PTH118
-                    yield run
+        except (OSError, ValueError):
+            continue
+        if os.path.isabs(run) and _entry(place, run) == path:  # noqa: PTH117 - see above
+            found.append(run)
+    return found
 
 
 def _ours(place: str) -> bool:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 import blackstart
-from blackstart.engine import journal, leftovers, single
+from blackstart.engine import leftovers, locks, single
 from blackstart.engine.oversight import uncancel
 from blackstart.engine.trial import tell
 from blackstart.history.view import load
@@ -143,9 +143,9 @@ def settle(folder: Path) -> None:
     """Wait until the guardian of a worker that died has taken everything back, and do the rest."""
     if not folder.is_dir():
         return
-    lock = journal.wait_for(str(folder), journal.GUARDIAN_LOCK, _GUARDIAN_LIMIT_S)
+    lock = locks.wait_for(str(folder), locks.GUARDIAN_LOCK, _GUARDIAN_LIMIT_S)
     if lock is not None:
-        journal.release(lock)
+        locks.release(lock)
     leftovers.replay(folder, by="suite")
 
 

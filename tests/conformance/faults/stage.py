@@ -21,7 +21,7 @@ from looking import Looker
 from blackstart.check.analyse import analyse
 from blackstart.cli import doctor
 from blackstart.contracts import Aimed, Operated, Prepares
-from blackstart.engine import before, guard, journal, single, verbs
+from blackstart.engine import before, guard, journal, locks, single, verbs
 from blackstart.engine.breakage import Breakage
 from blackstart.engine.clocks import SystemClock
 from blackstart.engine.conductor import Kit, build_rig, header
@@ -281,7 +281,7 @@ async def play(kind: str, folder: Path, isolation: frozenset[str]) -> dict[str, 
 async def on_stage(plan: Plan, manifest: Manifest, folder: Path, isolation: frozenset[str]) -> dict[str, Any]:
     """Open the target, play, close it; after each part the stage must look as before."""
     folder.mkdir(parents=True)  # noqa: ASYNC240 - nothing else runs yet
-    lock = journal.hold(str(folder), journal.OWNER_LOCK)
+    lock = locks.hold(str(folder), locks.OWNER_LOCK)
     guardian = await guard.start(folder)
     recorder = Recorder(HistoryWriter(folder), SystemClock())
     recorder(header(plan, manifest, Kit(isolation=isolation)))
@@ -321,7 +321,7 @@ async def on_stage(plan: Plan, manifest: Manifest, folder: Path, isolation: froz
             if one.verified is False
         ]
         await ctx.target.close()
-        journal.release(lock)
+        locks.release(lock)
     return found
 
 

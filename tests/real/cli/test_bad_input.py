@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blackstart.engine import journal
+from blackstart.engine import journal, locks
 from blackstart.testing import examples
 
 if TYPE_CHECKING:
@@ -206,9 +206,9 @@ def test_what_an_earlier_run_left_in_place_keeps_the_next_from_starting(small: P
     process.kill()
     end(process)
     (folder,) = (path.parent for path in small.glob("runs/2*/*/undo.jsonl"))
-    lock = journal.wait_for(str(folder), journal.GUARDIAN_LOCK, 30.0)
+    lock = locks.wait_for(str(folder), locks.GUARDIAN_LOCK, 30.0)
     assert lock is not None
-    journal.release(lock)
+    locks.release(lock)
     for arguments in (("run", "x.toml", "-t", "small.toml"), ("up", "-t", "small.toml"), ("halt",)):
         status, text = end(command(small, *arguments))
         assert status == 2, text

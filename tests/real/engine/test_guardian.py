@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blackstart.cli.halt import halt as halt_command
-from blackstart.engine import guard, journal, leftovers, openruns
+from blackstart.engine import guard, journal, leftovers, locks, openruns
 from blackstart.engine.guardian import Guardian
 from blackstart.errors import FaultError
 from blackstart.host import procs
@@ -42,7 +42,7 @@ OWNER = textwrap.dedent(
     from blackstart.model.fault import Undo
 
     async def main(run):
-        lock = journal.hold(str(run), journal.OWNER_LOCK)
+        lock = locks.hold(str(run), locks.OWNER_LOCK)
         guardian = await guard.start(run)
         sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
         child = subprocess.Popen(sleeper, start_new_session=True)
@@ -464,7 +464,7 @@ DYING = textwrap.dedent(
     """
     import ctypes, os, sys, threading, time
     from blackstart.engine import journal
-    lock = journal.hold(sys.argv[1], journal.GUARDIAN_LOCK)
+    lock = locks.hold(sys.argv[1], locks.GUARDIAN_LOCK)
 
     def last():
         sys.stdin.readline()
@@ -581,7 +581,7 @@ LIVED_WITH = textwrap.dedent(
     from blackstart.model.fault import Undo
 
     async def main(run, parents):
-        lock = journal.hold(str(run), journal.OWNER_LOCK)
+        lock = locks.hold(str(run), locks.OWNER_LOCK)
         guardian = await guard.start(run, parents=parents)
         # What a thread in the middle of a system call would be: the end of the link does not come yet.
         link = guardian._writer.get_extra_info("socket").fileno()
@@ -786,7 +786,7 @@ def test_a_fault_waits_for_the_answer(tmp_path: Path) -> None:
 
     async def wait() -> bool:
         guardian = await guard.start(tmp_path)
-        pid = journal.holder(str(tmp_path), journal.GUARDIAN_LOCK)
+        pid = locks.holder(str(tmp_path), locks.GUARDIAN_LOCK)
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         undo = Undo(id="x", action="continue", arguments={"pid": 2**22 + 1, "start_ticks": 1})

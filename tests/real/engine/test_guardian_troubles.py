@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import ordinary_user
 import pytest
 
-from blackstart.engine import guard, journal, leftovers, openruns
+from blackstart.cli.halt import halt as halt_command
+from blackstart.engine import alarm, guard, journal, leftovers, locks, openruns
 from blackstart.errors import FaultError
 from blackstart.model.fault import Undo
 
@@ -151,13 +152,13 @@ HALTING = textwrap.dedent(
     """
     import asyncio, json
     from pathlib import Path
-    from blackstart.engine import guard, journal, leftovers
+    from blackstart.engine import guard, journal, leftovers, locks
     from blackstart.errors import FaultError
     from blackstart.model.fault import Undo
 
     async def main(run):
         run.mkdir()
-        lock = journal.hold(str(run), journal.OWNER_LOCK)
+        lock = locks.hold(str(run), locks.OWNER_LOCK)
         guardian = await guard.start(run)
         (run / "file").write_text("x")
         await guardian.protect([Undo(id="file", action="unlink", arguments={"path": str(run / "file")})])
@@ -185,7 +186,7 @@ def shared() -> Iterator[Path]:
     other.mkdir()
     owed = {"id": "theirs", "action": "unlink", "arguments": {"path": str(other / "x")}}
     journal.append(str(other), journal.OWED, [owed])
-    for name in (journal.OWNER_LOCK, journal.GUARDIAN_LOCK):
+    for name in (locks.OWNER_LOCK, locks.GUARDIAN_LOCK):
         (other / name).write_text("1")
         (other / name).chmod(0o444)
     other.chmod(0o555)
@@ -202,7 +203,7 @@ def test_the_kill_switch_goes_past_a_run_that_it_may_not_write(shared: Path) -> 
     command = f"sudo -u '#{os.geteuid()}' blackstart halt --out {shared}"
     assert "LEFT IN PLACE" in found["refused"]
     assert command in found["refused"]
-    assert not (shared / "a-other" / journal.HALT).exists()
+    assert not (shared / "a-other" / alarm.HALT).exists()
 
 
 def test_a_full_disk_does_not_keep_the_kill_switch_from_calling(
@@ -213,17 +214,58 @@ def test_a_full_disk_does_not_keep_the_kill_switch_from_calling(
     run.mkdir()
     (run / "file").write_text("x")
 
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+    really = os.open
+
+    def full(path: Any, *more: Any, **named: Any) -> int:
+        if str(path).endswith(f"/{alarm.HALT}"):
+            raise OSError(28, "No space left on device")
+        return really(path, *more, **named)
 
     async def main() -> list[Any]:
         guardian = await guard.start(run)
         await guardian.protect([Undo(id="file", action="unlink", arguments={"path": str(run / "file")})])
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "touch", full)
+            patch.setattr(os, "open", full)
             halted = await asyncio.to_thread(leftovers.halt, tmp_path)
         await guardian.close()
         return halted
 
     assert asyncio.run(main()) == [(run, [])]
     assert not (run / "file").exists()
+
+
+def test_a_run_that_has_paid_before_it_is_looked_at_is_told_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The alarm may be quicker than the search: what it took back is not "nothing was broken"."""
+    run = tmp_path / "elsewhere"
+    run.mkdir()
+    (run / "file").write_text("x")
+
+    async def main() -> list[str]:
+        halted = asyncio.Event()
+        guardian = await guard.start(run, on_halt=lambda _why: halted.set())
+        await guardian.protect([Undo(id="file", action="unlink", arguments={"path": str(run / "file")})])
+        called = alarm.sound()
+        await asyncio.wait_for(halted.wait(), 30)
+        await guardian.close()
+        return called
+
+    called = asyncio.run(main())
+    assert called == [str(run)]
+    assert not (run / "file").exists()
+    assert openruns.noted() == []
+    assert halt_command(tmp_path / "none", called=called) == 0
+    assert capsys.readouterr().out == f"{run}: taken back\n"
+
+
+def test_the_alarm_is_sounded_once_and_by_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second call leaves the stamp of the first; the pid of a dead guardian gets no signal."""
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("nobody holds the lock"))
+    (tmp_path / locks.GUARDIAN_LOCK).write_text(str(os.getpid()))
+    assert not alarm.call(str(tmp_path))
+    os.utime(tmp_path / alarm.HALT, ns=(1, 1))
+    assert not alarm.call(str(tmp_path))
+    assert (tmp_path / alarm.HALT).stat().st_mtime_ns == 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import fault_kit
 import msgspec
 
-from blackstart.engine import guard, journal
+from blackstart.engine import guard, locks
 from blackstart.engine.verbs import begin
 from blackstart.errors import FaultError
 from blackstart.faults import registry
@@ -132,7 +132,7 @@ async def main(told: dict[str, Any]) -> dict[str, Any]:
     run = Path(told["run"])
     if told.get("without"):
         mounts.tmpfs(str(run), 16 << 20)
-    lock = journal.hold(str(run), journal.OWNER_LOCK)
+    lock = locks.hold(str(run), locks.OWNER_LOCK)
     guardian = await guard.start(run) if told.get("kill") else None
     ctx: Any = Context(run, guardian)
     step = FaultStep(kind="disk_full", components=("v",), parameters=told.get("parameters", {}))
@@ -180,7 +180,7 @@ async def main(told: dict[str, Any]) -> dict[str, Any]:
     ctx.undo()
     ctx.undo()
     found["mounted"] = mounts.mounted(str(run / "state"))
-    journal.release(lock)
+    locks.release(lock)
     return found
 
 

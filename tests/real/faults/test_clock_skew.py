@@ -171,7 +171,7 @@ class Here:
     pid = int(sys.argv[2])
 
 async def main(run):
-    lock = journal.hold(str(run), journal.OWNER_LOCK)
+    lock = locks.hold(str(run), locks.OWNER_LOCK)
     guardian = await guard.start(run)
     ctx = fault_kit.Context({"v": Here()}, folder=run)
     ctx.protect = guardian.protect

@@ -33,13 +33,13 @@ OWNER = textwrap.dedent(
     import asyncio, sys
     from pathlib import Path
     from managed_kit import Context, described
-    from blackstart.engine import guard, journal
+    from blackstart.engine import guard, locks
     from blackstart.faults import registry
     from blackstart.model.scenario import FaultStep
 
     async def main(run, key, name, kind, manager):
         run.mkdir()
-        lock = journal.hold(str(run), journal.OWNER_LOCK)
+        lock = locks.hold(str(run), locks.OWNER_LOCK)
         guardian = await guard.start(run)
         spec = {key: name} | ({"manager": manager} if key == "unit" else {})
         ctx = Context(described(main=spec), run, protect=guardian.protect)

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
+import blackstart
 from blackstart.cli import start
 from blackstart.cli.main import DEFAULT_OUT
+
+SRC = str(Path(blackstart.__file__).parents[1])
 
 
 @pytest.mark.parametrize(
     ("arguments", "folder"),
     [
-        (["halt"], DEFAULT_OUT),
-        (["halt", "--out", "x"], Path("x")),
-        (["halt", "-o", "x"], Path("x")),
+        (["halt"], str(DEFAULT_OUT)),
+        (["halt", "--out", "x"], "x"),
+        (["halt", "-o", "x"], "x"),
         (["halt", "--out"], None),
         (["halt", "--help"], None),
         (["halt", "--out", "--help"], None),
@@ -41,3 +44,17 @@ def test_the_switch_loads_no_command_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 False False"
+
+
+def test_the_alarm_waits_for_next_to_no_imports() -> None:
+    """Each module it waited for would be time during which a fault stays in place."""
+    program = (
+        f"import sys; sys.path.insert(0, {SRC!r})\n"
+        "import blackstart.cli.start\n"
+        "from blackstart.engine import alarm\n"
+        "print(*sorted({'json', 'typing', 'pathlib', 'contextlib', 're', 'threading'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
