@@ -36,7 +36,7 @@ OWNER = textwrap.dedent(
     """
     import asyncio, signal, subprocess, sys
     from pathlib import Path
-    from blackstart.engine import guard, journal
+    from blackstart.engine import guard, locks
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
     from blackstart.host import procs
     from blackstart.model.fault import Undo
@@ -463,7 +463,7 @@ def test_one_undo_that_fails_does_not_hold_up_the_others(
 DYING = textwrap.dedent(
     """
     import ctypes, os, sys, threading, time
-    from blackstart.engine import journal
+    from blackstart.engine import locks
     lock = locks.hold(sys.argv[1], locks.GUARDIAN_LOCK)
 
     def last():
@@ -577,7 +577,7 @@ LIVED_WITH = textwrap.dedent(
     """
     import asyncio, os, signal, subprocess, sys
     from pathlib import Path
-    from blackstart.engine import guard, journal
+    from blackstart.engine import guard, locks
     from blackstart.model.fault import Undo
 
     async def main(run, parents):

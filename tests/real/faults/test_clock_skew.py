@@ -163,7 +163,7 @@ import asyncio, os, subprocess, sys
 from pathlib import Path
 sys.path[:0] = [FAULTS, FAULTS + "/../host"]
 import fault_kit
-from blackstart.engine import guard, journal
+from blackstart.engine import guard, locks
 from blackstart.faults import registry
 from blackstart.model.scenario import FaultStep
 
