@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from blackstart.check import ending, expectations, fault, order, presence, rpo, rto, settlement, steady
+from blackstart.check import (
+    backoff,
+    ending,
+    expectations,
+    fault,
+    order,
+    presence,
+    rpo,
+    rto,
+    settlement,
+    steady,
+)
 from blackstart.check.checklist import checklist
 from blackstart.check.facts import Facts
 from blackstart.check.note import note
@@ -38,6 +49,7 @@ def analyse(history: HistoryView) -> Trial:
         rto_result,
         _one("order", lambda: order.check(facts, measured)),
         *([_one("ending", lambda: ending.check(facts))] if ending.applies(facts) else []),
+        *([_one("backoff", lambda: backoff.check(facts))] if backoff.applies(facts) else []),
         *([_one("settlement", lambda: settlement.check(facts))] if facts.plan.scenario.settles else []),
         *([_one("expectations", lambda: expectations.check(facts))] if facts.plan.scenario.expect else []),
         rpo_result,

@@ -36,6 +36,7 @@ class CrashLoop:
     def __init__(self) -> None:
         self._strike = death.Strike(remote=True)
         self._deaths: dict[str, list[dict[str, Any]]] = {}
+        self._ours: dict[str, bool] = {}
         self._over = asyncio.Event()
         self._times = _TIMES
         self._limit_s = _BACK_LIMIT_S
@@ -75,6 +76,7 @@ class CrashLoop:
         deaths = self._deaths[name] = []
         manifest = ctx.target.manifest
         restart = death.ours(manifest, [name])
+        self._ours[name] = bool(restart)
         end = receipt.t0_mono_ns + round(manifest.limits.fault_limit_s * 1e9)
         process, struck, bed = self._strike.bed.ref(name), receipt.t0_mono_ns, self._strike.bed
         while True:
@@ -106,7 +108,12 @@ class CrashLoop:
         del ctx, receipt
         await self._over.wait()
         evidence = {
-            name: {"wanted": self._times, "died": len(deaths), "deaths": deaths}
+            name: {
+                "wanted": self._times,
+                "died": len(deaths),
+                "deaths": deaths,
+                "started_by_blackstart": self._ours[name],
+            }
             for name, deaths in self._deaths.items()
         }
         return Witness(bit=all(one["died"] == self._times for one in evidence.values()), evidence=evidence)
