@@ -30,6 +30,7 @@ _EVENT_STOP = 128
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
 _WALL = 0x4000_0000
 _STOP_LIMIT_S = 1.0
+_HELD_LIMIT_S = 0.5
 _EVERY_SIGNAL = (1 << 64) - 1
 
 _REGISTERS = struct.Struct("<27Q")
@@ -74,7 +75,7 @@ class Entered:
     def __enter__(self) -> Self:
         """Stop the first thread that lets itself be stopped."""
         for tid in _threads(self.pid):
-            _ptrace(_SEIZE, tid, 0, _OPTION_SYSGOOD)
+            _seize(tid, _OPTION_SYSGOOD)
             _ptrace(_INTERRUPT, tid)
             if _come_to_a_stop(tid):
                 break
@@ -201,7 +202,7 @@ class Halted:
 
     def _stop(self, tid: int) -> None:
         try:
-            _ptrace(_SEIZE, tid, 0, 0)
+            _seize(tid)
             self._tids.append(tid)
             _ptrace(_INTERRUPT, tid)
             stopped = _come_to_a_stop(tid)
@@ -430,6 +431,27 @@ def _ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> None:
     if number == errno.EPERM:
         hint = "a debugger holds it, it is somebody else's, or kernel.yama.ptrace_scope forbids it"
     raise FaultError(f"ptrace: {os.strerror(number)}", where=f"thread {tid}", hint=hint)
+
+
+def _seize(tid: int, options: int = 0) -> None:
+    """Take hold of a thread. Who holds it for a moment is waited for: owner and guardian undo at once."""
+    end, free = time.monotonic() + _HELD_LIMIT_S, False
+    while True:
+        try:
+            return _ptrace(_SEIZE, tid, 0, options)
+        except FaultError:
+            was_free, free = free, not _is_traced(tid)
+            if (free and was_free) or time.monotonic() > end:
+                raise
+        time.sleep(0.0005)
+
+
+def _is_traced(tid: int) -> bool:
+    try:
+        with open(f"/proc/{tid}/status") as file:  # noqa: PTH123 - the guardian imports this
+            return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in file)
+    except OSError:
+        return False
 
 
 def _come_to_a_stop(tid: int) -> bool:

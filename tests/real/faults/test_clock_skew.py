@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +18,9 @@ import ordinary_user
 import pytest
 from fault_kit import Context
 
+from blackstart.errors import FaultError
 from blackstart.faults import registry
-from blackstart.host import procs, vdso
+from blackstart.host import procs, ptrace, vdso
 from blackstart.model.scenario import FaultStep
 
 if TYPE_CHECKING:
@@ -387,3 +390,47 @@ def test_the_process_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
         assert abs(ask(process)[0][0]) < 0.2
     finally:
         end(process)
+
+
+@contextlib.contextmanager
+def held(pid: int) -> Iterator[threading.Event]:
+    """Have another thread hold a process as its tracer, until it is told to let go."""
+    let_go, has_it = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ptrace.Halted(pid):
+            has_it.set()
+            let_go.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert has_it.wait(30)
+    try:
+        yield let_go
+    finally:
+        let_go.set()
+        thread.join()
+
+
+def test_two_who_take_it_back_at_once_wait_for_each_other(teller: subprocess.Popen[bytes]) -> None:
+    """After the kill switch the owner and the guardian both do: neither fails because the other is at it."""
+    original = code(teller.pid)
+    skew = vdso.prepare(teller.pid)
+    vdso.apply(skew, offset_ns=10**10, drift_ppb=0)
+    with held(teller.pid) as let_go:
+        threading.Timer(0.1, let_go.set).start()
+        assert vdso.restore(teller.pid, skew.places)
+        assert let_go.is_set()
+    assert code(teller.pid) == original
+
+
+def test_who_is_held_for_good_is_told(
+    teller: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A debugger that does not let go: said with its reason, and as before when it has gone."""
+    monkeypatch.setattr(ptrace, "_HELD_LIMIT_S", 0.05)
+    skew = vdso.prepare(teller.pid)
+    with held(teller.pid), pytest.raises(FaultError) as told:
+        vdso.apply(skew, offset_ns=10**10, drift_ppb=0)
+    assert "a debugger holds it" in told.value.render()
+    assert vdso.restore(teller.pid, skew.places)
