@@ -1,8 +1,8 @@
 """Does a session of chaos hold out? `python -m bench.chaos_soak [--minutes M] [--faults N] [--json]`.
 
 The reference firm under profile `staging`: no event lost, no false alarm, nothing left behind, Blackstart's
-memory flat, at least as many faults as were asked for (300 an hour), at most 3 GB of files, and an end (books
-read, audited, reported) that takes neither minutes nor gigabytes. Status 0 when all of that holds.
+memory and open files flat, at least as many faults as were asked for (300 an hour), at most 3 GB on the disk,
+and an end (books read, audited, reported) that takes neither minutes nor gigabytes. Status 0 when all holds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ OWN = (
 )
 GROWTH = 1.10
 """How much more memory is allowed at the end than after five minutes."""
+DESCRIPTORS = 20
+"""So many more open files than in the first five minutes are allowed: each disturbance needs some for a while."""
 DISK_MB = 3000
 CLOSING_S = 120.0
 MOST_MB = 1000
@@ -48,30 +50,42 @@ JUMPS = 8
 
 
 class Seen(NamedTuple):
-    """The memory at a moment, in bytes: of all of Blackstart, and of the session alone."""
+    """Memory at a moment, in bytes: of all of Blackstart, and of the session alone; and its descriptors."""
 
     after_s: float
     wall_ns: int
     all_rss: int
     session_rss: int
+    descriptors: int
 
 
 def look(root: psutil.Process, began: float) -> Seen:
     """Measure Blackstart's own processes, without target, load, and what a fault lets loose."""
-    total = session = 0
+    total = session = descriptors = 0
     for one in [root, *root.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
             line = one.cmdline()
             if any(name in line for name in OWN):
                 rss = one.memory_info().rss
                 total += rss
-                session += rss if SESSION in line else 0
-    return Seen(time.monotonic() - began, time.time_ns(), total, session)
+                if SESSION in line:
+                    session += rss
+                    descriptors = max(descriptors, one.num_fds())
+    return Seen(time.monotonic() - began, time.time_ns(), total, session, descriptors)
 
 
 def most_mb(sizes: Iterable[int]) -> float:
     """Return the largest of some sizes in MB."""
     return round(max(sizes, default=0) / 1e6, 1)
+
+
+def descriptors(seen: list[Seen]) -> dict[str, int]:
+    """Return the most that the session had open in its first five minutes, and at most in the last one."""
+    last_s = seen[-1].after_s - 60.0 if seen else 0.0
+    return {
+        "settled": max((one.descriptors for one in seen if one.after_s <= SETTLED_S), default=0),
+        "end": max((one.descriptors for one in seen if one.after_s >= last_s), default=0),
+    }
 
 
 def jumps(injections: list[dict[str, Any]], seen: list[Seen]) -> list[str]:
@@ -166,6 +180,7 @@ def judge(
             ),
             "most": round(max((now.all_rss for now in memory), default=0) / 1e6, 1),
         },
+        "session_descriptors": descriptors(memory),
         "session_grew_by": jumps(result["injections"], memory),
         "reasons": result["reasons"][:10],
         "folder": str(folder),
@@ -183,6 +198,11 @@ def judge(
             (
                 figures["all_of_blackstart_mb"]["most"] <= MOST_MB,
                 f"memory at most: {figures['all_of_blackstart_mb']}",
+            ),
+            (
+                figures["session_descriptors"]["end"]
+                <= figures["session_descriptors"]["settled"] + DESCRIPTORS,
+                f"descriptors grew: {figures['session_descriptors']}",
             ),
             (chaos["end"] <= GROWTH * chaos["begin"], f"memory grew: {figures['session_mb']}"),
         )

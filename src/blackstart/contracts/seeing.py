@@ -74,6 +74,10 @@ class Probe(Protocol):
         """Ask once. Never raises: no answer is the answer no."""
         ...
 
+    def close(self) -> None:
+        """Let go of what is kept between two questions."""
+        ...
+
 
 class HistoryView(Protocol):
     """A finished history as the checkers see it."""

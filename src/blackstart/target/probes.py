@@ -44,11 +44,15 @@ class UrlProbe:
             async with asyncio.timeout(self._limit_s):
                 answer = await self._connection.request()
         except Exception as error:  # noqa: BLE001 - whatever keeps the answer away is the answer no
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
+            self.close()
             return False, f"{type(error).__name__}: {error}"
         return answer.status == 200, f"HTTP {answer.status}"  # noqa: PLR2004
+
+    def close(self) -> None:
+        """Close the connection; the next question opens another."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
 
 class TcpProbe:
@@ -77,6 +81,9 @@ class TcpProbe:
         writer.close()
         return True, "accepts"
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
 
 def make(name: str, spec: ProbeSpec, expand: Callable[[str], str], clock: Clock) -> Probe:
     """Return the probe that a manifest describes."""
@@ -92,6 +99,13 @@ async def run(probe: Probe, *, clock: Clock, sink: Sink, listener: Listener | No
 
     `listener` hears each sample and the interval before it.
     """
+    try:
+        await _ask_on(probe, clock, sink, listener)
+    finally:
+        probe.close()
+
+
+async def _ask_on(probe: Probe, clock: Clock, sink: Sink, listener: Listener | None) -> None:
     last: Sample | None = None
     same = 0
     due = clock.now().mono_ns

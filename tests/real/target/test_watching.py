@@ -22,6 +22,7 @@ from blackstart.model.manifest import (
     Stream,
 )
 from blackstart.model.record import OracleSeen, ProbeChange, Problem, ServiceWatched, SignalSeen
+from blackstart.target import probes
 from blackstart.target.rig import LocalRig, build
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class FakeExchange:
         self.events: list[dict[str, Any]] = []
         self.healthy = True
         self.asked: list[str] = []
+        self.connected = 0
         self.posted: list[tuple[str, str, Any]] = []
         self._streams: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
@@ -68,6 +70,13 @@ class FakeExchange:
         stream.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connected += 1
+        try:
+            await self._answer_all(reader, writer)
+        finally:
+            self.connected -= 1
+
+    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
@@ -319,6 +328,22 @@ def test_a_change_of_a_probe_lies_within_its_uncertainty(tmp_path: Path) -> None
             await ended(task)
             assert notes.events()
             assert [watched.service for watched in notes.of(ServiceWatched)] == ["ping"]
+
+    asyncio.run(run())
+
+
+def test_a_probe_that_ends_leaves_no_connection(tmp_path: Path) -> None:
+    """Whoever still knows of it: a session of chaos watches anew with each disturbance."""
+
+    async def run() -> None:
+        async with around(tmp_path) as (exchange, rig, notes):
+            probe = rig._probe("up")
+            for _ in range(2):
+                asked = len(exchange.asked)
+                task = asyncio.create_task(probes.run(probe, clock=Clock(), sink=notes.records.append))
+                await until(lambda asked=asked: len(exchange.asked) > asked + 2)
+                await ended(task)
+                await until(lambda: exchange.connected == 0)
 
     asyncio.run(run())
 
