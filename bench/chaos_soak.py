@@ -38,7 +38,7 @@ OWN = (
 GROWTH = 1.10
 """How much more memory is allowed at the end than after five minutes."""
 DESCRIPTORS = 20
-"""So many more open files than in the first five minutes are allowed: each disturbance needs some for a while."""
+"""So many more open files than in the first five minutes are allowed: each disturbance needs some."""
 DISK_MB = 3000
 CLOSING_S = 120.0
 MOST_MB = 1000

@@ -337,13 +337,13 @@ def test_a_probe_that_ends_leaves_no_connection(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with around(tmp_path) as (exchange, rig, notes):
-            probe = rig._probe("up")
-            for _ in range(2):
-                asked = len(exchange.asked)
-                task = asyncio.create_task(probes.run(probe, clock=Clock(), sink=notes.records.append))
-                await until(lambda asked=asked: len(exchange.asked) > asked + 2)
-                await ended(task)
-                await until(lambda: exchange.connected == 0)
+            spec = msgspec.structs.replace(rig.target.manifest.probes["up"], period_ms=60_000.0)
+            probe = probes.make("up", spec, str, Clock())
+            task = asyncio.create_task(probes.run(probe, clock=Clock(), sink=notes.records.append))
+            await until(lambda: notes.of(ProbeChange))  # from now on it sleeps
+            assert exchange.connected == 1
+            await ended(task)
+            await until(lambda: exchange.connected == 0)
 
     asyncio.run(run())
 
