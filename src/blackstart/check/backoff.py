@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 KIND, SIGN = "crash_loop", "back-off"
 _ENOUGH = 4
 _GROWN = 1.5
-"""So much longer is the median of the later half, at the least: no start of a process varies like that."""
+"""So many times the median of the earlier half is that of the later one, at the least."""
+_NOISE_MS = 50.0
+"""And so much longer: how long a process takes to start, and to be found, varies by less."""
 
 
 def applies(facts: Facts) -> bool:
@@ -37,12 +39,13 @@ def check(facts: Facts) -> CheckResult:
 
 
 def _findings(facts: Facts) -> Iterable[Finding]:
-    told = [one for one in facts.all(Witnessed) if facts.plan.faults[one.step].kind == KIND]
-    for one in told:
-        for name, evidence in one.witness.evidence.items():
-            yield _finding(name, evidence if one.witness.bit is True else {})
+    """Judge each component; a loop that did not come about, or of which nobody told, shows nothing."""
+    loops = [one.witness for one in facts.all(Witnessed) if facts.plan.faults[one.step].kind == KIND]
+    told = [(name, one) for loop in loops if loop.bit is True for name, one in loop.evidence.items()]
+    for name, evidence in told:
+        yield _finding(name, evidence)
     if not told:
-        yield _unmeasured("nobody told of a crash loop")
+        yield _unmeasured("no crash loop was witnessed, so nobody knows its pauses")
 
 
 def _finding(name: str, evidence: Mapping[str, Any]) -> Finding:
@@ -58,6 +61,8 @@ def _finding(name: str, evidence: Mapping[str, Any]) -> Finding:
     said = f"started again after {', '.join(f'{one:,.0f}' for one in pauses)} ms"
     data = {"component": name, "pauses_ms": pauses}
     if late >= _GROWN * early:
+        if late - early < _NOISE_MS:
+            return _unmeasured(f"{name}: {said}: too short to tell growth from the noise of a start")
         return Finding(verdict=Verdict.PASS, code="backed-off", text=f"{name}: {said}", data=data)
     text = f"{name}: {said}: the pauses do not grow (median {early:,.0f} ms, later {late:,.0f} ms)"
     return Finding(verdict=Verdict.FAIL, code="no-back-off", text=text, data=data)

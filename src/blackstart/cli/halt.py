@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blackstart.engine import leftovers, openruns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
-def halt(out: str | Path, *, called: Iterable[str] = ()) -> int:
+def halt(out: Path, *, called: Iterable[str] = ()) -> int:
     """Take everything back below `out` and of this user's other runs; `called`: see `leftovers.halt`.
 
     Status 2 when something could not be proven to be taken back.
     """
-    folders = leftovers.halt(Path(out), called=called)
+    folders = leftovers.halt(out, called=called)
     for folder, owed in folders:
         if owed:
             from blackstart.engine import verbs  # noqa: PLC0415 - waits for nobody's imports before it acts

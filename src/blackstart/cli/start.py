@@ -18,9 +18,11 @@ def main() -> None:
     from blackstart.engine import alarm  # noqa: PLC0415
 
     called = alarm.sound()
-    from blackstart.cli.halt import halt  # noqa: PLC0415 - what the alarm does not wait for
+    from pathlib import Path  # noqa: PLC0415 - the alarm does not wait for these
 
-    sys.exit(halt(folder, called=called))
+    from blackstart.cli.halt import halt  # noqa: PLC0415
+
+    sys.exit(halt(Path(folder), called=called))
 
 
 def _switch(arguments: list[str]) -> str | None:

@@ -440,6 +440,7 @@ def _seize(tid: int, options: int = 0) -> None:
         try:
             return _ptrace(_SEIZE, tid, 0, options)
         except FaultError:
+            # Let go just now, or held by nobody and refused for another reason: that only a second try tells.
             was_free, free = free, not _is_traced(tid)
             if (free and was_free) or time.monotonic() > end:
                 raise

@@ -38,6 +38,8 @@ def crashed(world: Any, pauses: list[float], *, ours: bool = False, expected: bo
         ([0, 100, 200, 300], False, Verdict.PASS, "backed-off"),
         ([100.0] * 9, False, Verdict.FAIL, "no-back-off"),
         ([12, 10, 14, 11, 9, 15, 12, 16, 13], False, Verdict.FAIL, "no-back-off"),
+        ([4, 6, 5, 7, 11, 9, 12, 14, 10], False, Verdict.UNKNOWN, "back-off-not-measured"),  # noise of a look
+        ([0.0] * 9, False, Verdict.UNKNOWN, "back-off-not-measured"),
         (GROWING[::-1], False, Verdict.FAIL, "no-back-off"),
         ([100, 2000, 2000], False, Verdict.UNKNOWN, "back-off-not-measured"),
         ([100.0] * 9, True, Verdict.PASS, "back-off-not-applicable"),
@@ -72,10 +74,11 @@ def test_it_is_judged_where_it_is_to_be_seen_only(world: Any, how: str) -> None:
     assert not [one for one in analyse(world.history()).checks if one.check == "backoff"]
 
 
-def test_a_loop_that_did_not_come_about_tells_nothing(world: Any) -> None:
-    """Fewer deaths than asked for: the pauses between those that there were are no answer."""
+@pytest.mark.parametrize("witness", [{"bit": False}, {"bit": None}, {"evidence": {}}])
+def test_a_loop_that_did_not_come_about_tells_nothing(world: Any, witness: dict[str, Any]) -> None:
+    """Fewer deaths than asked for, or none told: the pauses between those that there were are no answer."""
     world = crashed(world, GROWING)
-    world.witness = msgspec.structs.replace(world.witness, bit=False)
+    world.witness = msgspec.structs.replace(world.witness, **witness)
     (found,) = [one for one in analyse(world.history()).checks if one.check == "backoff"]
     assert (found.verdict, [one.code for one in found.findings]) == (
         Verdict.UNKNOWN,
