@@ -20,7 +20,7 @@ MARK = 0xB5
 
 _TABLES = 10 << 8
 _BEGIN, _END = 0x10, 0x11
-_NEW_TABLE, _GET_TABLE, _DEL_TABLE, _NEW_CHAIN, _NEW_RULE, _GET_RULE = 0, 1, 2, 3, 6, 7
+_NEW_TABLE, _GET_TABLE, _DEL_TABLE, _NEW_CHAIN, _NEW_RULE, _GET_RULE, _DEL_RULE = 0, 1, 2, 3, 6, 7, 8
 _FLAGS, _OWNER = 2, 2
 _INPUT, _CHAIN = 1, "input"
 _META_MARK, _META_CARD, _META_PROTOCOL = 3, 6, 16
@@ -89,8 +89,16 @@ def _table(table: str, rules: list[Rule], *, owned: bool, compatible: bool) -> l
     ]
 
 
+def empty(link: socket.socket, table: str) -> None:
+    """Take the rules away and leave the table: no packet meets them from now on. Raises OSError."""
+    _batch(link, [_message(_DEL_RULE, text(1, table) + text(2, _CHAIN))])
+
+
 def remove(link: socket.socket, table: str) -> bool:
-    """Take a table away with all its rules; False when there is none. Raises OSError."""
+    """Take a table away with all its rules; False when there is none. Raises OSError.
+
+    The kernel drops whatever waits in a queue then, ours or another's: `empty` it first, and serve the queue.
+    """
     try:
         _batch(link, [_message(_DEL_TABLE, text(1, table))])
     except FileNotFoundError:
@@ -192,7 +200,7 @@ def _rule(table: str, expressions: list[bytes]) -> bytes:
 
 
 def _message(kind: int, payload: bytes, flags: int = 0) -> bytes:
-    create = 0 if kind == _DEL_TABLE else netlink.CREATE
+    create = 0 if kind in {_DEL_TABLE, _DEL_RULE} else netlink.CREATE
     flags |= netlink.REQUEST | create
     return netlink.message(_TABLES | kind, flags, 1, _head(FAMILY_INET) + payload)
 

@@ -22,7 +22,6 @@ from blackstart.host.nfqueue import Queue
 from blackstart.host.shaping import Shape
 
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
-_NO_SHAPE = Shape()
 
 
 class Holder:
@@ -71,12 +70,18 @@ class Holder:
         return answer
 
     def _release(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """First what is held, in its order, then the rules; so that nothing overtakes."""
+        """Take the rules away, and lose no packet by it: `netfilter.remove` drops what waits in the queue.
+
+        What is held goes first, in its order, so that hardly anything overtakes it; then the rules, so that
+        nothing more comes; then what came meanwhile.
+        """
         counted = self._counts({})
         if self.queue is not None:
-            self.queue.line.shape = _NO_SHAPE
-            while self.queue.held:
-                self.queue.release(all_of_them=True)
+            self.queue.let_go()
+            if self.table:
+                netfilter.empty(self.link, self.table)
+            while self.queue.let_go():
+                continue
         if self.table:
             netfilter.remove(self.link, self.table)
             self.table = ""

@@ -82,16 +82,17 @@ class Queue:
         head = struct.pack(">BBH", 0, 0, self.number)
         return netlink.message(_QUEUE | kind, flags, 0, head + payload)
 
-    def take(self) -> None:
-        """Take in what has come, up to some, and decide on it."""
+    def take(self) -> bool:
+        """Take in what has come, up to some, and decide on it; returns whether there may be more."""
         for _ in range(_AT_ONCE):
             try:
                 data = self.link.recv(_ROOM)
             except BlockingIOError:
-                return
+                return False
             now = time.monotonic_ns()
             for packet in _packets(data):
                 self._decide(packet, now)
+        return True
 
     def _decide(self, packet: _Packet, now: int) -> None:
         self.met += 1
@@ -132,6 +133,17 @@ class Queue:
         for packet in instead:
             self._send(packet)
         self.doubled += sum(self._send(copy) for copy in copies)
+
+    def let_go(self) -> bool:
+        """Let everything go, as it is and in its order: what is held, and some of what has come since.
+
+        Returns whether there may be more.
+        """
+        self.line.shape = Shape()
+        more = self.take()
+        while self._held:
+            self.release(all_of_them=True)
+        return more
 
     @property
     def held(self) -> int:

@@ -140,3 +140,74 @@ def test_rules_do_what_they_say_and_go_when_they_should(uid: int) -> None:
     assert found["error"]
     assert found["many"] == 500
     assert found["usable"] is False, "an error leaves nothing behind that would spoil the next answer"
+
+
+ENDING = textwrap.dedent(
+    """
+    import json, os, socket, sys
+    from blackstart.host import namespaces, netfilter
+    from blackstart.host.netholder import Holder
+    uid = int(sys.argv[1])
+    if uid:
+        os.setgid(uid)
+        os.setuid(uid)
+    namespaces.enter(["network"])
+
+    listener, speaker = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    listener.bind(("127.0.0.1", 5007))
+    listener.setblocking(False)
+
+    def tell(what):
+        speaker.sendto(what, ("127.0.0.1", 5007))
+
+    holder = Holder()
+    shape = {"delay_ms": 60_000.0}
+    rule = netfilter.Rule("udp", 5007, "to_server", "queue", queue=7)._asdict()
+    assert not holder.answer({"do": "queue", "number": 7, "shape": shape, "seed": 1})
+    assert "error" not in holder.answer({"do": "install", "table": "queued", "rules": [rule]})
+    tell(b"held")
+    holder.queue.take()
+    tell(b"has come")
+    empty = netfilter.empty
+
+    def empty_late(link, table):
+        tell(b"comes before the rules go")
+        empty(link, table)
+
+    def remove_late(link, table):
+        tell(b"comes before the table goes")
+        return remove(link, table)
+
+    remove = netfilter.remove
+    netfilter.empty, netfilter.remove = empty_late, remove_late
+    counted = holder.answer({"do": "release"})
+    heard = []
+    while True:
+        try:
+            heard.append(listener.recv(100).decode())
+        except BlockingIOError:
+            break
+    print(json.dumps({"heard": heard, "counted": counted, "left": netfilter.owned(holder.link, "queued")}))
+    """
+)
+
+
+def test_the_end_of_a_queue_loses_no_packet(uid: int) -> None:
+    """The kernel drops what waits in a queue when a table goes: a fault must not end with a second one."""
+    reason = netprobe.unavailable("queue")
+    if reason is not None:
+        pytest.skip(reason)
+    done = subprocess.run(
+        (sys.executable, "-c", ENDING, str(uid)), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "error" not in found["counted"]
+    assert found["counted"]["queue"]["held"] == 1
+    assert found["heard"] == [
+        "held",
+        "has come",
+        "comes before the rules go",
+        "comes before the table goes",
+    ]
+    assert found["left"] is None
