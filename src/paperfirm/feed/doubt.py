@@ -21,7 +21,8 @@ SIDES = frozenset({"buy", "sell"})
 
 def of_update(update: Update, symbols: AbstractSet[str], now_ns: int) -> str | None:
     """Say what is wrong with a message, or None. `now_ns` is the clock that its stamps are of."""
-    if update.mono_ns and not now_ns - BEHIND_NS <= update.mono_ns <= now_ns + AHEAD_NS:
+    oldest = max(0, now_ns - BEHIND_NS)  # the clock may have begun less than an hour ago
+    if update.mono_ns and not oldest <= update.mono_ns <= now_ns + AHEAD_NS:
         return f"stamp {update.mono_ns} is not of this hour"
     if update.seq < 0 or update.epoch < 0:
         return f"number {update.seq} or epoch {update.epoch} is negative"

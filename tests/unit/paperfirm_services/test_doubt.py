@@ -100,6 +100,15 @@ def test_market_data_that_cannot_be_true(change: dict[str, Any], *, wrong: bool)
     assert (found is not None) is wrong
 
 
+def test_a_stamp_from_before_the_clock_began_is_not_believed() -> None:
+    """Also within the first hour of a machine, when an hour ago is a negative number."""
+    now_ns = 300 * 10**9
+    update = Update(4, "ALFA", "buy", 1_000_000, 6, mono_ns=-1)
+    assert "-1" in (feed_doubt.of_update(update, SYMBOLS, now_ns) or "")
+    for stamp in (0, 1, now_ns):
+        assert feed_doubt.of_update(msgspec.structs.replace(update, mono_ns=stamp), SYMBOLS, now_ns) is None
+
+
 def test_a_snapshot_with_nonsense_is_not_taken() -> None:
     """One impossible level spoils it."""
     good = BookSnapshot(9, {"ALFA": Levels([(1_000_000, 5)], [])})
