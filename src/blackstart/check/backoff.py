@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 KIND, SIGN = "crash_loop", "back-off"
 _ENOUGH = 4
+_FIRST = 2
+"""So many pauses are the first ones: a back-off may be at its longest soon after."""
 _GROWN = 1.5
-"""So many times the median of the earlier half is that of the later one, at the least."""
+"""So many times the median of the first ones is that of the later half, at the least."""
 _NOISE_MS = 50.0
 """And so much longer: how long a process takes to start, and to be found, varies by less."""
 
@@ -34,7 +36,7 @@ def applies(facts: Facts) -> bool:
 
 
 def check(facts: Facts) -> CheckResult:
-    """Compare the later pauses with the earlier ones."""
+    """Compare the later pauses with the first ones."""
     return conclude("backoff", _findings(facts))
 
 
@@ -56,8 +58,7 @@ def _finding(name: str, evidence: Mapping[str, Any]) -> Finding:
     if len(pauses) < _ENOUGH:
         text = f"{name}: {len(pauses)} pauses were measured, {_ENOUGH} at least tell whether they grow"
         return _unmeasured(text)
-    half = len(pauses) // 2
-    early, late = statistics.median(pauses[:half]), statistics.median(pauses[-half:])
+    early, late = statistics.median(pauses[:_FIRST]), statistics.median(pauses[-(len(pauses) // 2) :])
     said = f"started again after {', '.join(f'{one:,.0f}' for one in pauses)} ms"
     data = {"component": name, "pauses_ms": pauses}
     if late >= _GROWN * early:

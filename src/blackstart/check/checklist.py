@@ -36,11 +36,19 @@ Item = Callable[[Facts, Validation], Tick]
 
 def checklist(facts: Facts, validation: Validation) -> tuple[ChecklistItem, ...]:
     """Tick all fifteen."""
-    ticks = ((text, item(facts, validation)) for text, item in ITEMS)
+    ticks = ((text, _ticked(item, facts, validation)) for text, item in ITEMS)
     return tuple(
         ChecklistItem(number=number, text=text, verdict=tick.verdict, evidence=tick.evidence)
         for number, (text, tick) in enumerate(ticks, start=1)
     )
+
+
+def _ticked(item: Item, facts: Facts, validation: Validation) -> Tick:
+    """Ask one item; one that breaks is UNKNOWN, and spoils nothing else."""
+    try:
+        return item(facts, validation)
+    except Exception as error:  # noqa: BLE001 - as of a checker: the verdict stands without it
+        return Tick(Verdict.UNKNOWN, f"could not be looked at: {error!r}")
 
 
 def _of(name: str) -> Item:

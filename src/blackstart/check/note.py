@@ -20,7 +20,7 @@ def note(facts: Facts) -> str:
 
 def _relaxed(facts: Facts) -> Iterable[str]:
     """Say which objectives are wider than the scenario's: a PASS against them is not its PASS."""
-    own = facts.plan.scenario.objectives
+    own = facts.plan.stated or facts.plan.scenario.objectives
     for name in own.__struct_fields__:
         now, stated = getattr(facts.objectives, name), getattr(own, name)
         if now > stated:

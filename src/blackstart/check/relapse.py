@@ -76,7 +76,11 @@ def unanswered(facts: Facts, rto: Rto, until_ns: int) -> Iterable[Finding]:
     answers = [mono for one in facts.all(ServiceBatch) if one.service == load for mono, _, _ in one.events]
     rhythm = usual(sorted({mono for mono in answers if t0 - BASELINE_NS <= mono <= t0}))
     back = t0 + (rto.total_ns or 0)
-    if rhythm is None or any(back < mono <= until_ns for mono in answers):
+    if any(back < mono <= until_ns for mono in answers):
+        return
+    if rhythm is None:
+        text = f"no write of the workload ('{load}') was acknowledged, and too few before the fault to judge"
+        yield Finding(verdict=Verdict.UNKNOWN, code="load-no-rhythm", text=text)
         return
     if until_ns - back > max(rhythm.interruption_ns, OPEN_NS):
         waited = (until_ns - back) / NS_PER_MS

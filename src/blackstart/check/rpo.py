@@ -5,7 +5,8 @@ or behind something that was acknowledged later (booked from a resend, that is `
 objective holds for the figure that is shown, too: the losses of all streams together.
 Indeterminate and late events are reported, not judged; where most events would be held in a wrong order were
 they not called late, nobody checked the order: UNKNOWN. So it is where a key was acknowledged with different
-contents: only one of them can still be there. A side that is missing, damaged, altered since the trial, or
+contents: only one of them can still be there; and what is missing while the target still catches up when we
+had waited long enough. A side that is missing, damaged, altered since the trial, or
 empty where something must have been acknowledged makes the answer UNKNOWN, never zero.
 """
 
@@ -24,7 +25,7 @@ from blackstart.model.record import LedgerFile
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from blackstart.check.facts import Facts
     from blackstart.model.manifest import Stream
@@ -51,7 +52,7 @@ def check(facts: Facts) -> tuple[Rpo, CheckResult]:
     streams = {name: _stream(facts, name) for name in _names(facts)}
     rpo = _total(facts, streams)
     findings = [f for name, loss in streams.items() for f in _judge(name, loss, facts)]
-    findings += _exceeded(rpo, facts.objectives.rpo_events)
+    findings += _exceeded(rpo, facts.objectives.rpo_events, _rising(facts))
     if not streams:
         text = "the manifest names no stream: nothing shows what was lost"
         findings.append(Finding(verdict=Verdict.UNKNOWN, code="no-streams", text=text))
@@ -133,13 +134,21 @@ def _total(facts: Facts, streams: dict[str, StreamLoss]) -> Rpo:
     )
 
 
-def _exceeded(rpo: Rpo, allowed: int) -> Iterable[Finding]:
+def _rising(facts: Facts) -> Collection[str]:
+    """Return the streams that the target was still catching up with when we had waited long enough."""
+    quiesced = facts.stage("quiesced")
+    return frozenset(quiesced.detail.get("rising", ())) if quiesced else frozenset()
+
+
+def _exceeded(rpo: Rpo, allowed: int, rising: Collection[str]) -> Iterable[Finding]:
     """Judge the streams together, where each alone lost no more than is allowed."""
     lost = {name: loss.counts["lost"] for name, loss in rpo.streams.items() if loss.counts.get("lost")}
     if (rpo.events or 0) > allowed >= max(lost.values(), default=0):
         parts = ", ".join(f"{name} {count}" for name, count in lost.items())
         text = f"{rpo.events} events are lost in all streams together ({parts}), at most {allowed} allowed"
-        yield Finding(verdict=Verdict.FAIL, code="rpo-exceeded", text=text, data={"lost": lost})
+        final = (rpo.events or 0) - sum(lost[name] for name in lost if name in rising) > allowed
+        verdict = Verdict.FAIL if final else Verdict.UNKNOWN
+        yield Finding(verdict=verdict, code="rpo-exceeded", text=text, data={"lost": lost})
 
 
 def _age_ms(t0_ns: int | None, earliest: Iterable[int | None]) -> float | None:
@@ -170,7 +179,7 @@ def _judge(name: str, loss: StreamLoss, facts: Facts) -> Iterable[Finding]:
         text = f"{name}: nothing was acknowledged, so nothing shows that nothing is lost"
         yield Finding(verdict=Verdict.UNKNOWN, code="nothing-acknowledged", text=text)
     if loss.counts["lost"]:
-        yield _lost(name, loss, facts.objectives.rpo_events)
+        yield _lost(name, loss, facts.objectives.rpo_events, rising=name in _rising(facts))
     for kind, words in WORDS.items():
         if loss.counts[kind]:
             yield _finding(Verdict.FAIL, name, kind, words, loss)
@@ -222,9 +231,17 @@ def _wanted(what: str, stream: Stream | None) -> bool:
     return bool(asked.get(what.partition(" ")[0]))
 
 
-def _lost(name: str, loss: StreamLoss, allowed: int) -> Finding:
-    verdict = Verdict.FAIL if loss.counts["lost"] > allowed else Verdict.PASS
-    return _finding(verdict, name, "lost", f"of {loss.acknowledged} acknowledged are lost", loss)
+def _lost(name: str, loss: StreamLoss, allowed: int, *, rising: bool) -> Finding:
+    """Judge what is missing; while the target was still catching up nobody knows what will be."""
+    words = f"of {loss.acknowledged} acknowledged are lost"
+    if loss.counts["lost"] <= allowed:
+        return _finding(Verdict.PASS, name, "lost", words, loss)
+    if rising:
+        words = f"of {loss.acknowledged} acknowledged are missing, while the target was still catching up"
+        return msgspec.structs.replace(
+            _finding(Verdict.UNKNOWN, name, "lost", words, loss), code="not-settled"
+        )
+    return _finding(Verdict.FAIL, name, "lost", words, loss)
 
 
 def _finding(verdict: Verdict, name: str, kind: str, words: str, loss: StreamLoss) -> Finding:

@@ -97,7 +97,8 @@ def usual(instants: Sequence[int]) -> Usual | None:
 def epoch_of(pattern: str | re.Pattern[str], key: str) -> int | None:
     """Return the epoch that a key names in the pattern's first group; None where it names none."""
     found = re.search(pattern, key)
-    return int(found.group(1)) if found and found.group(1).isdigit() else None
+    text = found.group(1) if found else None  # a group may also have taken no part
+    return int(text) if text and text.isdecimal() else None
 
 
 class ResumeWatch:

@@ -38,19 +38,23 @@ async def quiesce(rig: Rig, clock: Clock, limit_s: float) -> dict[str, Any]:
 
     At rest: the counts are the same on both sides and unchanged for 300 ms; where some cannot be counted
     cheaply, for 0.6 s; where any differ, for as long as the target may deliver them again (`settle_s` of the
-    stream). Never longer than `limit_s`: what is missing then is missing.
+    stream). Never longer than `limit_s`: what is missing then is missing, except of a stream of which the
+    target still gained events within `settle_s`: it is `rising`.
     """
     start = changed = clock.now().mono_ns
     last: Totals = {}
+    gained: dict[str, int] = {}
     while True:
         totals = await _totals(rig)
         now = clock.now().mono_ns
+        gained |= dict.fromkeys(_gaining(last, totals), now)
         if totals != last:
             last, changed = totals, now
         if now - changed >= _patience_ns(totals, rig.target.manifest):
             return {"settled": True, "waited_ms": (now - start) / 1e6, "totals": totals}
         if now - start > limit_s * 1e9:
-            return {"settled": False, "waited_ms": (now - start) / 1e6, "totals": totals}
+            rising = _rising(gained, totals, rig.target.manifest, now)
+            return {"settled": False, "waited_ms": (now - start) / 1e6, "totals": totals, "rising": rising}
         await clock.sleep_until(now + _LOOK_NS)
 
 
@@ -62,6 +66,22 @@ async def _totals(rig: Rig) -> Totals:
         except BlackstartError:
             found[name] = (None, None)
     return found
+
+
+def _gaining(before: Totals, now: Totals) -> list[str]:
+    """Name the streams of which the target holds more than when we last looked."""
+    pairs = ((name, before.get(name, (None, None))[1], held) for name, (_, held) in now.items())
+    return [name for name, old, new in pairs if old is not None and new is not None and new > old]
+
+
+def _rising(gained: Mapping[str, int], totals: Totals, manifest: Manifest, now_ns: int) -> list[str]:
+    """Name those that were still catching up with what was acknowledged."""
+    return [
+        name
+        for name, (ours, theirs) in totals.items()
+        if name in gained and ours and theirs is not None and theirs < ours
+        if now_ns - gained[name] < manifest.streams[name].settle_s * 1e9
+    ]
 
 
 def _patience_ns(totals: Totals, manifest: Manifest) -> int:
@@ -78,6 +98,7 @@ class _Reading(msgspec.Struct, frozen=True):
     document: Any = None
     error: str | None = None
     unreachable: bool = False
+    asked_mono_ns: int | None = None
 
 
 class _Reader:
@@ -201,12 +222,14 @@ def _pending(found: Mapping[str, _Reading]) -> bool:
 
 
 async def _ask(clock: Clock, asking: Asking) -> _Reading:
+    asked = clock.now().mono_ns
     try:
         document = await asking()
     except BlackstartError as error:
         unreachable = isinstance(error.__cause__, OSError)
         return _Reading(clock.now().mono_ns, None, error.render(), unreachable=unreachable)
-    return _Reading(clock.now().mono_ns, dict(document) if isinstance(document, Mapping) else document)
+    told = dict(document) if isinstance(document, Mapping) else document
+    return _Reading(clock.now().mono_ns, told, asked_mono_ns=asked)
 
 
 def _record(
@@ -224,6 +247,7 @@ def _record(
             mono_ns=reading.mono_ns,
             document=reading.document,
             error=reading.error,
+            asked_mono_ns=reading.asked_mono_ns,
         )
     )
 

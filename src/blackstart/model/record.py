@@ -144,9 +144,9 @@ class Reverted(msgspec.Struct, frozen=True, kw_only=True, tag="reverted"):
 
 
 class StateRead(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
-    """A document read at `moment`.
+    """A document read at `moment`: the target's own (`target`), the oracle's (`oracle`) or ours (`host`).
 
-    The target's own (`target`), the oracle's (`oracle`) or our measurement (`host`).
+    `mono_ns` is when the answer had come, `asked_mono_ns` when it was asked for: it was true in between.
     """
 
     side: Literal["target", "oracle", "host"]
@@ -155,6 +155,12 @@ class StateRead(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
     mono_ns: int
     document: Any = None
     error: str | None = None
+    asked_mono_ns: int | None = None
+
+    @property
+    def youngest_ns(self) -> int:
+        """The earliest that it can have been written: nothing in it is surely older than it was then."""
+        return self.mono_ns if self.asked_mono_ns is None else self.asked_mono_ns
 
 
 class LedgerFile(msgspec.Struct, frozen=True, kw_only=True, tag="ledger"):

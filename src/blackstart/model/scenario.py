@@ -175,7 +175,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     The scenario with its groups resolved, and the seed that everything random in it comes from. `components`
     are those of the first fault; `steps` are all faults in order; `approval` is what allowed it in
-    production.
+    production. `stated` are the scenario's own objectives, before the manifest changed them.
     """
 
     trial_id: str
@@ -186,6 +186,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     replay: str
     steps: tuple[FaultStep, ...] = ()
     approval: Grant | None = None
+    stated: Objectives | None = None
 
     @property
     def faults(self) -> tuple[FaultStep, ...]:

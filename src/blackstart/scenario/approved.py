@@ -53,11 +53,16 @@ def size(step: FaultStep) -> int:
 def of_trials(plans: Sequence[Plan], manifest: Manifest) -> Wish:
     """Return the wish to run trials, one after the other; all faults of a trial count as at once."""
     return Wish(
-        what={f"scenario {plan.scenario.id}": fingerprint(plan.scenario) for plan in plans},
+        what={f"scenario {_name(plan)}": fingerprint(plan.scenario) for plan in plans},
         steps=tuple(step for plan in plans for step in plan.faults),
         at_once=max((sum(size(step) for step in plan.faults) for plan in plans), default=0),
         longest_s=max((longest_s(plan, manifest) for plan in plans), default=0.0),
     )
+
+
+def _name(plan: Plan) -> str:
+    """Return the trial's name without its repetition: what one scenario does to each part may differ."""
+    return plan.trial_id.partition("#")[0]
 
 
 def longest_s(plan: Plan, manifest: Manifest) -> float:

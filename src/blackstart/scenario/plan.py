@@ -242,6 +242,7 @@ def _plan(
         seed=seed + repetition,
         replay=f"blackstart run {told} --seed {seed + repetition}{aim}",
         steps=(first, *(_resolved(step, manifest) for step in scenario.then)),
+        stated=scenario.objectives,
     )
 
 

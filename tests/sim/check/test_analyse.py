@@ -9,6 +9,7 @@ import pytest
 
 from blackstart.check import analyse, rpo
 from blackstart.check.facts import Facts
+from blackstart.history.view import History
 from blackstart.model.fault import Witness
 from blackstart.model.record import (
     Ended,
@@ -328,3 +329,41 @@ def test_the_objectives_of_a_trial_are_those_of_its_repetitions(world: Any) -> N
     for name in ("R1:engine", "R1:engine#2"):
         world.plan = msgspec.structs.replace(world.plan, trial_id=name)
         assert analyse(world.history()).reasons[0].startswith("rto-exceeded")
+
+
+@pytest.mark.parametrize("rising", [[], ["executions"]])
+def test_missing_while_the_target_catches_up_is_not_lost(world: Any, rising: list[str]) -> None:
+    """Books that had not come to rest show what is missing, not what is lost; at rest it is lost."""
+    world.ledgers["recovered"] = world.ledgers["recovered"][:-1]
+    records = [
+        msgspec.structs.replace(one, detail={"settled": False, "rising": rising})
+        if isinstance(one, StageReached) and one.stage == "quiesced"
+        else one
+        for one in world.records()
+    ]
+    trial = analyse(History.of(records, world.folder))
+    (found,) = [one for one in trial.checks if one.check == "rpo"]
+    codes = {one.code: one.verdict for one in found.findings if one.verdict is not Verdict.PASS}
+    assert codes == ({"not-settled": Verdict.UNKNOWN} if rising else {"lost": Verdict.FAIL})
+    assert trial.rpo.events == 1
+    assert trial.verdict is found.verdict
+
+
+@pytest.mark.parametrize(
+    ("waited_ms", "verdict"), [(None, Verdict.FAIL), (20, Verdict.FAIL), (1000, Verdict.PASS)]
+)
+def test_the_time_that_an_answer_took_is_no_age(world: Any, waited_ms: int | None, verdict: Verdict) -> None:
+    """Data 1.05 s old when the answer came may have been 50 ms old when they were written down."""
+    read_ns = T0 + 2000 * MS
+    symbols = world.documents["target/market_data"]["symbols"]
+    old = [{**one, "last_update_mono_ns": read_ns - 1050 * MS} for one in symbols]
+    world.change("target/market_data", symbols=old)
+    asked = None if waited_ms is None else read_ns - waited_ms * MS
+    records = [
+        msgspec.structs.replace(one, asked_mono_ns=asked)
+        if isinstance(one, StateRead) and one.mono_ns == read_ns
+        else one
+        for one in world.records()
+    ]
+    trial = analyse(History.of(records, world.folder))
+    assert trial.validation["market_data"].verdict is verdict

@@ -39,6 +39,9 @@ def crashed(world: Any, pauses: list[float], *, ours: bool = False, expected: bo
         ([100.0] * 9, False, Verdict.FAIL, "no-back-off"),
         ([12, 10, 14, 11, 9, 15, 12, 16, 13], False, Verdict.FAIL, "no-back-off"),
         ([4, 6, 5, 7, 11, 9, 12, 14, 10], False, Verdict.UNKNOWN, "back-off-not-measured"),  # noise of a look
+        ([100, *[5000] * 8], False, Verdict.PASS, "backed-off"),  # at its longest from the second on
+        ([100, 200, *[400] * 7], False, Verdict.PASS, "backed-off"),
+        ([0, 1000, *[2000] * 7], False, Verdict.PASS, "backed-off"),
         ([0.0] * 9, False, Verdict.UNKNOWN, "back-off-not-measured"),
         (GROWING[::-1], False, Verdict.FAIL, "no-back-off"),
         ([100, 2000, 2000], False, Verdict.UNKNOWN, "back-off-not-measured"),

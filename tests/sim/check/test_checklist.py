@@ -74,6 +74,32 @@ def test_too_few_samples_of_a_process_are_unknown(world: Any, number: int) -> No
     assert "4 samples or more" in tick(world, number).evidence
 
 
+def test_what_a_new_process_takes_is_no_leak(world: Any) -> None:
+    """A process that was started after the fault takes its memory for the first time; an old one leaks."""
+    last_process(world, 8, pid=43, rss=9 << 20)
+    last_process(world, 6, pid=43, rss=160 << 20)
+    trial = analyse(world.history())
+    assert trial.validation["infrastructure"].verdict is Verdict.PASS
+    assert trial.checklist[LEAKS - 1].verdict is Verdict.UNKNOWN
+    assert "since its start after the fault" in trial.checklist[LEAKS - 1].evidence
+    last_process(world, 12, pid=42)
+    assert analyse(world.history()).validation["infrastructure"].verdict is Verdict.FAIL
+
+
+def test_an_item_that_breaks_spoils_nothing_else(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial is judged all the same, and the item is UNKNOWN."""
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("no such thing")
+
+    metrics = {"scraped": 12, "last_scraped_mono_ns": RECOVERED + 1}
+    world.change("target/infrastructure", metrics=metrics)
+    monkeypatch.setattr("blackstart.check.rto.measure", broken)
+    item = tick(world, MONITORING)
+    assert item.verdict is Verdict.UNKNOWN
+    assert "no such thing" in item.evidence
+
+
 @pytest.mark.parametrize("number", [LEAKS, THREADS])
 def test_a_component_that_is_gone_is_unknown(world: Any, number: int) -> None:
     """What was not there at the end was not measured at the end."""

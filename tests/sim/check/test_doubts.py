@@ -135,3 +135,12 @@ def test_a_loosened_objective_is_noted(world: Any) -> None:
     for rto_ms, note in ((400, ""), (2000, "rto_ms relaxed to 2,000 (scenario: 500)")):
         world.manifest = msgspec.structs.replace(world.manifest, objectives={"R1": {"rto_ms": rto_ms}})
         assert analyse(world.history()).note == note
+
+
+def test_an_objective_loosened_in_the_plan_is_noted(world: Any) -> None:
+    """A plan has the manifest's figures already; what the scenario itself stated is kept beside them."""
+    world.plan = msgspec.structs.replace(world.plan, stated=world.plan.scenario.objectives)
+    world.objectives(rto_ms=2000)
+    assert analyse(world.history()).note == "rto_ms relaxed to 2,000 (scenario: 500)"
+    world.objectives(rto_ms=400)
+    assert analyse(world.history()).note == ""

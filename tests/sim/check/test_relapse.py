@@ -117,6 +117,19 @@ def test_a_probe_that_answers_is_not_a_workload_that_is_answered(world: Any, *, 
     assert answered or said["workload-unanswered"].verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_slow_workload_has_to_be_answered_too(world: Any, *, answered: bool) -> None:
+    """Of a write every half second nobody knows a rhythm: that none came back is not nothing to say."""
+    services = {"orders": Service(source="probe:ready"), "writes": Service(source="workload")}
+    world.manifest = msgspec.structs.replace(world.manifest, services=services, workload=WorkloadSpec())
+    writes = [*at(-5000, 0, period_ns=500 * MS), *(at(900, 901) if answered else [])]
+    watched = ServiceWatched(service="writes", since_mono_ns=T0 - 6000 * MS, until_mono_ns=T0 + 1500 * MS)
+    world.extra = [ServiceBatch(service="writes", events=writes), watched]
+    said = found(world, at(30, 1400))
+    assert ("load-no-rhythm" in said) is not answered
+    assert answered or said["load-no-rhythm"].verdict is Verdict.UNKNOWN
+
+
 def test_a_workload_that_ended_leaves_a_probe_unproven(world: Any) -> None:
     """The load dies after the fault: whether the target acknowledges a write again nobody saw."""
     services = {"orders": Service(source="probe:ready"), "writes": Service(source="workload")}

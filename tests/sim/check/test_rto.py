@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from blackstart.check import ResumeWatch, rto
 from blackstart.check.facts import Facts
+from blackstart.check.service import epoch_of
 from blackstart.history.view import History
 from blackstart.model.manifest import Process, Service
 from blackstart.model.outcome import PHASES
@@ -377,3 +378,9 @@ def test_a_hiccup_after_the_observation_is_no_outage(world: Any) -> None:
     assert found.censored_ns is None
     assert "no-interruption" in [one.code for one in result.findings]
     assert "not-recovered" not in [one.code for one in result.findings]
+
+
+@pytest.mark.parametrize(("key", "epoch"), [("12-C1", 12), ("C1", None), ("²-C1", None), ("-C1", None)])
+def test_a_key_that_names_no_epoch_has_none(key: str, epoch: int | None) -> None:
+    """Also where the group took no part, or matched what is a digit and no number."""
+    assert epoch_of(r"^(?:(\d+|²)-)?", key) == epoch

@@ -12,6 +12,35 @@ from blackstart.engine import settle
 from blackstart.engine.clocks import SimClock, simulate
 
 
+class Rising:
+    """A rig whose database gains ten rows a second, all the time or until it has stopped for good."""
+
+    def __init__(self, clock: SimClock, stops_s: float) -> None:
+        self._clock, self._stops_s = clock, stops_s
+        self._start = clock.now().mono_ns
+        streams = {"database": SimpleNamespace(settle_s=2.0)}
+        self.target = SimpleNamespace(manifest=SimpleNamespace(streams=streams))
+
+    async def totals(self, _stream: str) -> tuple[int | None, int | None]:
+        """Count as the moment is; the other side moves on, so that nothing comes to rest."""
+        s = (self._clock.now().mono_ns - self._start) / 1e9
+        return 1000 + round(s * 10), round(min(s, self._stops_s) * 10)
+
+
+@pytest.mark.parametrize(("stops_s", "rising"), [(60.0, ["database"]), (9.0, ["database"]), (5.0, [])])
+def test_what_is_still_caught_up_with_is_told(stops_s: float, rising: list[str]) -> None:
+    """Missing for good is what the target gained nothing of within the stream's `settle_s`."""
+
+    async def main() -> dict[str, Any]:
+        clock = SimClock(asyncio.get_running_loop())
+        rig: Any = Rising(clock, stops_s)
+        return await settle.quiesce(rig, clock, 10.0)
+
+    found = simulate(main())
+    assert found["settled"] is False
+    assert found["rising"] == rising
+
+
 class Books:
     """A rig whose database catches up after `late_s`; `uncounted` adds a stream that none counts."""
 

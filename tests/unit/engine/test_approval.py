@@ -181,6 +181,21 @@ def test_a_clock_that_nothing_keeps_is_refused_unless_both_knew(
     ask(signed(content(unsynchronised_clock=True), ADA, BEN))
 
 
+def test_what_one_scenario_does_to_each_part_is_approved_part_by_part(ask: Callable[..., Grant]) -> None:
+    """Trials of one scenario may expect different things: each has its own hash, a repetition has not."""
+    one = plan()
+    stricter = msgspec.structs.replace(one.scenario, objectives=Objectives(rto_ms=2))
+    first = msgspec.structs.replace(one, trial_id="P1:engine")
+    second = msgspec.structs.replace(one, trial_id="P1:risk", scenario=stricter)
+    again = msgspec.structs.replace(first, trial_id="P1:engine#2")
+    wish = approved.of_trials([first, second, again], MANIFEST)
+    assert list(wish.what) == ["scenario P1:engine", "scenario P1:risk"]
+    assert len(set(wish.what.values())) == 2
+    mine = content(what=wish.what)
+    for single in (first, second, again):
+        assert ask(signed(mine, ADA, BEN), wish=approved.of_trials([single], MANIFEST)).approval == mine
+
+
 def test_beyond_the_number_or_without_a_place_is_refused(ask: Callable[..., Grant]) -> None:
     """Faults at once, a fault of the whole host, a link, faults too close together."""
     kill = FaultStep(kind="kill", components=("engine",))

@@ -209,6 +209,7 @@ def test_objectives_of_the_manifest_win() -> None:
     objectives = {"hot": {"rto_ms": 800, "rpo_events": 2}, "R1": {"rto_ms": 300}}
     (one,) = plan(scenario, manifest(objectives=objectives), seed=1)
     assert (one.scenario.objectives.rto_ms, one.scenario.objectives.rpo_events) == (300, 2)
+    assert one.stated == scenario.objectives, "or nobody could tell what was loosened"
 
 
 @pytest.mark.parametrize(

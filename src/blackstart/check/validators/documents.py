@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from blackstart.check.facts import Facts
 from blackstart.model.verdict import CheckResult, Finding, Verdict, conclude
+
+if TYPE_CHECKING:
+    from blackstart.model.record import StateRead
 
 T = TypeVar("T")
 AHEAD_NS = 50_000_000
@@ -81,8 +84,8 @@ def ahead(stamp_ns: int, read_ns: int, what: str) -> Iterable[Finding]:
         yield fail("future-stamp", text, ahead_ns=stamp_ns - read_ns)
 
 
-def raw(facts: Facts, name: str, *, side: str = "target", moment: str = "after") -> tuple[Any, int]:
-    """Return a document and when it was read. Raises UnreadError."""
+def raw(facts: Facts, name: str, *, side: str = "target", moment: str = "after") -> tuple[Any, StateRead]:
+    """Return a document and how it was read. Raises UnreadError."""
     read = facts.state(side, name, moment=moment)
     what = f"{side} document '{name}' ({moment})"
     if read is None:
@@ -91,7 +94,7 @@ def raw(facts: Facts, name: str, *, side: str = "target", moment: str = "after")
         raise UnreadError("not-read", f"{what} could not be read: {read.error}")
     if read.document is None:
         raise UnreadError("not-read", f"{what} is empty")
-    return read.document, read.mono_ns
+    return read.document, read
 
 
 def document(facts: Facts, name: str, kind: type[T], *, side: str = "target", moment: str = "after") -> T:

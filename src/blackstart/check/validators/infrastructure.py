@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blackstart.check.facts import Facts
+    from blackstart.model.record import StateRead
     from blackstart.model.verdict import Finding
 
 HIGH_PERCENT = 90.0
@@ -55,7 +56,7 @@ def check(facts: Facts) -> Iterable[Finding]:
         yield unknown("not-measured", "the resources of the host were not measured")
     else:
         yield from _host(samples[-RECENT:], ours=any(p.code == "disk-full" for p in facts.all(Problem)))
-        yield from _components(samples)
+        yield from _components(samples, facts.t0_ns)
         yield from _grown(facts, samples[-1])
     if "infrastructure" in facts.manifest.state:
         yield from _own(facts)
@@ -95,7 +96,7 @@ def _mebibytes(sample: ResourceSample) -> str:
     return f", of which the target's components hold {held >> 20:,} MiB"
 
 
-def _components(samples: list[ResourceSample]) -> Iterable[Finding]:
+def _components(samples: list[ResourceSample], t0_ns: int | None) -> Iterable[Finding]:
     names = sorted({name for sample in samples for name in sample.components})
     if not names:
         yield unknown("not-measured", "no component of the target was measured")
@@ -106,7 +107,8 @@ def _components(samples: list[ResourceSample]) -> Iterable[Finding]:
             continue
         same = [one for one in found if one.get("pid") == found[-1].get("pid")]
         yield from _stuck(name, same[-STUCK_SAMPLES:])
-        yield from _leak(name, same)
+        first_ns = next(s.mono_ns for s in samples if s.components.get(name) is same[0])
+        yield from _leak(name, same, lived=t0_ns is None or first_ns <= t0_ns)
 
 
 def counted(facts: Facts) -> dict[str, int]:
@@ -142,12 +144,19 @@ def _too_few(code: str, name: str, count: int, wanted: int) -> Finding:
     return remark(code, text, component=name)
 
 
-def _leak(name: str, found: list[dict[str, Any]]) -> Iterable[Finding]:
-    """Compare first and last memory of the process that is there now."""
+def _leak(name: str, found: list[dict[str, Any]], *, lived: bool) -> Iterable[Finding]:
+    """Compare first and last memory of the process that is there now.
+
+    One that was started after the fault takes its memory for the first time: that is no leak.
+    """
     sizes = [one["rss"] for one in found if isinstance(one.get("rss"), int)]
     if _doubled(sizes):
         text = f"{name} grew from {sizes[0] >> 20} to {sizes[-1] >> 20} MiB"
-        yield fail("memory-leak", text, component=name)
+        if lived:
+            yield fail("memory-leak", text, component=name)
+        else:
+            text += " since its start after the fault: whether that is a leak was not measured"
+            yield remark("memory-not-measured", text, component=name)
     elif len(sizes) < LEAK_SAMPLES:
         yield _too_few("memory-not-measured", name, len(sizes), LEAK_SAMPLES)
 
@@ -174,16 +183,17 @@ def _doubled(sizes: list[int]) -> bool:
 def _own(facts: Facts) -> Iterable[Finding]:
     now = document(facts, "infrastructure", Infrastructure)
     before = yield from earlier(facts, "infrastructure", Infrastructure)
-    _, read_ns = raw(facts, "infrastructure")
+    _, read = raw(facts, "infrastructure")
+    read_ns = read.mono_ns
     if before:
         yield from gone(_parts(before), _parts(now), "infrastructure:")
     yield from _configuration(now, before)
     for thread in now.threads or ():
         yield from ahead(thread.heartbeat_mono_ns or 0, read_ns, f"{thread.component} {thread.name}".strip())
-        if thread.heartbeat_mono_ns is None or read_ns - thread.heartbeat_mono_ns > HEARTBEAT_NS:
+        if thread.heartbeat_mono_ns is None or read.youngest_ns - thread.heartbeat_mono_ns > HEARTBEAT_NS:
             name = f"{thread.component} {thread.name}".strip()
             yield fail("stuck-thread", f"{name}: no sign of life for {HEARTBEAT_NS // 10**9} s", thread=name)
-    yield from _timers(now, read_ns)
+    yield from _timers(now, read)
     yield from _logging(now, facts)
     written_ns = now.logging.last_written_mono_ns if now.logging else None
     yield from ahead(written_ns or 0, read_ns, "log")
@@ -207,11 +217,11 @@ def _configuration(now: Infrastructure, before: Infrastructure | None) -> Iterab
         yield fail("configuration-changed", "the configuration is not the one from before the fault")
 
 
-def _timers(now: Infrastructure, read_ns: int) -> Iterable[Finding]:
+def _timers(now: Infrastructure, read: StateRead) -> Iterable[Finding]:
     for timer in now.timers or ():
-        yield from ahead(timer.last_fired_mono_ns or 0, read_ns, f"timer {timer.name}")
+        yield from ahead(timer.last_fired_mono_ns or 0, read.mono_ns, f"timer {timer.name}")
         allowed_ns = TIMER_PERIODS * timer.period_ms * 1e6 + TIMER_SLACK_NS
-        if timer.last_fired_mono_ns is None or read_ns - timer.last_fired_mono_ns > allowed_ns:
+        if timer.last_fired_mono_ns is None or read.youngest_ns - timer.last_fired_mono_ns > allowed_ns:
             yield fail(
                 "timer-stopped",
                 f"timer {timer.name} (every {timer.period_ms:g} ms) does not fire",

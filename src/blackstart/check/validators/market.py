@@ -24,10 +24,10 @@ Market = dict[str, OracleQuote]
 def around(facts: Facts, name: str) -> list[Market]:
     """Return what the oracle said before and after the target's document was read. Raises UnreadError."""
     raw(facts, "market_data", side="oracle")
-    _, read_ns = raw(facts, name)
+    _, read = raw(facts, name)
     found = [one for one in facts.states("oracle", "market_data") if one.error is None]
     stamps = [one.mono_ns for one in found]
-    if not min(stamps) <= read_ns <= max(stamps):
+    if not min(stamps) <= read.mono_ns <= max(stamps):
         text = f"the oracle's market was not read both before and after the target's document '{name}'"
         raise UnreadError("market-not-read", text)
     return [shaped(one.document, Market, "oracle document 'market_data'") for one in found]

@@ -33,7 +33,7 @@ FRESH_NS = 1_000_000_000
 def check(facts: Facts) -> Iterable[Finding]:
     """Look for stale symbols, those that went missing, and stamps that cannot be."""
     symbols = document(facts, "market_data", MarketData).symbols
-    _, read_ns = raw(facts, "market_data")
+    _, read = raw(facts, "market_data")
     if not symbols:
         yield unknown("nothing-to-compare", "the target names no symbols")
     before = yield from earlier(facts, "market_data", MarketData)
@@ -43,8 +43,8 @@ def check(facts: Facts) -> Iterable[Finding]:
         if quote.last_update_mono_ns is None:
             yield fail("no-market-data", f"{quote.symbol}: never updated", symbol=quote.symbol)
             continue
-        yield from ahead(quote.last_update_mono_ns, read_ns, quote.symbol)
-        age_ns = read_ns - quote.last_update_mono_ns
+        yield from ahead(quote.last_update_mono_ns, read.mono_ns, quote.symbol)
+        age_ns = read.youngest_ns - quote.last_update_mono_ns
         if age_ns > FRESH_NS or quote.stale:
             text = f"{quote.symbol}: {age_ns / 1e9:.3f} s old{', flagged stale' if quote.stale else ''}"
             yield fail("stale-market-data", text, symbol=quote.symbol, age_ns=age_ns)
