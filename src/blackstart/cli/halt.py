@@ -17,6 +17,7 @@ def halt(out: Path, *, called: Iterable[str] = ()) -> int:
 
     Status 2 when something could not be proven to be taken back.
     """
+    ended = leftovers.suites(out)
     folders = leftovers.halt(out, called=called)
     for folder, owed in folders:
         if owed:
@@ -28,6 +29,8 @@ def halt(out: Path, *, called: Iterable[str] = ()) -> int:
                 print(f"{folder}: STILL IN PLACE: {entry['id']}; by hand: {command}", file=sys.stderr)
         else:
             print(f"{folder}: taken back")
+    for folder in ended:
+        print(f"{folder}: told to end, begins no further trial")
     if not folders:
         places = " and ".join(openruns.places())
         print(f"nothing is broken: no open fault below {out}, nor in any other run of this user ({places})")

@@ -12,7 +12,7 @@ import signal
 from blackstart.engine import locks, openruns
 
 HALT = "HALT"
-"""The file in a run folder that has everything taken back. Guardians look for it now and then."""
+"""The file in a run folder that has everything taken back. Guardians and suites look for it now and then."""
 
 
 def sound() -> list[str]:
@@ -28,10 +28,12 @@ def call(run: str) -> bool:
         pass
     try:
         pid = locks.holder(run, locks.GUARDIAN_LOCK)
+        if pid is None:
+            return False  # a suite's own folder: who runs it looks for the file
         lock = locks.hold(run, locks.GUARDIAN_LOCK)
         if lock is not None:
             locks.release(lock)  # nobody watches over this folder: the pid may be anybody's by now
-        elif pid is not None:
+        else:
             os.kill(pid, signal.SIGUSR1)
             return True
     except OSError:  # another user's

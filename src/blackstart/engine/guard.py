@@ -15,6 +15,7 @@ import msgspec
 
 import blackstart
 from blackstart.engine import journal, openruns
+from blackstart.engine.oversight import HALTED
 from blackstart.errors import BlackstartError, FaultError
 from blackstart.host import procs
 from blackstart.host.lifeline import Lifeline
@@ -56,6 +57,7 @@ class Guard:
         self._number = 0
         self._closing = False
         self._lost = False
+        self._expired: list[Reverted] = []
         self._listener = asyncio.ensure_future(self._listen(reader))
 
     async def protect(self, undos: Iterable[Undo]) -> None:
@@ -71,10 +73,14 @@ class Guard:
     async def undo(self, ids: Sequence[str] | None = None) -> list[Reverted]:
         """Have some undos (or all that are owed) carried out and verified.
 
+        Of all those, too, that the guardian had to carry out before, because their time was over.
         Raises FaultError when the guardian is gone or does not answer.
         """
         answer = await self._ask({"undo": ids if ids is None else list(ids)})
-        return [reverted(one) for one in answer["undone"]]
+        undone = [reverted(one) for one in answer["undone"]]
+        if ids is None:
+            undone, self._expired = [*self._expired, *undone], []
+        return undone
 
     async def close(self) -> None:
         """Say goodbye; what is still owed stays in the journal for the next start.
@@ -153,10 +159,13 @@ class Guard:
             answer = json.loads(line)
             if "halting" in answer:
                 halting = True
-                self._on_halt("halted")
+                self._on_halt(HALTED)
                 continue
             if "halted" in answer:
                 break
+            if "expired" in answer:
+                self._expired += [reverted(one) for one in answer["expired"]]
+                continue
             self._answers.put_nowait(answer)
         self._answers.put_nowait(None)
         if not self._closing and not halting:

@@ -192,7 +192,9 @@ class Guardian:
         over = [e for e in self._owed.values() if e.get("expires_mono_ns") and e["expires_mono_ns"] <= now]
         if not over:
             return
-        self._carry_out(over, "lifetime")
+        done = [one for one in self._carry_out(over, "lifetime") if one["verified"] is not False]
+        if done:
+            self._say({"expired": done})
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         for entry in over:
             if (key := journal.key(entry)) in self._owed:

@@ -68,15 +68,34 @@ def journals(runs: Path) -> Iterator[Path]:
 
 
 def _strike_settled() -> None:
-    """Strike out noted runs that owe nothing and have no guardian: both died before they could."""
+    """Strike out noted runs that owe nothing and that nobody lives in: they died before they could."""
     for run in openruns.noted():
         if not Path(run).is_dir():
             openruns.strike(run)
             continue
         with contextlib.suppress(OSError):  # not ours to write any more: it stays noted
-            if not journal.owed(run) and (lock := locks.hold(run, locks.GUARDIAN_LOCK)) is not None:
+            if not journal.owed(run) and not _lived_in(run):
                 openruns.strike(run)
-                locks.release(lock)
+
+
+def _lived_in(run: str) -> bool:
+    """Whether somebody holds one of its locks. Raises OSError."""
+    held = [locks.hold(run, name) for name in (locks.OWNER_LOCK, locks.GUARDIAN_LOCK)]
+    for lock in held:
+        if lock is not None:
+            locks.release(lock)
+    return None in held
+
+
+def suites(runs: Path) -> list[Path]:
+    """Find the suites that run below `runs` or were noted by this user; a trial's own folder is none."""
+    below = (path.parent.resolve() for path in runs.glob(f"*/{locks.OWNER_LOCK}"))
+    found = []
+    for folder in dict.fromkeys([*below, *map(Path, openruns.noted())]):
+        with contextlib.suppress(OSError):
+            if not (folder / journal.OWED).exists() and _lived_in(str(folder)):
+                found.append(folder)
+    return found
 
 
 def replay(folder: Path, *, by: str) -> list[journal.Entry]:
@@ -168,6 +187,8 @@ def halt(
     """
     folders = [folder for folder in journals(runs) if journal.owed(str(folder))]
     known = {folder.resolve() for folder in folders}
+    for folder in suites(runs):
+        alarm.call(str(folder))  # whatever else happens, it begins nothing more
     folders += [folder for folder in map(Path, called) if folder not in known]  # may have paid already
     stopped, reached = [], []
     for folder in folders:

@@ -1,7 +1,8 @@
 """Which runs of this user may owe something, wherever their folders lie: one small file a run.
 
-A guardian notes its run before it takes the first undo, and strikes it out when nothing is owed any more. So
-`halt` and every start find what a run with another `--out` left behind. Standard library only, and little of
+A guardian notes its trial before it takes the first undo, and strikes it out when nothing is owed any more; a
+suite notes its own folder for as long as it runs. So `halt` and every start find what a run with another
+`--out` left behind. Standard library only, and little of
 it: the guardian imports this, and the kill switch waits for it.
 """
 
@@ -14,7 +15,9 @@ import stat
 
 def places() -> list[str]:
     """Return the index folders: $XDG_STATE_HOME/blackstart/open or ~/.local/state, and the one below /tmp."""
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111 - start time
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(home):  # noqa: PTH117 - start time; the XDG specification: to be ignored
+        home = os.path.expanduser("~/.local/state")  # noqa: PTH111 - see above
     return [os.path.join(home, "blackstart", "open"), f"/tmp/blackstart-{os.geteuid()}"]  # noqa: PTH118,S108 - checked to be ours
 
 

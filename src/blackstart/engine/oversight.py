@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-INTERRUPTED = "interrupted"
+HALTED, INTERRUPTED = "halted", "interrupted"
 _CLOSE_LIMIT_S = 60.0
 _WATCH_LIMIT_S = 3.0
 _WORDS = {
-    "halted": "the kill switch was pulled",
+    HALTED: "the kill switch was pulled",
     "guardian-lost": "the guardian died: nothing may stay broken without it",
 }
 
@@ -149,7 +149,7 @@ class Oversight:
     async def close_rig(self, rig: Rig) -> None:
         """End the load, then the target."""
         if rig.workload is not None:
-            halted = self.stop is not None and self.stop.code == "halted"
+            halted = self.stop is not None and self.stop.code == HALTED
             stopping = rig.workload.stop()
             await self.closing_step("close-failed", _ended_by_us(stopping) if halted else stopping)
         await self.closing_step("close-failed", rig.target.close())

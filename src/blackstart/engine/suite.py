@@ -19,8 +19,8 @@ import msgspec
 
 import blackstart
 from blackstart.check.analyse import analyse
+from blackstart.engine import alarm, leftovers, locks, openruns, permit, single
 from blackstart.engine import approval as approvals
-from blackstart.engine import leftovers, permit, single
 from blackstart.engine.claim import claimed, shared
 from blackstart.engine.conductor import Analyse, Kit
 from blackstart.engine.seats import Seats
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import Plan
 
 LATEST = "latest"
+_HALT_LOOK_NS = 100_000_000
 
 Conduct = Callable[["Plan", "Manifest", Path, Kit, Analyse], Coroutine[Any, Any, Trial]]
 """Runs one trial in a folder and never raises."""
@@ -102,7 +103,7 @@ async def _run_suite(
         ) from error
     await _tell(options, "run-started", {"id": folder.name, "folder": str(folder), "trials": len(plans)})
     suite = _Suite(manifest, folder, options, granted)
-    with interrupts(suite.interrupt):
+    with _within_reach(folder), interrupts(suite.interrupt):
         trials = await suite.run(plans)
     ended = options.kit.clock.now()
     run = Run(
@@ -135,7 +136,7 @@ class _Suite:
         now = options.kit.clock.now()
         # Counted by the monotonic clock: to set the wall clock back while it runs gains no time.
         self._end_ns = None if granted is None else now.mono_ns + granted.ends_wall_ns - now.wall_ns
-        self._running: set[asyncio.Task[Trial]] = set()
+        self._running: dict[asyncio.Task[Trial], Path] = {}
         self._names: set[str] = set()
         self.interrupted = False
 
@@ -161,11 +162,12 @@ class _Suite:
             if trial is not None:
                 found[index] = trial
 
-        ending = asyncio.ensure_future(self._at_end())
+        watching = [asyncio.ensure_future(work) for work in (self._at_end(), self._at_halt())]
         try:
             await asyncio.gather(*(one(index, plan) for index, plan in numbered))
         finally:
-            ending.cancel()
+            for task in watching:
+                task.cancel()
         return [found[index] for index in sorted(found)]
 
     async def _at_end(self) -> None:
@@ -173,6 +175,36 @@ class _Suite:
         if self._end_ns is not None:
             await self._options.kit.clock.sleep_until(self._end_ns)
             self.interrupt()
+
+    async def _at_halt(self) -> None:
+        """End everything when the kill switch is pulled; a trial whose guardian was called ends by itself."""
+        clock = self._options.kit.clock
+        while not (self._folder / alarm.HALT).exists():
+            await clock.sleep_until(clock.now().mono_ns + _HALT_LOOK_NS)
+        await self._stop("the kill switch was pulled")
+        for task, folder in self._running.items():
+            if not (folder / alarm.HALT).exists():
+                task.cancel()
+
+    async def _stop(self, why: str) -> None:
+        """Begin no further trial."""
+        if not self.interrupted:
+            self.interrupted = True
+            await _tell(self._options, "run-stopped", {"why": why})
+
+    async def _after(self, trial: Trial, folder: Path) -> None:
+        """Break nothing more beside what could not be taken back, nor after the kill switch was pulled.
+
+        What is owed is tried once more: its outcome may only not have been written down, on a full disk.
+        """
+        tried = await asyncio.to_thread(leftovers.replay, folder, by="suite")
+        stuck = [str(one["id"]) for one in tried if one["verified"] is False]
+        if stuck:
+            await self._stop(
+                f"{trial.id} left in place: {', '.join(stuck)}; nothing more is broken beside it"
+            )
+        elif (folder / alarm.HALT).exists():
+            await self._stop(f"{trial.id} was halted")
 
     def _forbidden(self, plan: Plan) -> str | None:
         """Say why a trial may not begin any more by the approval of this run, or None."""
@@ -211,10 +243,11 @@ class _Suite:
                 return trial
             work = options.conduct(plan, self._manifest, folder, kit, options.analyse)
             running = asyncio.ensure_future(work)
-            self._running.add(running)
+            self._running[running] = folder
             trial = await running
-            self._running.discard(running)
+            del self._running[running]
             await _tell(self._options, "trial-ended", {"trial": trial, **place})
+            await self._after(trial, folder)
             return trial
 
 
@@ -231,6 +264,19 @@ def _leaving(progress: Progress | None, leave: Leave) -> Progress:
             await leave()
 
     return told
+
+
+@contextmanager
+def _within_reach(folder: Path) -> Iterator[None]:
+    """Let the kill switch find the suite also between two trials, when no guardian watches."""
+    lock = locks.hold(str(folder), locks.OWNER_LOCK)
+    openruns.note(str(folder))
+    try:
+        yield
+    finally:
+        openruns.strike(str(folder))
+        if lock is not None:
+            locks.release(lock)
 
 
 async def _clear_leftovers(options: RunOptions) -> None:

@@ -130,7 +130,12 @@ class RunningTrial:
             return
         end_ns = self.now_ns() + round(self.manifest.limits.fault_limit_s * 1e9) + GRACE_NS
         await self.guard.protect(
-            [msgspec.structs.replace(one, expires_mono_ns=one.expires_mono_ns or end_ns) for one in undos]
+            [
+                one
+                if one.at_the_end
+                else msgspec.structs.replace(one, expires_mono_ns=one.expires_mono_ns or end_ns)
+                for one in undos
+            ]
         )
 
     def record(self, record: Record) -> None:

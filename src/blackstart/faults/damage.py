@@ -152,7 +152,8 @@ def restore(ctx: FaultContext, patch: Patch, number: int, step: FaultStep) -> Un
     saved = next(one for one in _names_for(folder, name) if not one.exists())
     bits.save(str(saved), patch.before)
     kept = {"saved": str(saved), "saved_sha256": hashlib.sha256(patch.before).hexdigest()}
-    return Undo(id=f"restore:{saved.stem}", action="restore", arguments={**kept, **_look(patch)})
+    name, arguments = f"restore:{saved.stem}", {**kept, **_look(patch)}
+    return Undo(id=name, action="restore", arguments=arguments, at_the_end=True)
 
 
 def _names_for(folder: Path, name: str) -> Iterator[Path]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _LOOK_NS = 5_000_000
 _END_LIMIT_S = 30.0
 _DEFAULT_S = 3.0
+_SLACK_S = 1.0
 
 
 class StopService:
@@ -62,8 +63,9 @@ class StopService:
         asked = await _struck(bed) if kill else await _asked(ctx, bed)
         restart = death.ours(ctx.target.manifest, step.components, stopped=not kill)
         held = {name: one for name, one in bed.processes.items() if not _is_ours(ctx, name, restart)}
-        self._holding = asyncio.ensure_future(self._hold_down(ctx, held))
-        limit_s = ctx.target.manifest.limits.fault_limit_s
+        duration_s = min(step.duration_s or _DEFAULT_S, ctx.target.manifest.limits.fault_limit_s)
+        end_ns = asked.t0_mono_ns + round((duration_s + _SLACK_S) * 1e9)
+        self._holding = asyncio.ensure_future(self._hold_down(ctx, held, end_ns))
         return Receipt(
             fault=self.name,
             mechanism=f"{asked.mechanism}{', then SIGSTOP to what starts again' if held else ''}",
@@ -71,16 +73,19 @@ class StopService:
             t0_source="the kill call" if kill else "the call that asked for the stop",
             uncertainty_ns=asked.uncertainty_ns,
             processes=bed.processes,
-            data={"restart": restart, "duration_s": min(step.duration_s or _DEFAULT_S, limit_s)},
+            data={"restart": restart, "duration_s": duration_s},
         )
 
-    async def _hold_down(self, ctx: FaultContext, held: dict[str, ProcessRef]) -> None:
-        """Stop every later process of the components as soon as it is seen, its undo handed over first."""
+    async def _hold_down(self, ctx: FaultContext, held: dict[str, ProcessRef], end_ns: int) -> None:
+        """Stop every later process of the components as soon as it is seen, its undo handed over first.
+
+        That has an end, too: minutes later it would wake a process that another fault has stopped by then.
+        """
         while held and not self._over:
             for name, first in held.items():
                 found = await _present(ctx, name)
                 if found is not None and found != first and found.pid not in self._held:
-                    await ctx.protect([_undo(name, found)])
+                    await ctx.protect([_undo(name, found, end_ns)])
                     self._held[found.pid] = found
                     _signal(found, signal.SIGSTOP)
             await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
@@ -119,9 +124,9 @@ class StopService:
             self._started = True
 
 
-def _undo(name: str, process: ProcessRef) -> Undo:
-    arguments = msgspec.to_builtins(process)
-    return Undo(id=f"held:{name}:{process.pid}", action="continue", arguments=arguments)
+def _undo(name: str, process: ProcessRef, end_ns: int) -> Undo:
+    arguments, name = msgspec.to_builtins(process), f"held:{name}:{process.pid}"
+    return Undo(id=name, action="continue", arguments=arguments, expires_mono_ns=end_ns)
 
 
 def _signal(process: ProcessRef, number: signal.Signals) -> None:

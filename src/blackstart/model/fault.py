@@ -34,13 +34,15 @@ class Undo(msgspec.Struct, frozen=True, kw_only=True):
     Written and synced before the fault exists; applying it twice does no harm.
 
     `action` names one of the guardian's few verbs (`kill`, `continue`, `http`, `unlink`, `rmtree`);
-    `arguments` are its values.
+    `arguments` are its values. The guardian carries it out by itself at `expires_mono_ns`, without that after
+    the longest life that a fault may have, and not before the trial is over with `at_the_end`.
     """
 
     id: str
     action: str
     arguments: dict[str, Any]
     expires_mono_ns: int | None = None
+    at_the_end: bool = False
 
 
 class LaunchChange(msgspec.Struct, frozen=True, kw_only=True):

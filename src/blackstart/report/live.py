@@ -50,6 +50,7 @@ class LiveView(Lines):
             "trial-started": self._trial_started,
             "stage": self._stage,
             "trial-ended": self._trial_ended,
+            "run-stopped": self._run_stopped,
         }
 
     def _below(self) -> Group:
@@ -66,6 +67,9 @@ class LiveView(Lines):
 
     def _leftovers(self, figures: Mapping[str, Any]) -> None:
         self._print(Text(f"an earlier run had left things behind, cleared: {figures['folder']}", "yellow"))
+
+    def _run_stopped(self, figures: Mapping[str, Any]) -> None:
+        self._print(Text(f"no further trial begins: {figures['why']}", "bold red"))
 
     def _trial_started(self, figures: Mapping[str, Any]) -> None:
         number = f"{figures['index'] + 1}/{figures['of']}"

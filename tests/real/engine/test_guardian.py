@@ -365,7 +365,11 @@ def test_a_fault_ends_with_its_lifetime(tmp_path: Path, victim: subprocess.Popen
         )
         victim.send_signal(signal.SIGSTOP)
         assert await asyncio.to_thread(poll, lambda: bool(journal.read(str(tmp_path), journal.PAID)))
+        assert await guardian.undo(["another"]) == []
+        (told,) = await guardian.undo()
+        assert await guardian.undo() == [], "told once"
         await guardian.close()
+        assert (told.undo_id, told.verified, told.evidence["by"]) == (one.id, True, "lifetime")
 
     asyncio.run(main())
     assert journal.read(str(tmp_path), journal.PAID)[0]["by"] == "lifetime"

@@ -153,10 +153,10 @@ def test_a_stopped_service_is_held_down_until_its_time_is_over(kept: Path, how: 
     assert receipt.mechanism.startswith(signals)
     assert held == "T"
     _, second = kept.read_text().split()
-    found = procs.stat(int(second))
-    assert found is not None
-    assert found.state == "S"
+    until(lambda: (found := procs.stat(int(second))) is not None and found.state == "S")  # it wakes first
     assert [undo.arguments["pid"] for undo in ctx.undos] == [int(second)]
+    (undo,) = ctx.undos
+    assert 0.5e9 <= undo.expires_mono_ns - receipt.t0_mono_ns <= 2e9, "or it would end a later pause of it"
     assert "T" not in ctx.states
     assert ctx.started == []
 

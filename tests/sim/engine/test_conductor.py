@@ -19,6 +19,7 @@ from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit, conduct
 from blackstart.errors import FaultError
 from blackstart.history.view import History, load
+from blackstart.model.fault import Undo
 from blackstart.model.manifest import Limits, Operation, Service, WorkloadSpec
 from blackstart.model.record import (
     Ended,
@@ -364,6 +365,26 @@ def test_the_undo_is_held_before_the_fault_and_carried_out_after(tmp_path: Path)
     assert stage.guard.owed == {}
     assert stage.world.log == ["open", "inject", "revert", "close"]
     assert len(history.all(Reverted)) == 1
+
+
+def test_what_waits_for_the_end_has_no_life_of_its_own(tmp_path: Path) -> None:
+    """Damage is put right when the trial is over: at the limit it would heal a target that still runs."""
+    kept = Undo(id="restore", action="unlink", arguments={"path": "/x"}, at_the_end=True)
+
+    class Damaging(fakes.FakeFault):
+        async def inject(self, ctx: Any, step: Any) -> Any:
+            await ctx.protect([kept])
+            return await super().inject(ctx, step)
+
+    stage = Stage(tmp_path)
+    stage.kind = Damaging
+    held: list[Any] = []
+    stage.on["injected"] = lambda: held.extend(stage.guard.owed.values())
+    stage.run()
+    lives = {one.id: one.expires_mono_ns is not None for one in held}
+    assert lives.pop("restore") is False
+    assert lives, "there is a state to be taken back, too"
+    assert all(lives.values())
 
 
 def test_no_fault_outlives_the_limit_of_the_manifest(tmp_path: Path) -> None:
