@@ -19,7 +19,7 @@ import msgspec
 
 import blackstart
 from blackstart.check.analyse import analyse
-from blackstart.engine import alarm, leftovers, locks, openruns, permit, single
+from blackstart.engine import alarm, journal, leftovers, locks, openruns, permit, single
 from blackstart.engine import approval as approvals
 from blackstart.engine.claim import claimed, shared
 from blackstart.engine.conductor import Analyse, Kit
@@ -197,7 +197,8 @@ class _Suite:
 
         What is owed is tried once more: its outcome may only not have been written down, on a full disk.
         """
-        tried = await asyncio.to_thread(leftovers.replay, folder, by="suite")
+        owed = journal.owed(str(folder))
+        tried = await asyncio.to_thread(leftovers.replay, folder, by="suite") if owed else []
         stuck = [str(one["id"]) for one in tried if one["verified"] is False]
         if stuck:
             await self._stop(

@@ -32,9 +32,9 @@ STUCK = {"id": "u1", "action": "fly", "arguments": {}, "serial": 1}
 
 def test_a_relative_state_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the XDG specification wants it: or two shells in two folders would not find each other's runs."""
-    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("HOME", "/ada")
     monkeypatch.setenv("XDG_STATE_HOME", "state")
-    assert places()[0] == "/home/ada/.local/state/blackstart/open"
+    assert places()[0] == "/ada/.local/state/blackstart/open"
     monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
     assert places()[0] == "/var/state/blackstart/open"
 
