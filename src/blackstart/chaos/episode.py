@@ -8,6 +8,7 @@ import msgspec
 
 from blackstart.chaos.model import Figures, Injection
 from blackstart.check.analyse import disturbance
+from blackstart.check.fault import LEFT_IN_PLACE
 from blackstart.check.verdict import judge as merged
 from blackstart.engine.trial import Stop
 from blackstart.errors import TargetError
@@ -131,6 +132,12 @@ def judge(episode: Episode, history: History, start_ns: int) -> Injection:
         wall_ns=trial.started_wall_ns,
         folder=str(history.folder),
     )
+
+
+def left_in_place(injection: Injection) -> list[str]:
+    """Return what is said of the undos of a disturbance that failed."""
+    said = (reason.partition(": ") for reason in injection.reasons)
+    return [text for code, _, text in said if code == LEFT_IN_PLACE]
 
 
 def _said(trial: Trial, *, placed: bool) -> tuple[Verdict, tuple[str, ...]]:

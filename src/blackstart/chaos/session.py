@@ -340,6 +340,8 @@ class Session:
         if away and self._monitor.first("not-recovered"):
             text = f"{injection.name}: the service was not back within {self._profile.recovery_limit_s:g} s"
             await self._alert(finding("not-recovered", text))
+        for why in episodes_of.left_in_place(injection):
+            await self._alert(finding("left-in-place", why, stops=True))
         return injection
 
     async def _afterwards(self, injection: Injection, found: Reconciliation) -> None:
@@ -582,8 +584,6 @@ class Session:
                 if one.verified is False:
                     self._problems.append(f"left-in-place: {one.undo_id}: {one.evidence}")
         await oversight.end_jobs()
-
-    # Small things
 
     def _now(self) -> int:
         return self._kit.clock.now().mono_ns

@@ -239,7 +239,7 @@ def _lost(name: str, loss: StreamLoss, allowed: int, *, rising: bool) -> Finding
     if rising:
         words = f"of {loss.acknowledged} acknowledged are missing, while the target was still catching up"
         return msgspec.structs.replace(
-            _finding(Verdict.UNKNOWN, name, "lost", words, loss), code="not-settled"
+            _finding(Verdict.UNKNOWN, name, "lost", words, loss), code="still-catching-up"
         )
     return _finding(Verdict.FAIL, name, "lost", words, loss)
 

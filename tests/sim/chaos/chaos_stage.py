@@ -62,6 +62,7 @@ class Stage:
         self.hear: Callable[[str, Any], None] = lambda _event, _figures: None
         self.clock: Any = None
         self.components: dict[str, int] = {}
+        self.sticks = False
         self.oracle: Any = None
         self.documents: dict[str, Any] = {}
         self.totals: Callable[[], tuple[int | None, int | None]] = lambda: (None, None)
@@ -90,7 +91,7 @@ class Stage:
             return made
 
         async def guard(_run: Path, *, on_halt: Any) -> Any:
-            self.guard = fakes.FakeGuard([])
+            self.guard = fakes.FakeGuard([], sticks=self.sticks)
             self.guard.on_halt = on_halt
             return self.guard
 

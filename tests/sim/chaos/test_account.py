@@ -63,6 +63,18 @@ class Unreverted(fakes.FakeFault):  # type: ignore[misc]
         raise FaultError("it sticks", where="server")
 
 
+def test_beside_what_was_left_in_place_nothing_more_is_broken(tmp_path: Path) -> None:
+    """An undo that failed is an alarm, and the end of the session."""
+    stage = Stage(tmp_path)
+    stage.sticks = True
+    summary = stage.run(max_faults=3)
+    assert "left-in-place" in stage.codes()
+    assert len(log.injections(tmp_path)) == 1
+    assert summary.ending == "stopped"
+    assert "left-in-place" in summary.why
+    assert any(one.startswith("left-in-place") for one in summary.problems)
+
+
 def test_who_dies_between_taking_back_and_calm_and_stays_dead_is_named(tmp_path: Path) -> None:
     """While an injection is judged and the books compared the standby dies, and nobody starts it again."""
     stage = Stage(tmp_path)

@@ -344,7 +344,7 @@ def test_missing_while_the_target_catches_up_is_not_lost(world: Any, rising: lis
     trial = analyse(History.of(records, world.folder))
     (found,) = [one for one in trial.checks if one.check == "rpo"]
     codes = {one.code: one.verdict for one in found.findings if one.verdict is not Verdict.PASS}
-    assert codes == ({"not-settled": Verdict.UNKNOWN} if rising else {"lost": Verdict.FAIL})
+    assert codes == ({"still-catching-up": Verdict.UNKNOWN} if rising else {"lost": Verdict.FAIL})
     assert trial.rpo.events == 1
     assert trial.verdict is found.verdict
 
