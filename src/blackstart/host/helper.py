@@ -38,11 +38,12 @@ class Helper:
         return Undo(id=f"{self.name}:{self.ref.pid}", action="kill", arguments=arguments)
 
     async def ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """Have one thing done."""
+        """Have one thing done. Raises FaultError, also when it was ended (the kill switch ends them all)."""
         async with self._turn:
             assert self._process.stdin is not None
-            with contextlib.suppress(ConnectionError):
-                self._process.stdin.write(json.dumps({"do": do, **values}).encode() + b"\n")
+            if not self._process.stdin.is_closing():  # uvloop takes it for an error to write then
+                with contextlib.suppress(ConnectionError):
+                    self._process.stdin.write(json.dumps({"do": do, **values}).encode() + b"\n")
             return await self._hear(do)
 
     async def _hear(self, do: str) -> dict[str, Any]:
