@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from blackstart.model.scenario import Expectation, Plan
 
 NS_PER_S, NS_PER_MS = 1_000_000_000, 1_000_000
+_MISSED = "expectation-missed"
 _PREMISE = "premise-not-met"
 
 
@@ -160,7 +161,7 @@ class ExpectationWatch:
         if most is not None and count > most:
             return self._broken("expectation-exceeded", f"{said}, at most {most} expected")
         if not expected.never and count < expected.at_least:
-            return self._broken("expectation-missed", f"{said}, at least {expected.at_least} expected")
+            return self._broken(_MISSED, f"{said}, at least {expected.at_least} expected")
         if count == 0 and expected.signal is not None:
             return self._looked(said)
         return _finding(Verdict.PASS, "expectation-met", f"{expected.why}: {said}")
@@ -193,8 +194,8 @@ class ExpectationWatch:
 def check(facts: Facts) -> CheckResult:
     """Judge everything that the scenario expects; a scenario that expects nothing has nothing to say.
 
-    Of a fault that did not bite nothing can be expected, nor where a premise does not hold: what was missed
-    then is UNKNOWN.
+    Of a fault that did not bite nothing can be expected, nor where a premise does not hold; and for what was
+    missed when the trial was broken off nobody waited: UNKNOWN.
     """
     watches = ExpectationWatch.of(facts.plan, facts.manifest)
     for record in facts.records:
@@ -206,6 +207,9 @@ def check(facts: Facts) -> CheckResult:
         told = [_not_judged(one, "the fault did not bite") for one in told]
     elif any(one.code == _PREMISE for one in told):
         told = [_not_judged(one, "the trial is not the one it should be") for one in told]
+    elif facts.stage("observed") is None:
+        why = "the trial was broken off before it was watched to the end"
+        told = [_not_judged(one, why) if one.code == _MISSED else one for one in told]
     return conclude("expectations", told)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from blackstart.contracts import Aimed, AimsEarly, Exclusive, Fault, Operated, Prepared, Prepares
+from blackstart.engine import alarm
 from blackstart.engine.trial import DISK_FULL, Stop, handing
 from blackstart.engine.triggers import Trip
 from blackstart.errors import BlackstartError, FaultError, said
@@ -160,7 +161,8 @@ class Breakage:
         try:
             await self._fault.revert(self._trial, receipt)
         except Exception as error:  # noqa: BLE001 - whatever it is, the guardian still takes it back
-            self._trial.problem("revert-failed", said(error), verdict="FAIL")
+            halted = (self._trial.folder / alarm.HALT).exists()  # then whom we ask has been ended
+            self._trial.problem("revert-failed", said(error), verdict="UNKNOWN" if halted else "FAIL")
         await self._pay([undo.id for undo in receipt.undo], why, began_ns)
 
     async def _pay(self, ids: Sequence[str], why: dict[str, Any], began_ns: int | None = None) -> None:

@@ -11,6 +11,7 @@ from blackstart.check import analyse, rpo
 from blackstart.check.facts import Facts
 from blackstart.history.view import History
 from blackstart.model.fault import Witness
+from blackstart.model.manifest import Match
 from blackstart.model.record import (
     Ended,
     Header,
@@ -27,7 +28,7 @@ from blackstart.model.record import (
     StateRead,
     Witnessed,
 )
-from blackstart.model.scenario import Load, Trigger
+from blackstart.model.scenario import Expectation, Load, Trigger
 from blackstart.model.verdict import Verdict
 
 T0 = 10**12
@@ -367,3 +368,27 @@ def test_the_time_that_an_answer_took_is_no_age(world: Any, waited_ms: int | Non
     ]
     trial = analyse(History.of(records, world.folder))
     assert trial.validation["market_data"].verdict is verdict
+
+
+@pytest.mark.parametrize("observed", [True, False])
+def test_what_was_missed_when_it_was_broken_off_nobody_waited_for(world: Any, *, observed: bool) -> None:
+    """The kill switch ends a trial in the midst: its expectations are open. What must never be is not."""
+    expect = (
+        Expectation(why="it is told", signal="detected", at_least=9),
+        Expectation(why="nobody crashes", signal="validated", never=True),
+    )
+    signs = {"detected": (Match(event="peer_lost"),), "validated": (Match(event="state_validated"),)}
+    world.manifest = msgspec.structs.replace(world.manifest, signs=signs)
+    scenario = msgspec.structs.replace(world.plan.scenario, expect=expect)
+    world.plan = msgspec.structs.replace(world.plan, scenario=scenario)
+
+    def cut(record: Any) -> bool:
+        return isinstance(record, StageReached) and record.stage == "observed" and not observed
+
+    trial = analyse(world.history(cut))
+    (found,) = [one for one in trial.checks if one.check == "expectations"]
+    missed = ("expectation-missed", Verdict.FAIL) if observed else ("expectation-not-judged", Verdict.UNKNOWN)
+    assert [(one.code, one.verdict) for one in found.findings] == [
+        missed,
+        ("expectation-exceeded", Verdict.FAIL),
+    ]

@@ -9,6 +9,7 @@ import engine_fakes as fakes
 import msgspec
 import pytest
 
+from blackstart.engine import alarm
 from blackstart.engine.clocks import SimClock, simulate
 from blackstart.engine.conductor import Kit, conduct
 from blackstart.errors import FaultError, TargetError
@@ -228,3 +229,12 @@ def test_a_fault_whose_end_raises_at_its_limit_is_taken_back_then(tmp_path: Path
     assert codes(history) == ["revert-failed"]
     t0 = history.all(Injected)[0].receipt.t0_mono_ns
     assert [one.mono_ns - t0 for one in history.all(Reverted)] == [300_000_000]
+
+
+def test_after_a_halt_nobody_is_blamed_for_an_end_that_raises(tmp_path: Path) -> None:
+    """The kill switch has ended whom we would ask: the guardian took everything back, and that is proven."""
+    stage = Stage(tmp_path, stuck=Stuck)
+    stage.on["injected"] = (tmp_path / "trial" / alarm.HALT).touch
+    history = stage.run(fault=step("stuck", duration_s=0.3))
+    found = [(one.code, one.verdict) for one in history.all(Problem)]
+    assert found == [("revert-failed", "UNKNOWN")]
