@@ -77,8 +77,7 @@ class KillAtSyscall:
             return
         self._supervisor = await seccomp.supervisor(ctx.folder)
         if self._way(ctx, step) == "attach":
-            for one in bed.processes.values():
-                await self._supervisor.attach(one.pid, _calls(step.parameters))
+            await calls.attach(ctx, self._supervisor, bed.processes.values(), _calls(step.parameters))
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Lay the trap, and wait until it snaps. Raises FaultError when the call does not come."""

@@ -30,6 +30,7 @@ _EVENT_STOP = 128
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
 _WALL = 0x4000_0000
 _STOP_LIMIT_S = 1.0
+_STUCK_LIMIT_S = 30.0
 _HELD_LIMIT_S = 0.5
 _EVERY_SIGNAL = (1 << 64) - 1
 
@@ -47,6 +48,8 @@ _PAGE = 4096
 _RED_ZONE = 1024  # the ABI lets a function use 128 bytes below its stack
 _MOST_STOPS = 16
 _PIDFD_GETFD = 438
+_NO_DESCRIPTOR = (1 << 31) - 1
+_BROKEN_OFF = {-errno.EINTR, -512, -513, -514, -516}  # ERESTART…: seen by a tracer only
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -60,6 +63,10 @@ def unavailable() -> str | None:
     return None
 
 
+class UnansweredError(FaultError):
+    """A filter is in a process, nobody answers its calls, and nobody ever can: it must be started again."""
+
+
 class Entered:
     """One thread of a process, stopped for us: registers, memory, and system calls made in its name.
 
@@ -71,6 +78,7 @@ class Entered:
         self.pid = pid
         self.tid = 0
         self._at = 0
+        self._lost: FaultError | None = None
 
     def __enter__(self) -> Self:
         """Stop the first thread that lets itself be stopped."""
@@ -86,7 +94,7 @@ class Entered:
         self._mask = ctypes.c_uint64()
         _ptrace(_GETSIGMASK, tid, 8, ctypes.addressof(self._mask))
         if self._before[_CS] != _CS_64_BIT:
-            self._leave()
+            _ptrace(_DETACH, tid)
             raise FaultError("is no 64-bit process", where=f"pid {self.pid}")
         self._block(_EVERY_SIGNAL)
         return self
@@ -97,28 +105,32 @@ class Entered:
         """Let it run on as if nothing had been.
 
         Stopped once more before it leaves the kernel, where an interrupted system call is begun again by the
-        kernel's own rules.
+        kernel's own rules. All is put back by then: should that stop come late, our end lets it go.
         """
-        with contextlib.suppress(FaultError):  # it died meanwhile
+        with contextlib.suppress(FaultError):  # it died meanwhile, or is lost, as was said
             self._set(self._before)
+            self._block(self._mask.value)
             _ptrace(_INTERRUPT, self.tid)
             _ptrace(_CONT, self.tid)
             _come_to_a_stop(self.tid)
-            self._leave()
+            _ptrace(_DETACH, self.tid)
 
     def call(self, number: int, *arguments: int) -> int:
-        """Make a system call in its name; returns the kernel's answer, negative errno included."""
+        """Make a system call in its name; returns the kernel's answer, negative errno included.
+
+        An answer counts however late it comes: what it says was done would be lost with it.
+        """
         registers = list(self._before)
         registers[_RAX], registers[_ORIG_RAX], registers[_RIP] = number, _NO_CALL, self._instruction()
         for place, value in zip(_ARGUMENTS, (*arguments, *(0,) * (6 - len(arguments))), strict=True):
             registers[place] = value & _NO_CALL
         self._set(registers)
-        for _ in range(2):  # once on the way in, once on the way out
-            _ptrace(_SYSCALL, self.tid)
-            if _wait(self.tid, _STOP_LIMIT_S) != _SYSCALL_STOP:
-                raise FaultError("a system call in its name did not come back", where=f"pid {self.pid}")
-        answer = self._registers()[_RAX]
-        return answer - (1 << 64) if answer >> 63 else answer
+        ways = (self._next_stop() for _ in range(2))  # once on the way in, once on the way out
+        if all(stop == _SYSCALL_STOP for stop in ways):
+            (answer,) = struct.unpack("<q", struct.pack("<Q", self._registers()[_RAX]))
+            if answer not in _BROKEN_OFF:
+                return int(answer)
+        raise FaultError("a system call in its name did not come back", where=f"pid {self.pid}")
 
     def run(self, address: int, rax: int, rdi: int, rsi: int) -> None:
         """Let it run code at that address, with these registers, until the code calls `getpid`."""
@@ -128,8 +140,7 @@ class Entered:
         registers[_RSP] = (registers[_RSP] - _RED_ZONE) & ~0xF
         self._set(registers)
         for _ in range(_MOST_STOPS):
-            _ptrace(_SYSCALL, self.tid)
-            if _wait(self.tid, _STOP_LIMIT_S) != _SYSCALL_STOP:
+            if self._next_stop() != _SYSCALL_STOP:
                 break
             now = self._registers()
             if now[_ORIG_RAX] == _GETPID and now[_RAX] == self.pid:  # on the way out of it
@@ -148,6 +159,31 @@ class Entered:
         registers[_RIP], registers[_ORIG_RAX] = 0, _NO_CALL
         self._before = tuple(registers)
 
+    def _next_stop(self) -> int:
+        """Let it run to its next system call, or out of it; returns how it stopped, there or elsewhere.
+
+        What takes long is interrupted, and waited for: let go in its midst, the thread would run on with our
+        registers. Stops of the whole process, and of an interrupt that came late, are passed on.
+        """
+        given = 0
+        while True:
+            _ptrace(_SYSCALL, self.tid, 0, given)
+            if (stop := _wait(self.tid, _STOP_LIMIT_S)) is None:
+                _ptrace(_INTERRUPT, self.tid)
+                if (stop := _wait(self.tid, _STUCK_LIMIT_S)) is None:
+                    raise self._given_up()
+                return stop
+            if stop != signal.SIGSTOP and stop >> 8 != _EVENT_STOP:
+                return stop
+            given = signal.SIGSTOP if stop == signal.SIGSTOP else 0
+
+    def _given_up(self) -> FaultError:
+        """Say in what state it is left; nothing can be done in its name, or put back, from now on."""
+        what = f"what was begun in its name does not end: thread {self.tid} is left in the midst of it, with"
+        what += " registers of ours and all signals blocked, and is likely to crash when it ends"
+        self._lost = FaultError(what, where=f"pid {self.pid}", hint="start this process again")
+        return self._lost
+
     def _instruction(self) -> int:
         """Find a `syscall` instruction: every process has one in its vDSO, or else where it is."""
         self._at = self._at or _find_instruction(self.pid)
@@ -157,16 +193,14 @@ class Entered:
         return _read_registers(self.tid)
 
     def _set(self, registers: Iterable[int]) -> None:
+        if self._lost is not None:
+            raise self._lost
         buffer = ctypes.create_string_buffer(_REGISTERS.pack(*registers), _REGISTERS.size)
         _ptrace(_SETREGS, self.tid, 0, ctypes.addressof(buffer))
 
     def _block(self, signals: int) -> None:
         mask = ctypes.c_uint64(signals)
         _ptrace(_SETSIGMASK, self.tid, 8, ctypes.addressof(mask))
-
-    def _leave(self) -> None:
-        self._block(self._mask.value)
-        _ptrace(_DETACH, self.tid)
 
 
 class Halted:
@@ -292,7 +326,7 @@ def _finish(write: int, work: Callable[[], T]) -> None:
         try:
             said: tuple[Any, Any] = work(), None
         except FaultError as error:
-            said = None, (FaultError, (error.what,), {"where": error.where, "hint": error.hint})
+            said = None, (type(error), (error.what,), {"where": error.where, "hint": error.hint})
         except OSError as error:
             said = None, (OSError, error.args, {})
         except Exception as error:  # noqa: BLE001 - raised again by the parent
@@ -328,19 +362,23 @@ def add_filter(pid: int, calls: Iterable[str], keep: Callable[[int], None]) -> N
     """Put a seccomp filter around all threads of a running process; `keep` gets our copy of its listener.
 
     `keep` must have brought it to safety when it returns: the process' own copy is closed then. Raises
-    FaultError.
+    FaultError. The filter is in already where that is an `UnansweredError`: what can fail is done before.
     """
     code = seccomp_filter.build(calls)
 
     def work() -> None:
-        with Entered(pid) as process:
-            listener = _install(process, code)
+        with Entered(pid) as process, _taking(pid) as take, _page(process) as page:
+            process.write(page, struct.pack("<HxxxxxxQ", len(code) // 8, page + 16) + code)
+            listener = _install(process, page)
             try:
-                handle = _take(pid, listener)
+                handle = take(listener)
                 try:
                     keep(handle)
                 finally:
                     os.close(handle)
+            except (FaultError, OSError) as error:
+                what = f"its filtered system calls fail (ENOSYS), because nobody answers them: {error}"
+                raise UnansweredError(what, where=f"pid {pid}", hint="start this process again") from error
             finally:
                 process.call(_CLOSE, listener)
 
@@ -365,10 +403,8 @@ def _page(process: Entered) -> Iterator[int]:
         process.call(_MUNMAP, page, _PAGE)
 
 
-def _install(process: Entered, code: bytes) -> int:
-    with _page(process) as page:
-        process.write(page, struct.pack("<HxxxxxxQ", len(code) // 8, page + 16) + code)
-        answer = _filter(process, page)
+def _install(process: Entered, page: int) -> int:
+    answer = _filter(process, page)
     if answer < 0:
         hint = "it has a supervisor already: one a process" if -answer == errno.EBUSY else ""
         raise FaultError(
@@ -389,16 +425,32 @@ def _filter(process: Entered, page: int) -> int:
     return answer
 
 
-def _take(pid: int, descriptor: int) -> int:
-    """Copy a descriptor out of another process."""
-    handle = os.pidfd_open(pid)
-    try:
-        found = int(_libc.syscall(_PIDFD_GETFD, handle, descriptor, 0))
-    finally:
-        os.close(handle)
-    if found < 0:
-        raise FaultError(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}", where=f"pid {pid}")
-    return found
+@contextlib.contextmanager
+def _taking(pid: int) -> Iterator[Callable[[int], int]]:
+    """Lend what copies a descriptor out of another process: all that it needs is in hand already.
+
+    So is a free place for the copy, and a try has shown that `pidfd_getfd` is there and allowed. Raises
+    FaultError.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            handle = os.pidfd_open(pid)
+            held.callback(os.close, handle)
+            place = held.enter_context(open(os.devnull, "rb"))  # noqa: PTH123 - the guardian imports this
+        except OSError as error:
+            raise FaultError(f"pidfd_open: {error.strerror}", where=f"pid {pid}") from error
+        _libc.syscall(_PIDFD_GETFD, handle, _NO_DESCRIPTOR, 0)
+        if (number := ctypes.get_errno()) != errno.EBADF:
+            raise FaultError(f"pidfd_getfd: {os.strerror(number)}", where=f"pid {pid}")
+
+        def take(descriptor: int) -> int:
+            place.close()
+            found = int(_libc.syscall(_PIDFD_GETFD, handle, descriptor, 0))
+            if found < 0:
+                raise FaultError(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}", where=f"pid {pid}")
+            return found
+
+        yield take
 
 
 def _threads(pid: int) -> list[int]:

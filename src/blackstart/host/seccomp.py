@@ -14,6 +14,7 @@ Writes through shared mappings and io_uring are not system calls: `blind_spots` 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -26,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import FaultError
 from blackstart.host import cgroups, procs, ptrace, seccomp_launch, syscalls
+from blackstart.host.ptrace import UnansweredError
 from blackstart.host.seccomp_rules import Counters, Rule
 from blackstart.host.syscalls import OPENS, RENAMES, SIZES, SYNCS, UNLINKS, WRITES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = (
     "OPENS",
@@ -42,12 +44,14 @@ __all__ = (
     "Counters",
     "Rule",
     "Supervisor",
+    "UnansweredError",
     "blind_spots",
     "supervisor",
     "unavailable",
 )
 
 _LIMIT_S = 5.0
+_HELD_LIMIT_S = 30.0
 _LINE = 1 << 17
 _running: dict[str, Supervisor] = {}
 
@@ -62,6 +66,7 @@ class Supervisor:
         self._number = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._calls: dict[tuple[int, int], frozenset[str]] = {}
+        self._unanswered: list[tuple[int, int]] = []
         self._expected: frozenset[str] = frozenset()
         self._prefixed = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -112,7 +117,8 @@ class Supervisor:
     async def attach(self, pid: int, calls: Iterable[str]) -> None:
         """Have these calls of a running process answered; harmless when that is so already.
 
-        There is one listener a process: `expect` all calls that will be needed. Raises FaultError.
+        There is one listener a process: `expect` all calls that will be needed. Raises FaultError; where that
+        is `UnansweredError`, the process must be started again, and every `undo` from now on says so.
         """
         wanted, ref = frozenset(calls), _identity(pid)
         if self._prefixed and ref not in self._calls and procs.filtered(pid):
@@ -125,7 +131,11 @@ class Supervisor:
                 f"its filter was built without: {missing}", where=f"pid {pid}", hint="one a process"
             )
         wanted |= self._expected
-        await asyncio.to_thread(ptrace.add_filter, pid, wanted, self._hand_over)
+        try:
+            await asyncio.to_thread(self._filter, pid, wanted)
+        except UnansweredError:
+            self._unanswered.append(ref)
+            raise
         self._calls = {one: held for one, held in self._calls.items() if _lives(one)} | {ref: wanted}
         if not ptrace.descends(pid):
             self._outlive()
@@ -171,8 +181,9 @@ class Supervisor:
 
     def undo(self, *rules: str) -> dict[str, Any]:
         """Return the arguments of the guardian's verb `seccomp`, which takes these rules out without us."""
-        filtered = [list(ref) for ref in self._calls]
-        return {"name": self._name, "token": self._token, "rules": list(rules), "filtered": filtered}
+        known = {"filtered": self._calls, "unanswered": self._unanswered}
+        refs = {name: [list(ref) for ref in found] for name, found in known.items()}
+        return {"name": self._name, "token": self._token, "rules": list(rules), **refs}
 
     def close(self) -> None:
         """Take all rules out; idempotent. The process ends itself with the last of those it serves."""
@@ -220,20 +231,37 @@ class Supervisor:
             if not waiting.done():
                 waiting.set_exception(self._gone())
 
-    def _hand_over(self, listener: int) -> None:
-        """Give a listener to the process (from the thread that traces), and hear that it is held safely."""
+    def _filter(self, pid: int, calls: frozenset[str]) -> None:
+        """Filter a process, and give the listener to the supervisor, which was seen to answer just before.
+
+        A filter cannot be taken out again, and without a supervisor it fails the calls: never the other way.
+        """
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
             link.settimeout(_LIMIT_S)
-            try:
+            with self._answering():
                 link.connect(f"\0{self._name}")
-                socket.send_fds(
-                    link, [json.dumps({"token": self._token, "listener": 0}).encode()], [listener]
-                )
-                held = link.recv(_LINE)
-            except OSError as error:
-                raise self._gone() from error
-        if not held:
-            raise self._gone()
+                self._tell(link, {})
+            link.settimeout(_HELD_LIMIT_S)  # it has the listener even when it is too busy to say so soon
+
+            def keep(listener: int) -> None:
+                with self._answering():
+                    self._tell(link, {"listener": 0}, listener)
+
+            ptrace.add_filter(pid, calls, keep)
+
+    def _tell(self, link: socket.socket, request: dict[str, Any], *handles: int) -> None:
+        """Say something to the supervisor, and hear that it was done. Raises OSError."""
+        socket.send_fds(link, [json.dumps({"token": self._token, **request}).encode()], handles)
+        if not link.recv(_LINE):
+            raise ConnectionResetError
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = str(self.folder / "seccomp.log")
+            raise FaultError("the seccomp supervisor does not answer", where=where) from error
 
     def _gone(self) -> FaultError:
         where = str(self.folder / "seccomp.log")

@@ -202,7 +202,8 @@ class Server:
             self._part(link)
             return
         request = json.loads(data)
-        if link is not self._control and request.get("token") != self._token:
+        lost = "listener" in request and not handles  # no descriptor was free for it here
+        if lost or (link is not self._control and request.get("token") != self._token):
             self._part(link)
             return
         answer = self._answer(request, handles)

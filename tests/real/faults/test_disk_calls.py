@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,9 +16,10 @@ import ordinary_user
 import pytest
 from fault_kit import Context
 
+from blackstart.engine.verbs import begin
 from blackstart.errors import FaultError
 from blackstart.faults import registry
-from blackstart.host import seccomp
+from blackstart.host import procs, seccomp
 from blackstart.model.scenario import FaultStep
 
 if TYPE_CHECKING:
@@ -282,3 +285,37 @@ def test_an_ordinary_user_can_do_all_that_to_its_own_processes() -> None:
     said = ordinary_user.run(f"FAULTS = {str(Path(__file__).parent)!r}{AS_USER}", needs="pytest, msgspec")
     kinds = ["disk_error", "fsync_fail", "fsync_lie", "disk_slow"]
     assert said.splitlines() == [f"{kind} True" for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", ["fsync_fail", "kill_at_syscall"])
+def test_who_is_filtered_and_not_answered_is_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The supervisor is killed as it gets the listener: the guardian knows whose calls fail until it ends."""
+    tell = seccomp.Supervisor._tell
+
+    def killed(self: seccomp.Supervisor, link: Any, request: dict[str, Any], *handles: int) -> None:
+        if handles:
+            for one in (*procs.children(self.pid), self.pid):
+                os.kill(one, signal.SIGKILL)
+        tell(self, link, request, *handles)
+
+    monkeypatch.setattr(seccomp.Supervisor, "_tell", killed)
+    writer = start(tmp_path)
+    ctx: Any = Context({"v": writer}, folder=tmp_path / "trial")
+    fault: Any = registry.make(kind)
+    parameters = {"path": str(tmp_path / "state/"), "call": "fsync", "mechanism": "attach"}
+
+    async def main() -> None:
+        with pytest.raises(FaultError, match="start this process again"):
+            await fault.aim(ctx, FaultStep(kind=kind, components=("v",), parameters=parameters))
+        (await seccomp.supervisor(ctx.folder)).close()
+
+    try:
+        asyncio.run(main())
+        (owed,) = ctx.protected
+        verified, evidence = begin(owed.action, owed.arguments, "-")()
+        assert (verified, evidence["pids"]) == (False, [writer.pid])
+    finally:
+        end(writer)
+    ctx.undo()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from blackstart.engine.verbs import begin
 from blackstart.errors import FaultError
-from blackstart.host import cgroups, procs, seccomp
+from blackstart.host import cgroups, procs, ptrace, seccomp
 from blackstart.host.seccomp import SYNCS, WRITES, Rule
 
 if TYPE_CHECKING:
@@ -297,6 +298,93 @@ def test_who_has_neither_supervisor_nor_keeper_is_told_to_be_started_again(tmp_p
     process.popen.wait()
     assert begin("seccomp", arguments, "-")()[0] is True
     process.close()
+
+
+def test_without_a_supervisor_no_filter_is_put_in(tmp_path: Path) -> None:
+    """It and its keeper were killed just now: the process is as it was, since no filter can be taken out."""
+
+    async def main(pid: int) -> None:
+        supervisor = await seccomp.supervisor(tmp_path / "fault")
+        for one in (*procs.children(supervisor.pid), supervisor.pid):
+            os.kill(one, signal.SIGKILL)
+        assert poll(lambda: gone(supervisor.pid))
+        with pytest.raises(FaultError, match="supervisor"):
+            await supervisor.attach(pid, SYNCS)
+        supervisor.close()
+
+    process = Obedient(tmp_path)
+    asyncio.run(main(process.pid))
+    assert not procs.filtered(process.pid)
+    assert process.do("fsync") == [None]
+    process.close()
+
+
+def descriptors(pid: int) -> set[int]:
+    """Return the descriptors that a process has."""
+    return {int(one) for one in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208 - names are numbers
+
+
+def exhaust(pid: int = 0, spare: int = 0) -> tuple[int, int]:
+    """Leave a process no descriptor but so many spare ones; returns what its limits were."""
+    taken = descriptors(pid or os.getpid())
+    free = [number for number in range(1000) if number not in taken]
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[spare], before[1]))
+    return before
+
+
+def test_our_last_descriptor_is_kept_for_the_listener(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is free any more when the filter is in: its calls are answered all the same."""
+    install, limits = ptrace._install, resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def last(*arguments: Any) -> int:
+        found = install(*arguments)
+        exhaust()
+        return found
+
+    async def main(pid: int) -> None:
+        supervisor = await seccomp.supervisor(tmp_path / "fault")
+        try:
+            await supervisor.attach(pid, SYNCS)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        supervisor.close()
+
+    monkeypatch.setattr(ptrace, "_install", last)
+    process = Obedient(tmp_path)
+    asyncio.run(main(process.pid))
+    assert procs.filtered(process.pid)
+    assert process.do("fsync") == [None]
+    process.close()
+
+
+def test_who_is_filtered_and_not_answered_is_told_to_be_started_again(tmp_path: Path) -> None:
+    """The supervisor has no descriptor free: said with the pid, owed until that has ended, others go on."""
+
+    async def main(pid: int, other: int) -> dict[str, Any]:
+        supervisor = await seccomp.supervisor(tmp_path / "fault")
+        held = len(descriptors(supervisor.pid))
+        await supervisor.attach(other, SYNCS)
+        assert poll(lambda: len(descriptors(supervisor.pid)) == held + 1)
+        limits = exhaust(supervisor.pid, spare=1)  # for our connection
+        with pytest.raises(seccomp.UnansweredError, match=f"pid {pid}: .*ENOSYS") as told:
+            await supervisor.attach(pid, SYNCS)
+        assert "start this process again" in told.value.hint
+        resource.prlimit(supervisor.pid, resource.RLIMIT_NOFILE, limits)
+        supervisor.close()
+        return supervisor.undo()
+
+    process, other = Obedient(tmp_path), Obedient(tmp_path)
+    undo = asyncio.run(main(process.pid, other.pid))
+    assert process.do("fsync") == ["ENOSYS"]
+    assert other.do("fsync") == [None]
+    verified, evidence = begin("seccomp", undo, "-")()
+    assert (verified, evidence["pids"]) == (False, [process.pid])
+    process.close()
+    assert begin("seccomp", undo, "-")()[0] is True
+    other.close()
 
 
 @pytest.mark.skipif(cgroups.unavailable("freezer") is not None, reason=str(cgroups.unavailable("freezer")))

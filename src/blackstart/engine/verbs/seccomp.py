@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from blackstart.host import procs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from blackstart.engine.verbs.verb import Outcome, Verb, Verify
 
 _LIMIT_S = 5.0
 _AGAIN_S = 0.001
 _LINE = 1 << 17
+_UNANSWERED = "nobody answers their filtered system calls any more (ENOSYS): start them again"
 
 
 def _drop(arguments: Mapping[str, Any], _run: str) -> Verify:
@@ -26,10 +27,13 @@ def _drop(arguments: Mapping[str, Any], _run: str) -> Verify:
     Without a supervisor there are none: its keeper has no rules. One that ends before it has answered is
     asked again, until it is seen that it is gone. Without a keeper, too, nobody lets the calls of the running
     processes that were `filtered` (pid, start time) pass: the kernel fails them until they are started again.
+    Nor, ever, those of the `unanswered`, whose filter the supervisor did not get.
     """
     asked = _ask(arguments)
 
     def verify() -> Outcome:
+        if unanswered := _living(arguments.get("unanswered", ())):
+            return False, {"error": _UNANSWERED, "pids": unanswered}
         link, end = asked, time.monotonic() + _LIMIT_S
         while link is not None:
             with link:
@@ -42,8 +46,7 @@ def _drop(arguments: Mapping[str, Any], _run: str) -> Verify:
             time.sleep(_AGAIN_S)
             link = _ask(arguments)
         if unanswered := _unanswered(arguments):
-            what = "nobody answers their filtered system calls any more (ENOSYS): start them again"
-            return False, {"error": what, "pids": unanswered}
+            return False, {"error": _UNANSWERED, "pids": unanswered}
         return True, {"supervisor": "gone, and its rules with it"}
 
     return verify
@@ -56,9 +59,12 @@ def _unanswered(arguments: Mapping[str, Any]) -> list[int]:
         try:
             link.connect(f"\0{arguments['name']}-keeper")
         except ConnectionRefusedError:
-            found = [(int(pid), int(ticks)) for pid, ticks in arguments.get("filtered", ())]
-            return [pid for pid, ticks in found if procs.is_alive(pid, ticks) and procs.filtered(pid)]
+            return _living(arguments.get("filtered", ()))
     return []
+
+
+def _living(refs: Iterable[tuple[int, int]]) -> list[int]:
+    return [pid for pid, ticks in refs if procs.is_alive(pid, ticks) and procs.filtered(pid)]
 
 
 def _ask(arguments: Mapping[str, Any]) -> socket.socket | None:

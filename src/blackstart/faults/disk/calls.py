@@ -74,8 +74,7 @@ class CallFault:
         self._processes = await death.find(ctx, step)
         self._supervisor = await seccomp.supervisor(ctx.folder)
         if not _at_launch(step):
-            for one in self._processes.values():
-                await self._supervisor.attach(one.pid, self._calls(step))
+            await attach(ctx, self._supervisor, self._processes.values(), self._calls(step))
 
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Put the rules in; t0 is the first call that is hit. Raises FaultError when none comes."""
@@ -192,6 +191,19 @@ async def prepare(ctx: FaultContext, calls: Iterable[str], *, at_launch: bool) -
         return LaunchChange(prefix=await supervisor.prefix(calls))
     await supervisor.expect(calls)
     return LaunchChange()
+
+
+async def attach(
+    ctx: FaultContext, supervisor: seccomp.Supervisor, processes: Iterable[ProcessRef], calls: frozenset[str]
+) -> None:
+    """Put the filter into running processes. One that is in, and that nobody answers, is owed an end."""
+    for one in processes:
+        try:
+            await supervisor.attach(one.pid, calls)
+        except seccomp.UnansweredError:
+            undo = Undo(id=f"seccomp:{one.pid}", action="seccomp", arguments=supervisor.undo())
+            await ctx.protect([undo])
+            raise
 
 
 def _wrong(kind: Kind, parameters: Mapping[str, Any]) -> str | None:
