@@ -57,6 +57,10 @@ class TargetError(BlackstartError):
     exit_status = 2
 
 
+class AbsentError(TargetError):
+    """A component certainly does not run; any other TargetError leaves open whether it does."""
+
+
 class FaultError(BlackstartError):
     """A fault could not be injected or reverted."""
 

@@ -43,7 +43,8 @@ def clear(runs: Path) -> list[tuple[Path, list[journal.Entry]]]:
 
 
 def _left_in_place(stuck: list[tuple[Path, journal.Entry]]) -> FaultError:
-    names = ", ".join(one["id"] for _, one in stuck)
+    why = ((one["id"], one["evidence"].get("error")) for _, one in stuck)
+    names = ", ".join(f"{name} ({error})" if error else name for name, error in why)
     commands = "; ".join(dict.fromkeys(str(one["evidence"]["by_hand"]) for _, one in stuck))
     forget = " ".join(dict.fromkeys(shlex.quote(str(folder / journal.OWED)) for folder, _ in stuck))
     return FaultError(

@@ -1,6 +1,7 @@
 """Links that lead through the proxy: what passes, what waits, what is lost.
 
-A TCP stream loses nothing: what a partition holds back comes when it heals, as after retransmission.
+A TCP stream loses nothing: what a partition holds back comes when it heals, as after retransmission, and
+the end of a stream, a reset too, comes in its turn.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Link:
         self.stream = stream
         self.upstream: tuple[str, int] | None = None
         self.pairs: set[Pair] = set()
+        self.front: Front | None = None
+        """What holds the datagrams of a link that is no stream."""
         self.seen = self.hit = 0
         self.broken_by: str | None = None
         """The fault that broke it: the end of another leaves it broken."""
@@ -74,6 +77,8 @@ class Link:
         self.healed.set()
         for pair in list(self.pairs):
             pair.go_on()
+        if self.front is not None:
+            self.front.go_on()
 
     def broken(self, side: str, pair: Pair | None) -> str:
         """Say what is done to data that go to that side."""
@@ -96,8 +101,14 @@ class Link:
 
 
 def _narrow(end: asyncio.Transport) -> None:
-    with contextlib.suppress(OSError):
-        end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _FULL)
+    _set(end, socket.SO_RCVBUF, _FULL)
+
+
+def _set(end: asyncio.Transport, option: int, value: int | bytes) -> None:
+    """Set an option unless the end is closed: asyncio's socket refuses then, and uvloop has none any more."""
+    if (opened := end.get_extra_info("socket")) is not None:
+        with contextlib.suppress(OSError):
+            opened.setsockopt(socket.SOL_SOCKET, option, value)
 
 
 class Pipe:
@@ -105,7 +116,7 @@ class Pipe:
 
     def __init__(self, link: Link, pair: Pair, side: str) -> None:
         self._link, self._pair, self._side = link, pair, side
-        self._held: deque[tuple[int | None, bytes]] = deque()
+        self._held: deque[tuple[int | None, bytes | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = 0
         self.over = False
@@ -113,15 +124,15 @@ class Pipe:
         self.source: asyncio.Transport | None = None
         self.sink: asyncio.Transport | None = None
 
-    def feed(self, data: bytes) -> None:
-        """Take in what came; an empty one is the end."""
+    def feed(self, data: bytes | None) -> None:
+        """Take in what came; empty data are the end, None is a reset."""
         self._link.seen += 1
         verdict = self._link.broken(self._side, self._pair)
         self._link.hit += verdict in (_RESET, _DROP)
         if verdict == _RESET:
             self._pair.abort()
         elif verdict == _QUEUE:
-            fate = self._link.fate(self._side.encode() + id(self).to_bytes(8, "big"), data)
+            fate = self._link.fate(self._side.encode() + id(self).to_bytes(8, "big"), data or b"")
             self._hold(fate.due_ns, fate.payload or data)
         elif verdict == _DROP:
             self._hold(None, data)
@@ -145,10 +156,16 @@ class Pipe:
                     return
             self._next()
 
-    def _hold(self, due_ns: int | None, data: bytes) -> None:
+    def forget(self) -> None:
+        """Hold nothing any more: nobody is left who could take it."""
+        self._held.clear()
+        self._waiting = 0
+        self.go_on()
+
+    def _hold(self, due_ns: int | None, data: bytes | None) -> None:
         """Keep data until they are due, without a time until the link heals."""
         self._held.append((due_ns, data))
-        self._waiting += len(data)
+        self._waiting += len(data or b"")
         if self._timer is None:
             self.go_on()
         if self._waiting > _FULL and self.source is not None:
@@ -156,14 +173,17 @@ class Pipe:
 
     def _next(self) -> None:
         _, data = self._held.popleft()
-        self._waiting -= len(data)
+        self._waiting -= len(data or b"")
         self._write(data)
         if self._waiting <= _FULL and self.source is not None and not self.source.is_closing():
             self.source.resume_reading()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | None) -> None:
         assert self.sink is not None
         if self.sink.is_closing():
+            return
+        if data is None:
+            _reset_behind(self.sink)
             return
         if data:
             self.sink.write(data)
@@ -183,12 +203,11 @@ class End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Join it to the pipes; what waits for it goes on."""
         joined = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
-        if self._pair.over:
-            _reset(joined)
-            return
         self._into.source = self._out.sink = joined
         self._pair.ends.append(joined)
-        if self._pair.link.narrow:
+        if self._pair.over:
+            _reset(joined)
+        elif self._pair.link.narrow:
             _narrow(joined)
 
     def data_received(self, data: bytes) -> None:
@@ -217,8 +236,8 @@ class End(asyncio.Protocol):
             self._out.source.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the other side, too, in the way in which this one ended; unless the link keeps that from it."""
-        self._pair.ended(abruptly=exc is not None)
+        """Pass a reset on, as the link passes on data; where there was none we have ended both sides."""
+        self._pair.ended(self._into, abruptly=exc is not None)
 
 
 class Pair:
@@ -229,7 +248,6 @@ class Pair:
         self.ends: list[asyncio.Transport] = []
         self.there, self.back = Pipe(link, self, TO_SERVER), Pipe(link, self, TO_CLIENT)
         self._connecting: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
         self.over = False
         """Whether one end has gone, or both were reset: whoever connects now would have nobody to talk to."""
         self.waits = False
@@ -274,17 +292,16 @@ class Pair:
         for end in self.ends:
             _reset(end)
 
-    def ended(self, *, abruptly: bool) -> None:
-        """One end is gone: so is the other, once the link lets it know."""
+    def ended(self, pipe: Pipe, *, abruptly: bool) -> None:
+        """Have the other end, once this pipe's is gone, learn of a reset behind what was said before it."""
         self.over = True
-        if _DROP in (self.link.broken(TO_SERVER, self), self.link.broken(TO_CLIENT, self)):
-            self._ending = asyncio.ensure_future(self._end_later(abruptly=abruptly))
-            return
-        self.link.pairs.discard(self)
-        if abruptly:
-            self.abort()
-        for end in self.ends:
-            end.close()
+        self.ends = [end for end in self.ends if end is not pipe.source]
+        if not self.ends:
+            self.link.pairs.discard(self)
+            self.there.forget()
+            self.back.forget()
+        elif abruptly:
+            pipe.feed(None)
 
     def passed_on(self) -> None:
         """Close both connections once the ends of both directions have been passed on."""
@@ -293,15 +310,17 @@ class Pair:
             for end in self.ends:
                 end.close()
 
-    async def _end_later(self, *, abruptly: bool) -> None:
-        await self.link.healed.wait()
-        self.ended(abruptly=abruptly)
-
 
 def _reset(end: asyncio.Transport) -> None:
-    with contextlib.suppress(OSError):  # so that the kernel sends a reset
-        end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    """Have the kernel send a reset now."""
+    _set(end, socket.SO_LINGER, _AT_ONCE)
     end.abort()
+
+
+def _reset_behind(end: asyncio.Transport) -> None:
+    """Have the kernel send a reset once it has taken what was written: uvloop writes only after a while."""
+    _set(end, socket.SO_LINGER, _AT_ONCE)
+    end.close()
 
 
 async def serve_tcp(link: Link, host: str, port: int) -> int:
@@ -332,6 +351,7 @@ class Front(asyncio.DatagramProtocol):
         self._held: list[tuple[int, int, _Write, bytes]] = []
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
+        link.front = self
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep it to answer."""
@@ -375,23 +395,27 @@ class Front(asyncio.DatagramProtocol):
             for _ in range(1 + fate.copies):
                 self._count += 1
                 heapq.heappush(self._held, (fate.due_ns, self._count, send, fate.payload or data))
-            self._go_on()
+            self.go_on()
         elif verdict and link.lost():
             link.hit += 1
         else:
             send(data)
 
-    def _go_on(self) -> None:
-        """Send what is due, in the order in which it is; timers of their own would fire in any."""
+    def go_on(self) -> None:
+        """Send what is due, in the order in which it is, and come back for the rest; in a healed link all is.
+
+        Timers of their own would fire in any order.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._held and self._held[0][0] <= time.monotonic_ns():
+        healed = self._link.healed.is_set()
+        while self._held and (healed or self._held[0][0] <= time.monotonic_ns()):
             _, _, send, data = heapq.heappop(self._held)
             send(data)
         if self._held:
             wait_s = max(0, self._held[0][0] - time.monotonic_ns()) / 1e9
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._go_on)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self.go_on)
 
 
 def _opened(task: asyncio.Task[Any]) -> Any:

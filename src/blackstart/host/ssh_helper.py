@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import pwd
+import re
 import select
 import signal
 import socket
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from blackstart.host import growing, procs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SILENCE_S = 5.0
 """Without a word for so long, whoever sent us is gone or cannot be reached: take everything back."""
@@ -39,6 +41,7 @@ _GONE_LIMIT_S = 5.0
 _KEEP_LIMIT_S = 1.0
 _RUNS_LIMIT_S = 1.0
 _STARTED_LIMIT_S = 10.0
+_ALONE_LIMIT_S = 2.0
 ENDING = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -56,6 +59,10 @@ Values = dict[str, Any]
 
 class No(Exception):  # noqa: N818 - the answer no, with its reason
     """What was asked for cannot be done; the text says why."""
+
+
+class Absent(No):
+    """It certainly does not run, which is more than that it was not found: only now may it be started."""
 
 
 class Held:
@@ -195,14 +202,9 @@ class Helper:
         self._collect()
         for one in self.kept:
             with contextlib.suppress(No, OSError):
-                if not self._coming(one):
-                    keep(one)
+                keep(one)
         for one in self.ours.values():
             end(one)
-
-    def _coming(self, kept: Values) -> bool:
-        """Whether the process that we started for it is alive, though it may not be ready to be found."""
-        return self.children.get(kept.get("pid", 0)) is not None
 
     def _hear(self) -> None:
         try:
@@ -221,7 +223,7 @@ class Helper:
         except PermissionError as error:
             answer = {"error": f"{user()} may not do that: {error.strerror}"}
         except (No, OSError, ValueError, KeyError) as error:
-            answer = {"error": str(error) or type(error).__name__}
+            answer = {"error": str(error) or type(error).__name__, "absent": isinstance(error, Absent)}
         self.talk.say({"n": values["n"], **answer})
 
     def _watch(self, descriptor: int, told: Callable[[int], None]) -> None:
@@ -313,15 +315,13 @@ class Helper:
         marker, name = values.get("marker"), values["name"]
         if marker is not None:
             self.ours[name] = {"marker": marker}  # first the way back
-        pid = start(values["command"], marker)
+        kept = next((_kept(one["find"]) for one in self.kept if one["name"] == name), None)
+        pid = start(values["command"], marker or kept)
         self.children[pid] = values["id"]
         found = procs.stat(pid)
         ticks = found.start_ticks if found is not None else 0
         if marker is not None:
             self.ours[name].update({"pid": pid, "start_ticks": ticks})
-        for one in self.kept:
-            if one["name"] == name:
-                one["pid"] = pid
         return {"pid": pid, "start_ticks": ticks}
 
     def _silence(self, values: Values) -> Values:
@@ -335,13 +335,17 @@ class Helper:
 
 
 def find(values: Values) -> Values:
-    """Find exactly one process: by `pid`, `pid_file` or `match`, a regular expression on the command line."""
+    """Find exactly one process: by `pid`, `pid_file` or `match`, a regular expression on the command line.
+
+    Raises Absent when it certainly does not run. That a `pid` has ended does not say so: by now another may
+    be what it was.
+    """
     if "match" in values:
         return _described(_only(values["match"]))
     pid = values["pid"] if "pid" in values else _written(values["pid_file"])
     found = procs.stat(pid)
     if found is None or found.dead:
-        raise No(f"pid {pid} is not running")
+        raise (No if "pid" in values else Absent)(f"pid {pid} is not running")
     return _described(found)
 
 
@@ -349,16 +353,23 @@ def _only(pattern: str) -> procs.Stat:
     found = procs.matching(pattern)
     if len(found) != 1:
         listed = "; ".join(f"{one.pid}: {line[:80]}" for one, line in found[:5])
-        raise No(f"`{pattern}` matches {len(found)} processes, not one{f' ({listed})' if listed else ''}")
+        said = f"`{pattern}` matches {len(found)} processes, not one{f' ({listed})' if listed else ''}"
+        raise No(said) if found else Absent(said)
     return found[0][0]
 
 
 def _written(path: str) -> int:
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - start time
-            return int(file.read().split()[0])
-    except (OSError, ValueError, IndexError) as error:
-        raise No(f"no pid in {path}: {error}") from None
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - start time
+            text = file.read(100)
+    except FileNotFoundError:
+        raise Absent(f"there is no {path}") from None
+    except OSError as error:
+        raise No(f"no pid in {path}: {error.strerror}") from None
+    pid = re.match(r"\s*([1-9][0-9]*)(\s|$)", text)
+    if pid is None:  # it may be about to be written
+        raise No(f"no pid in {path}: it says {text[:40]!r}")
+    return int(pid[1])
 
 
 def _described(found: procs.Stat) -> Values:
@@ -443,23 +454,75 @@ def _members(values: Values) -> list[procs.Stat]:
 
 
 def keep(values: Values) -> Values:
-    """See that what ran before runs: start it again where it does not."""
-    found = _awaited(values["find"], _KEEP_LIMIT_S)
-    if found is not None:
-        return {"verified": True, "evidence": {"runs": found}}
-    start(values["command"], None)
-    found = _awaited(values["find"], _STARTED_LIMIT_S)
-    return {"verified": found is not None, "evidence": {"started_again": found}}
+    """See that what ran before runs: start it again where it certainly does not, and nobody has yet.
+
+    When it is not found in the end, the evidence says what was, and whether anything was started.
+    """
+    wanted, done = values["find"], "nothing was started"
+    with contextlib.suppress(No):
+        return {"verified": True, "evidence": {"runs": _awaited(wanted, _KEEP_LIMIT_S)}}
+    try:
+        done = _again(wanted, values["command"])
+        found = _awaited(wanted, _STARTED_LIMIT_S)
+    except No as error:
+        return {"verified": False, "evidence": {"error": f"{done}: {error}"}}
+    return {"verified": True, "evidence": {"runs": found, "done": done}}
 
 
-def _awaited(wanted: Values, limit_s: float) -> int | None:
-    """Return the pid of a process as soon as it is found; None when it is not within `limit_s`."""
+def _again(wanted: Values, command: list[str]) -> str:
+    """Start what does not run, unless it is on its way already; says what was done."""
+    marker = _kept(wanted)
+    with _alone(marker):
+        try:
+            find(wanted)
+        except Absent:
+            coming = procs.carriers(marker)
+            if coming:
+                return f"was started already (pid {coming[0].pid})"
+            return f"started again (pid {start(command, marker)})"
+        except No:
+            return "nothing was started"
+    return "it came back by itself"
+
+
+def _kept(wanted: Values) -> str:
+    """Return the marker of every start of what is to be kept: by it another helper sees it on its way.
+
+    It may be long before it can be found, and whoever started it may have gone by then.
+    """
+    return f"keep:{hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:32]}"
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Keep all other helpers on this host from looking and starting meanwhile.
+
+    The trial's helper and the guardian's see to the same at the same time. The name is an abstract socket's,
+    which goes with us and leaves nothing.
+    """
+    limit = time.monotonic() + _ALONE_LIMIT_S
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+        while True:
+            try:
+                one.bind(f"\0blackstart-{name}")
+                break
+            except OSError:
+                if time.monotonic() > limit:
+                    raise No("another helper has been about to start it for too long") from None
+            time.sleep(0.02)
+        yield
+
+
+def _awaited(wanted: Values, limit_s: float) -> int:
+    """Return the pid of a process as soon as it is found. Raises the last No when it is not in time."""
     limit = time.monotonic() + limit_s
-    while time.monotonic() < limit:
-        with contextlib.suppress(No):
+    while True:
+        try:
             return int(find(wanted)["pid"])
+        except No:
+            if time.monotonic() > limit:
+                raise
         time.sleep(0.02)
-    return None
 
 
 def user() -> str:

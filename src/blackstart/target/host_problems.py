@@ -55,6 +55,9 @@ def _there(manifest: Manifest, name: str, component: Component) -> Iterator[str]
     for way in ("process", "glue", "unit", "container"):
         if getattr(component, way) is not None:
             yield f"{key}.{way}: a component with `host` is found by {', '.join(WAYS)}"
+    if component.url is not None and component.start:
+        why = "an URL that does not answer does not tell that it does not run, and it may be started twice"
+        yield f"{key}.start: {why}; have it found by pid_file or match"
     if component.ready.file is not None or component.ready.log is not None:
         yield f"{key}.ready: asked from this host: url or tcp"
     if name in manifest.processes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from blackstart.errors import TargetError
+from blackstart.errors import AbsentError, TargetError
 from blackstart.host import procs, ssh
 from blackstart.model.fault import RemoteRef
 from blackstart.model.record import ProcessSeen
@@ -65,13 +65,13 @@ class Hosts:
     async def bring_up(self) -> None:
         """See that every component there runs. What ran before will be left running, what did not will not.
 
-        Raises TargetError naming the one that does not run, or does not come up.
+        Raises TargetError naming the one that does not run, does not come up, or of which nobody can tell.
         """
         for name, spec in self._there().items():
             try:
                 await self.find(name)
-            except TargetError:
-                if not spec.start or self.link(name).lost.is_set():
+            except AbsentError:
+                if not spec.start:
                     raise
                 await self._own(name)
                 await self.start(name)
@@ -108,13 +108,16 @@ class Hosts:
         return self.links[name]
 
     async def find(self, component: str) -> RemoteRef:
-        """Find the process behind a component right now. Raises TargetError when there is not exactly one."""
+        """Find the process behind a component right now.
+
+        Raises TargetError when there is not exactly one: AbsentError when there certainly is none.
+        """
         link, where = self.link(component), f"components.{component}"
         try:
             found = await link.ask("find", **await self._wanted(component))
         except TargetError as error:
             where = where if not link.lost.is_set() else error.where
-            raise TargetError(error.what, where=where, hint=error.hint) from None
+            raise type(error)(error.what, where=where, hint=error.hint) from None
         return RemoteRef(link.name, found["pid"], found["start_ticks"])
 
     async def hold(self, component: str, told: Callable[[int], None]) -> RemoteHold:
@@ -160,10 +163,10 @@ class Hosts:
     async def start(self, component: str) -> None:
         """Start a component on its host and wait until it is ready. One that runs is left alone.
 
-        Raises TargetError.
+        Raises TargetError, also when nobody can tell whether it runs: it may be two then.
         """
         spec = self._manifest.components[component]
-        with contextlib.suppress(TargetError):
+        with contextlib.suppress(AbsentError):
             await self.find(component)
             return
         self._seen(component, "starting", 0)

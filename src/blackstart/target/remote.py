@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from blackstart.errors import TargetError
+from blackstart.errors import AbsentError, TargetError
 from blackstart.host import refs, ssh
 from blackstart.host.offset import Moment, Offset
 from blackstart.model.fault import RemoteRef, Undo
@@ -71,14 +71,18 @@ class Link:
         self._tasks.append(asyncio.ensure_future(self._beat()))
 
     async def ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """Have something done there. Raises TargetError when it says no, or cannot be reached."""
+        """Have something done there. Raises TargetError when it says no, or cannot be reached.
+
+        AbsentError when it says that there certainly is no such process.
+        """
         return (await self.answer(do, **values))[0]
 
     async def answer(self, do: str, **values: Any) -> tuple[dict[str, Any], int]:
         """Like `ask`; says when the answer reached us, too."""
         answer, seen = await self._exchange(do, values)
         if "error" in answer:
-            raise TargetError(str(answer["error"]), where=f"hosts.{self.name}")
+            kind = AbsentError if answer.get("absent") else TargetError
+            raise kind(str(answer["error"]), where=f"hosts.{self.name}")
         return answer, seen
 
     def now(self) -> int:

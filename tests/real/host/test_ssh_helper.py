@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blackstart.host import procs, ssh
+from blackstart.host import procs, ssh, ssh_helper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,6 +172,138 @@ def test_what_ran_before_and_was_killed_runs_again(helper: Helper, tmp_path: Pat
     assert kept["evidence"] == {"runs": second}
     other.hang_up()
     os.kill(second, signal.SIGKILL)
+
+
+class Slow:
+    """A component that comes up slowly, and notes each of its starts."""
+
+    def __init__(self, folder: Path, after_s: float) -> None:
+        self.starts, pid_file = folder / "starts", folder / "pid"
+        script = f"echo $$ >> {self.starts}; sleep {after_s}; echo $$ > {pid_file}; exec sleep 300"
+        self.command = ["sh", "-c", script]
+        self.values: dict[str, Any] = {"find": {"pid_file": str(pid_file)}, "command": self.command}
+
+    def pids(self) -> list[int]:
+        """Return who was started."""
+        return [int(pid) for pid in self.starts.read_text().split()] if self.starts.exists() else []
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Slow]:
+    """Have one whose pid file comes later than the keepers' first look."""
+    made = Slow(tmp_path, 2.5)
+    yield made
+    for pid in made.pids():
+        for one in procs.family(pid, 0):
+            procs.send(one, signal.SIGKILL)
+
+
+def test_two_keepers_start_one(helper: Helper, slow: Slow) -> None:
+    """The trial's helper and the guardian's see to it at the same time; both see it run in the end."""
+    helper.ask("keep", name="x", **slow.values)
+    other = Helper()
+    assert helper.process.stdin is not None
+    helper.process.stdin.close()
+    kept = other.ask("undo", what="keep", **slow.values)
+    helper.process.wait(20)
+    other.hang_up()
+    assert kept["verified"] is True, kept
+    assert slow.pids() == [kept["evidence"]["runs"]]
+
+
+def test_one_that_the_trial_started_again_is_waited_for(helper: Helper, slow: Slow) -> None:
+    """It is on its way when everybody dies: neither helper starts another."""
+    helper.ask("keep", name="x", **slow.values)
+    helper.ask("start", id=4, name="x", command=slow.command)
+    other = Helper()
+    helper.process.kill()
+    kept = other.ask("undo", what="keep", **slow.values)
+    other.hang_up()
+    assert kept["verified"] is True, kept
+    assert slow.pids() == [kept["evidence"]["runs"]]
+
+
+def test_one_that_comes_up_later_than_a_keeper_waits_is_not_started_by_the_next(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has given up and gone; the next finds it by its marker, and says so."""
+    monkeypatch.setattr(ssh_helper, "_KEEP_LIMIT_S", 0.0)
+    monkeypatch.setattr(ssh_helper, "_STARTED_LIMIT_S", 0.2)
+    first, second = ssh_helper.keep(slow.values), ssh_helper.keep(slow.values)
+    assert (first["verified"], second["verified"]) == (False, False)
+    assert "started again" in first["evidence"]["error"]
+    assert f"was started already (pid {slow.pids()[0]})" in second["evidence"]["error"]
+    assert len(slow.pids()) == 1
+
+
+def test_who_may_not_look_alone_starts_nothing(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another helper stands still between its look and its start."""
+    monkeypatch.setattr(ssh_helper, "_KEEP_LIMIT_S", 0.0)
+    monkeypatch.setattr(ssh_helper, "_ALONE_LIMIT_S", 0.1)
+    with ssh_helper._alone(ssh_helper._kept(slow.values["find"])):
+        kept = ssh_helper.keep(slow.values)
+    assert kept["verified"] is False
+    assert "nothing was started: another helper" in kept["evidence"]["error"]
+    assert slow.pids() == []
+
+
+@pytest.mark.parametrize(
+    ("unclear", "said"),
+    [
+        ("two", "matches 2 processes"),
+        ("empty", "it says ''"),
+        ("garbage", "it says 'starting'"),
+        ("negative", "it says '-5"),
+        ("folder", "no pid in"),
+        ("pid", "is not running"),
+    ],
+)
+def test_who_cannot_be_told_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unclear: str, said: str
+) -> None:
+    """Whatever keeps it from being found but its absence is told, and no second one is started."""
+    monkeypatch.setattr(ssh_helper, "_KEEP_LIMIT_S", 0.0)
+    monkeypatch.setattr(ssh_helper, "_STARTED_LIMIT_S", 0.1)
+    ended = subprocess.Popen(("true",))
+    ended.wait()
+    pid_file = tmp_path / "pid"
+    texts = {"empty": "", "garbage": "starting", "negative": "-5\n"}
+    if unclear in texts:
+        pid_file.write_text(texts[unclear])
+    both = [subprocess.Popen(("sleep", "301.25")) for _ in range(2)]
+    other: dict[str, dict[str, Any]] = {
+        "two": {"match": r"^sleep 301\.25$"},
+        "folder": {"pid_file": str(tmp_path)},
+        "pid": {"pid": ended.pid},
+    }
+    find = other.get(unclear, {"pid_file": str(pid_file)})
+    try:
+        kept = ssh_helper.keep({"find": find, "command": ["touch", str(tmp_path / "started")]})
+    finally:
+        for one in both:
+            one.kill()
+            one.wait()
+    assert kept["verified"] is False
+    assert kept["evidence"]["error"].startswith("nothing was started: ")
+    assert said in kept["evidence"]["error"]
+    assert not (tmp_path / "started").exists()
+
+
+def test_absence_is_told_apart(helper: Helper, tmp_path: Path) -> None:
+    """No pid file, one whose pid has ended, and no match are absence; a pid that somebody told is not."""
+    ended = subprocess.Popen(("true",))
+    ended.wait()
+    (tmp_path / "pid").write_text(f"{ended.pid}\n")
+    (tmp_path / "empty").touch()
+
+    def absent(**find: Any) -> bool:
+        return bool(helper.ask("find", **find)["absent"])
+
+    assert absent(pid_file=str(tmp_path / "none"))
+    assert absent(pid_file=str(tmp_path / "pid"))
+    assert absent(match="^nobody is called so$")
+    assert not absent(pid=ended.pid)
+    assert not absent(pid_file=str(tmp_path / "empty"))
 
 
 def test_exactly_one_process_must_match(helper: Helper, victim: subprocess.Popen[bytes]) -> None:

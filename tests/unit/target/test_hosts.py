@@ -52,6 +52,10 @@ def test_a_component_of_another_host_is_found_in_these_ways(way: dict[str, str])
             "components.lines.start: for components with `host`",
         ),
         (manifest(Component(pid_file="/x", restart="self")), "components.lines.restart: for components with"),
+        (
+            manifest(Component(host="vm1", url="http://vm1/", select="pid", start=("x",))),
+            "components.lines.start: an URL that does not answer does not tell",
+        ),
         (manifest(Component(host="vm1", glue="find")), "components.lines.glue: a component with `host`"),
         (
             manifest(Component(host="vm1", pid_file="/x", start=("x",), ready=Ready(log="up"))),
