@@ -178,15 +178,12 @@ class ExpectationWatch:
         return f" {ends[self.expected.before]}" if self.expected.before else ""
 
     def _looked(self, said: str) -> Finding:
-        """Say in how much it was looked for; a name that nobody ever says cannot be told from one unsaid.
-
-        A target that may be silent then has to have said something before: its log can be read.
-        """
+        """Say in how much it was looked for; a name that nobody ever says cannot be told from one unsaid."""
         heard = Counter(source for ns, source in self._heard if self._counts(ns))
         parts = [f"{count} event{'' if count == 1 else 's'} of {source}" for source, count in heard.items()]
         where = ", ".join(parts) or "nothing, for the target told of nothing"
         text = f"{self.expected.why}: {said}{self._window()}, looked for in {where} in that time"
-        if not heard and not (self._silence and self._heard):
+        if not heard and not self._silence:
             return _finding(Verdict.UNKNOWN, "not-looked", text)
         return _finding(Verdict.PASS, "expectation-met", text)
 

@@ -19,7 +19,8 @@ import msgspec
 
 import blackstart
 from blackstart.check.analyse import analyse
-from blackstart.engine import alarm, journal, leftovers, locks, openruns, permit, single
+from blackstart.check.fault import LEFT_IN_PLACE
+from blackstart.engine import alarm, leftovers, locks, openruns, permit, single
 from blackstart.engine import approval as approvals
 from blackstart.engine.claim import claimed, shared
 from blackstart.engine.conductor import Analyse, Kit
@@ -193,16 +194,11 @@ class _Suite:
             await _tell(self._options, "run-stopped", {"why": why})
 
     async def _after(self, trial: Trial, folder: Path) -> None:
-        """Break nothing more beside what could not be taken back, nor after the kill switch was pulled.
-
-        What is owed is tried once more: its outcome may only not have been written down, on a full disk.
-        """
-        owed = journal.owed(str(folder))
-        tried = await asyncio.to_thread(leftovers.replay, folder, by="suite") if owed else []
-        stuck = [str(one["id"]) for one in tried if one["verified"] is False]
+        """Break nothing more beside what could not be taken back, nor after the kill switch was pulled."""
+        stuck = [f.text for check in trial.checks for f in check.findings if f.code == LEFT_IN_PLACE]
         if stuck:
             await self._stop(
-                f"{trial.id} left in place: {', '.join(stuck)}; nothing more is broken beside it"
+                f"{trial.id} left in place: {'; '.join(stuck)}; nothing more is broken beside it"
             )
         elif (folder / alarm.HALT).exists():
             await self._stop(f"{trial.id} was halted")

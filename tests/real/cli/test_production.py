@@ -243,7 +243,7 @@ def test_beyond_the_approval_is_refused(world: World) -> None:
     world.refused(world.chaos(), "profile careful is not approved")
     where = ("-t", str(world.manifest), "--out", str(world.out))
     there = ("--approvals", str(world.place))
-    world.refused(world.run(0, "run", "R25", *where, *there), "scenario R25 is not approved")
+    world.refused(world.run(0, "run", "R25", *where, *there), "scenario R25:server is not approved")
     world.refused(world.run(0, "up", *where), "approval by two people")
     text = world.scenario.read_text(encoding="utf-8")
     world.scenario.write_text(text.replace('"kill"', '"segv"'), encoding="utf-8")
