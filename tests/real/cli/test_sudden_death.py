@@ -93,7 +93,7 @@ def test_two_ctrl_c_end_a_run_on_the_firm(tmp_path: Path) -> None:
     assert json.loads(results.read_bytes())["interrupted"] is True
 
 
-@pytest.mark.parametrize("size_mb", [24, 38])
+@pytest.mark.parametrize("size_mb", [24, 34])
 def test_a_disk_that_fills_up_under_the_firm_is_a_verdict(tmp_path: Path, size_mb: int) -> None:
     """Too small for the database, or for what the trial writes: no pass, no crash, nothing left."""
     mount = ["unshare", "-m", "sh", "-c"]

@@ -193,9 +193,8 @@ def slow(tmp_path: Path) -> Iterator[Slow]:
     """Have one whose pid file comes later than the keepers' first look."""
     made = Slow(tmp_path, 2.5)
     yield made
-    for pid in made.pids():
-        for one in procs.family(pid, 0):
-            procs.send(one, signal.SIGKILL)
+    for one in procs.carriers(ssh_helper._kept(made.values["find"])):
+        procs.send(one, signal.SIGKILL)
 
 
 def test_two_keepers_start_one(helper: Helper, slow: Slow) -> None:
