@@ -125,8 +125,10 @@ class StopService:
 
 
 def _undo(name: str, process: ProcessRef, end_ns: int) -> Undo:
-    arguments, name = msgspec.to_builtins(process), f"held:{name}:{process.pid}"
-    return Undo(id=name, action="continue", arguments=arguments, expires_mono_ns=end_ns)
+    arguments = msgspec.to_builtins(process)
+    return Undo(
+        id=f"held:{name}:{process.pid}", action="continue", arguments=arguments, expires_mono_ns=end_ns
+    )
 
 
 def _signal(process: ProcessRef, number: signal.Signals) -> None:

@@ -15,10 +15,11 @@ from blackstart.host import namespaces, netprobe
 
 ORDINARY = 65534
 
-PROGRAM = textwrap.dedent(
+BEGINNING = textwrap.dedent(
     """
     import json, os, socket, struct, sys, time
     from blackstart.host import connections, namespaces, netfilter, netlink
+    from blackstart.host.netholder import Holder
     from blackstart.host.nfqueue import Queue
     from blackstart.host.shaping import Shape
     uid = int(sys.argv[1])
@@ -26,6 +27,11 @@ PROGRAM = textwrap.dedent(
         os.setgid(uid)
         os.setuid(uid)
     namespaces.enter(["network"])
+    """
+)
+
+PROGRAM = BEGINNING + textwrap.dedent(
+    """
     found = {"uid": os.getuid()}
     GROUP = "239.7.7.7"
 
@@ -116,17 +122,23 @@ def uid(request: Any) -> int:
     return wanted
 
 
+def said(program: str, uid: int) -> dict[str, Any]:
+    """Run a program as that user; returns what it says in the end."""
+    done = subprocess.run(
+        (sys.executable, "-c", program, str(uid)), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def test_rules_do_what_they_say_and_go_when_they_should(uid: int) -> None:
     """Multicast is told from unicast, counters count, owned tables go with their owner, queues bypass."""
     for verdict in ("drop", "queue"):
         reason = netprobe.unavailable(verdict)
         if reason is not None:
             pytest.skip(reason)
-    done = subprocess.run(
-        (sys.executable, "-c", PROGRAM, str(uid)), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = said(PROGRAM, uid)
     assert found["uid"] == (uid or os.getuid())
     assert found["before"] == found["after"] == found["gone"] == found["bypassed"] == [5, 4]
     assert found["during"] == [0, 4], "only what is sent to the group"
@@ -142,17 +154,8 @@ def test_rules_do_what_they_say_and_go_when_they_should(uid: int) -> None:
     assert found["usable"] is False, "an error leaves nothing behind that would spoil the next answer"
 
 
-ENDING = textwrap.dedent(
+ENDING = BEGINNING + textwrap.dedent(
     """
-    import json, os, socket, sys
-    from blackstart.host import namespaces, netfilter
-    from blackstart.host.netholder import Holder
-    uid = int(sys.argv[1])
-    if uid:
-        os.setgid(uid)
-        os.setuid(uid)
-    namespaces.enter(["network"])
-
     listener, speaker = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
     listener.bind(("127.0.0.1", 5007))
     listener.setblocking(False)
@@ -197,11 +200,7 @@ def test_the_end_of_a_queue_loses_no_packet(uid: int) -> None:
     reason = netprobe.unavailable("queue")
     if reason is not None:
         pytest.skip(reason)
-    done = subprocess.run(
-        (sys.executable, "-c", ENDING, str(uid)), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = said(ENDING, uid)
     assert "error" not in found["counted"]
     assert found["counted"]["queue"]["held"] == 1
     assert found["heard"] == [
