@@ -24,14 +24,14 @@ READ_WRITE, PRIVATE_ANONYMOUS, POPULATE = 3, 0x22, 0x8000
 LARGE = 512 << 20
 """So much memory takes the kernel a while, and nothing but SIGKILL breaks it off."""
 
-# Counts, waiting in a system call or not, and tells of SIGUSR1.
+# Counts, waiting in a system call or not, and tells of SIGUSR1: unbuffered, for that may come amid a number.
 COUNTS = """
-import signal, sys, time
-signal.signal(signal.SIGUSR1, lambda *_: print("signal", flush=True))
+import os, signal, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"signal\\n"))
 number = 0
 while True:
     number += 1
-    print(number, flush=True)
+    os.write(1, b"%d\\n" % number)
     end = time.monotonic() + 0.02
     if sys.argv[1] == "waits": time.sleep(0.02)
     while time.monotonic() < end: pass
