@@ -31,6 +31,8 @@ Two, because the kernel chooses by size, and one would be as large as the group 
 _FLOOR = 2**29
 _KILL_LIMIT_S = 20.0
 _LOOK_NS = 500_000
+_DEATH_LIMIT_S = 30.0
+"""Who has not died of a mere limit by then, of allocations that fail, lives on for all that is known."""
 
 
 class Oom:
@@ -146,16 +148,17 @@ class Oom:
         Of a mere limit nobody can tell whether an allocation failed, unless the process died of it.
         """
         del ctx
-        deaths = await self._strike.witness(receipt)
         kills = receipt.data.get("oom_kills")
         if kills is None:
+            deaths = await self._strike.witness(receipt, limit_s=_DEATH_LIMIT_S)
             return Witness(bit=True if deaths.bit else None, evidence=deaths.evidence)
+        deaths = await self._strike.witness(receipt)
         bit = bool(deaths.bit) and all(count >= 1 for count in kills.values())
         return Witness(bit=bit, evidence={**deaths.evidence, "oom_kills": kills})
 
     async def operate(self, ctx: FaultContext, receipt: Receipt) -> None:
         """Start again what only Blackstart starts."""
-        if death.restarts(ctx, receipt.processes) and await self._strike.bed.gone(10.0):
+        if death.restarts(ctx, receipt.processes) and await self._strike.bed.gone(_DEATH_LIMIT_S):
             await self._strike.start_again(ctx, receipt.processes)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:

@@ -162,7 +162,7 @@ def test_nobody_can_tell_of_a_limit_that_killed_nobody(
     tmp_path: Path, busy: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that allocates nothing lives on: the witness knows nothing, and the limit goes."""
-    monkeypatch.setattr("blackstart.faults.death.Strike.witness.__kwdefaults__", {"limit_s": 0.3})
+    monkeypatch.setattr("blackstart.faults.oom._DEATH_LIMIT_S", 0.3)
     limits = Path(f"/proc/{busy.pid}/limits")
     before = limits.read_text()
     ctx = Context({"v": busy}, folder=tmp_path)
