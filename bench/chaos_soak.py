@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,15 @@ def look(root: psutil.Process, began: float) -> Seen:
 def most_mb(sizes: Iterable[int]) -> float:
     """Return the largest of some sizes in MB."""
     return round(max(sizes, default=0) / 1e6, 1)
+
+
+def course_mb(seen: list[Seen]) -> list[float]:
+    """Return the median of the session's memory in each five minutes: a single look is one disturbance's."""
+    found: dict[int, list[int]] = {}
+    for one in seen:
+        if one.session_rss:
+            found.setdefault(int(one.after_s // SETTLED_S), []).append(one.session_rss)
+    return [round(statistics.median(found[part]) / 1e6, 1) for part in sorted(found)]
 
 
 def open_files(seen: list[Seen]) -> dict[str, int]:
@@ -175,6 +185,7 @@ def judge(
         "start_and_end_s": round(took_s - result["summary"]["duration_s"], 1),
         "disk_mb": disk_mb(folder),
         "session_mb": {name: round(value / 1e6, 1) for name, value in chaos.items()},
+        "session_mb_median_of_5_min": course_mb(memory),
         "all_of_blackstart_mb": {
             "settled": round(
                 max((now.all_rss for now in memory if now.after_s <= SETTLED_S), default=0) / 1e6, 1
