@@ -218,6 +218,7 @@ def judge(
                 f"descriptors grew, or nobody saw them: {figures['session_descriptors']}",
             ),
             (chaos["end"] <= GROWTH * chaos["begin"], f"memory grew: {figures['session_mb']}"),
+            (result["summary"]["duration_s"] > SETTLED_S, "too short to say whether memory grew"),
         )
         if not holds
     ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+TARGETS = Path(__file__).parents[1] / "targets"
 
 for _number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(_number, signal.SIG_DFL)  # ignored under nohup, which whatever a test starts would inherit
@@ -22,3 +24,18 @@ def own_state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture
+def firm_but(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Write the reference firm's manifest with one text in place of another, beside its glue."""
+
+    def write(old: str, new: str) -> Path:
+        folder = tmp_path_factory.mktemp("firm")
+        text = (TARGETS / "paperfirm.toml").read_text()
+        assert old in text
+        (folder / "paperfirm.toml").write_text(text.replace(old, new))
+        (folder / "paperfirm_glue.py").write_text((TARGETS / "paperfirm_glue.py").read_text())
+        return folder / "paperfirm.toml"
+
+    return write

@@ -148,11 +148,10 @@ class Oom:
         Of a mere limit nobody can tell whether an allocation failed, unless the process died of it.
         """
         del ctx
+        deaths = await self._strike.witness(receipt, limit_s=_DEATH_LIMIT_S)
         kills = receipt.data.get("oom_kills")
         if kills is None:
-            deaths = await self._strike.witness(receipt, limit_s=_DEATH_LIMIT_S)
             return Witness(bit=True if deaths.bit else None, evidence=deaths.evidence)
-        deaths = await self._strike.witness(receipt)
         bit = bool(deaths.bit) and all(count >= 1 for count in kills.values())
         return Witness(bit=bit, evidence={**deaths.evidence, "oom_kills": kills})
 

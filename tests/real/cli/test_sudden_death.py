@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, "-m", "blackstart.cli.main", "run", "R1"]
-TARGETS = Path(__file__).parents[3] / "targets"
 LONGEST_S = 9.0
 """About what the whole trial takes here: moments are drawn from all of it."""
 
@@ -94,21 +93,12 @@ def test_two_ctrl_c_end_a_run_on_the_firm(tmp_path: Path) -> None:
     assert json.loads(results.read_bytes())["interrupted"] is True
 
 
-def impatient(folder: Path) -> str:
-    """Write the firm's manifest with 15 s to become ready: after 60 its verdict is the same."""
-    text = (TARGETS / "paperfirm.toml").read_text()
-    assert "limit_s = 60.0" in text
-    (folder / "paperfirm.toml").write_text(text.replace("limit_s = 60.0", "limit_s = 15.0"))
-    (folder / "paperfirm_glue.py").write_text((TARGETS / "paperfirm_glue.py").read_text())
-    return str(folder / "paperfirm.toml")
-
-
 @pytest.mark.parametrize("size_mb", [24, 34])
 def test_a_disk_that_fills_up_under_the_firm_is_a_verdict(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, size_mb: int
+    tmp_path: Path, firm_but: Callable[[str, str], Path], size_mb: int
 ) -> None:
     """Too small for the database, or for what the trial writes: no pass, no crash, nothing left."""
-    target = impatient(tmp_path_factory.mktemp("target"))
+    target = str(firm_but("limit_s = 60.0", "limit_s = 15.0"))  # after 60 s the verdict is the same
     mount = ["unshare", "-m", "sh", "-c"]
     probe = subprocess.run([*mount, f"mount -t tmpfs tmpfs {tmp_path}"], check=False, capture_output=True)
     if probe.returncode != 0:

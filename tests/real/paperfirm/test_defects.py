@@ -6,31 +6,27 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from paperfirm import defects
 from paperfirm.config import ConfigError, load_settings
 
-TARGETS = Path(__file__).parents[3] / "targets"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def manifest(folder: Path, defect: str) -> Path:
-    """Make the shipped manifest start a firm with that defect; nothing else is changed."""
-    (folder / "defect.toml").write_text(f'defects = ["{defect}"]\n')
-    (folder / "paperfirm_glue.py").write_text((TARGETS / "paperfirm_glue.py").read_text())
-    text = (TARGETS / "paperfirm.toml").read_text()
-    start = '"up", "--dir", "{run}/firm",'
-    assert start in text
-    path = folder / "leaky.toml"
-    path.write_text(text.replace(start, f'{start} "--config", "{folder}/defect.toml",'))
-    return path
-
-
-def test_a_firm_that_loses_rows_fails_and_the_lost_ones_are_named(tmp_path: Path) -> None:
+def test_a_firm_that_loses_rows_fails_and_the_lost_ones_are_named(
+    tmp_path: Path, firm_but: Callable[[str, str], Path]
+) -> None:
     """Exactly the executions that the defect swallowed are lost in the database, in a trial that is FAIL."""
-    target = manifest(tmp_path, defects.RECORDER_SKIPS)
+    settings = tmp_path / "defect.toml"
+    settings.write_text(f'defects = ["{defects.RECORDER_SKIPS}"]\n')
+    start = '"up", "--dir", "{run}/firm",'
+    target = firm_but(start, f'{start} "--config", "{settings}",')
     command = (sys.executable, "-m", "blackstart.cli.main", "run", "R1", "--target", str(target), "--json")
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "runs")], capture_output=True, text=True, timeout=200, check=False
