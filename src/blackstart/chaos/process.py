@@ -23,6 +23,7 @@ from blackstart.engine.worker import Parent  # noqa: TC001 - msgspec reads the a
 from blackstart.engine.worker_runner import say
 from blackstart.errors import BlackstartError
 from blackstart.faults import registry
+from blackstart.host import heap
 from blackstart.model.manifest import Manifest  # noqa: TC001 - msgspec reads the annotation
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ async def _run(job: Job, isolation: frozenset[str]) -> Summary:
     guarding = partial(guard.start, parents=job.parent.lifeline)
     kit = Kit(progress=_progress, isolation=isolation, guard=guarding)
     planned = plan(job.orders, job.manifest)
+    heap.settle()
     work = conduct(job.orders, job.manifest, Path(job.folder), kit, planned)
     return await worker_runner.until_told(work)
 

@@ -30,6 +30,7 @@ from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing, u
 from blackstart.engine.resources import Sampler
 from blackstart.engine.trial import RunningTrial, Stop, tell
 from blackstart.errors import BlackstartError
+from blackstart.host import heap
 from blackstart.model.outcome import Rpo
 from blackstart.model.record import Problem, ResourceSample, StateRead
 from blackstart.model.verdict import Verdict
@@ -57,7 +58,6 @@ EPISODES, OPENING, CLOSING = "injections", "opening", "closing"
 _LEAD_NS = 2 * NS
 _FIGURES_NS = NS
 _WHOLE_NS = NS  # also long enough for the last word of every watcher on a busy host
-
 
 Aside = Callable[..., Coroutine[Any, Any, Any]]
 """Does a piece of work beside the loop, so that looking never stops: `asyncio.to_thread`."""
@@ -258,6 +258,7 @@ class Session:
             if (end is not None and begins >= end) or self._too_late(episode, begins):
                 break
             await self._disturb(episode, due)
+            await self._aside(heap.give_back)
         if self._done != orders.max_faults:
             await self._wait(end)
 
@@ -595,6 +596,5 @@ class Session:
         await tell(self._kit.progress, event, figures)
 
     def _lasted_s(self) -> float:
-        if self._start_ns is None:
-            return 0.0
-        return round(((self._end_ns or self._now()) - self._start_ns) / NS, 3)
+        begin = self._start_ns
+        return 0.0 if begin is None else round(((self._end_ns or self._now()) - begin) / NS, 3)
