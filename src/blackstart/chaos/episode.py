@@ -12,7 +12,7 @@ from blackstart.check.fault import LEFT_IN_PLACE
 from blackstart.check.verdict import judge as merged
 from blackstart.engine.trial import Stop
 from blackstart.errors import TargetError
-from blackstart.model.record import Injected, Problem, StageReached
+from blackstart.model.record import Injected, Problem, ProcessSeen, StageReached
 from blackstart.model.scenario import FaultStep, Load, Objectives, Observe, Plan, Scenario, Steady
 from blackstart.model.verdict import Verdict, conclude
 from blackstart.scenario.plan import service_of
@@ -29,7 +29,8 @@ SERVICE = "orders"
 NS = 1_000_000_000
 _AFTER_S = 0.5
 WINDOW_CLOSED, COMPONENT_DOWN = "window-closed", "component-down"
-NOT_PLACED = ("fault-failed", "trigger-never-came", WINDOW_CLOSED)
+FAULT_FAILED = "fault-failed"
+NOT_PLACED = (FAULT_FAILED, "trigger-never-came", WINDOW_CLOSED)
 _NOT_THERE = (*NOT_PLACED, "fault-not-injected")
 RADIUS_LEFT = "radius-left"
 _CALM = FaultStep(kind="none")
@@ -125,7 +126,7 @@ def judge(episode: Episode, history: History, start_ns: int) -> Injection:
         verdict=verdict,
         reasons=reasons,
         faults=faults,
-        judged=_says_something(history, verdict),
+        judged=_says_something(history, trial),
         recovered=observed is not None and observed.detail.get("why") != "limit",
         rto=trial.rto,
         after=Figures(),
@@ -153,20 +154,28 @@ def _said(trial: Trial, *, placed: bool) -> tuple[Verdict, tuple[str, ...]]:
     return verdict, (*reasons, *(f"{one.code}: {one.text}" for one in remarks))
 
 
-def _says_something(history: History, verdict: Verdict) -> bool:
+def _says_something(history: History, trial: Trial) -> bool:
     """Tell whether it says something of the target: a fault came, and it was not broken off.
 
     One that was broken off says enough when it left the blast radius, or had failed by then: once it was
-    watched to the end, or by what went wrong on the way. What was cut off earlier nobody waited for.
+    watched to the end, or by what went wrong on the way. What was cut off earlier nobody waited for. One that
+    found no place says nothing, unless something was struck or left in place, or went wrong besides.
     """
     problems = history.all(Problem)
-    if any(one.code == RADIUS_LEFT for one in problems):
+    if any(one.code == RADIUS_LEFT for one in problems) or _codes(trial) & {LEFT_IN_PLACE}:
         return True
     if history.ended is not None and history.ended.how == "interrupted":
         told = any(one.verdict == Verdict.FAIL.value for one in problems)
-        return verdict is Verdict.FAIL and (told or _stage(history, "observed") is not None)
-    placed = history.first(Injected) is not None
-    return placed or {one.code for one in problems}.isdisjoint(NOT_PLACED)
+        return trial.verdict is Verdict.FAIL and (told or _stage(history, "observed") is not None)
+    codes = {one.code for one in problems}
+    if history.first(Injected) is not None or not codes or codes - {*NOT_PLACED}:
+        return True
+    ends = (one for one in history.all(ProcessSeen) if one.what == "exited")
+    return FAULT_FAILED in codes and any(ends)
+
+
+def _codes(trial: Trial) -> set[str]:
+    return {finding.code for one in trial.checks for finding in one.findings}
 
 
 def _as_done(episode: Episode, history: History) -> tuple[FaultStep, ...]:
@@ -186,6 +195,6 @@ def _stage(history: History, stage: str) -> StageReached | None:
 
 def named(stop: Stop) -> Stop:
     """Tell a component that is not there, though nothing was broken yet, from damage that finds no place."""
-    if stop.code == "fault-failed" and isinstance(stop.__cause__, TargetError):
+    if stop.code == FAULT_FAILED and isinstance(stop.__cause__, TargetError):
         return Stop(COMPONENT_DOWN, stop.text, verdict=stop.verdict)
     return stop

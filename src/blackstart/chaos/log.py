@@ -104,10 +104,13 @@ def scratch(folder: Path) -> frozenset[str]:
 
 def lighten(folder: Path, before: Collection[str]) -> None:
     """Remove what is large and came since, the core dumps of what passed, unless an undo needs it."""
-    arguments = [value for one in journal.owed(str(folder)) for value in one["arguments"].values()]
-    for name in scratch(folder) - set(before):
-        path = folder / SCRATCH / name
-        if str(path) not in arguments and path.is_file() and path.stat().st_size > LARGE:
+    paths = [folder / SCRATCH / name for name in scratch(folder) - set(before)]
+    large = [path for path in paths if path.is_file() and path.stat().st_size > LARGE]
+    if not large:  # the journals of hours need not be read for nothing
+        return
+    needed = {str(value) for one in journal.owed(str(folder)) for value in one["arguments"].values()}
+    for path in large:
+        if str(path) not in needed:
             path.unlink()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blackstart.chaos.model import Figures, Memory
+from blackstart.chaos.model import Figures, LeftOut, Memory
 from blackstart.check import presence
 from blackstart.model.manifest import Service
 from blackstart.model.record import ProbeChange, ProcessSeen, ResourceSample, ServiceBatch
@@ -84,6 +84,7 @@ class Monitor:
         self._ended: set[presence.Identity] = set()
         self._away_since: dict[str, int] = {}
         self._away_told: set[str] = set()
+        self._rate_seen = False
 
     @property
     def period_ns(self) -> int:
@@ -110,9 +111,13 @@ class Monitor:
         self._over_ns = max(over_ns, self._over_ns or 0)
 
     def calm(self, now_ns: int) -> None:
-        """Hear that nothing is broken any more: what happens from now on is no consequence of a fault."""
-        self._over_ns, self._calm_since = None, now_ns
-        self._said.clear()
+        """Hear that nothing is broken any more: what happens from now on is no consequence of a fault.
+
+        Where nothing had been broken, for a fault found no place, it goes on being calm.
+        """
+        if self._calm_since is None:
+            self._over_ns, self._calm_since = None, now_ns
+            self._said.clear()
 
     def reconciled(self, right: float | None, behind: int | None) -> None:
         """Hear how positions and counts compared."""
@@ -166,6 +171,16 @@ class Monitor:
         self._said.add(code)
         return not told
 
+    def unevaluated(self) -> list[LeftOut]:
+        """Name the stop conditions that never could be evaluated: nothing was calm for long enough."""
+        stop = self._profile.stop
+        if stop.minimum_rate_per_s is None or self._rate_seen:
+            return []
+        reason = (
+            f"never {stop.rate_window_s:g} s without a fault: `interval_s` is too short for `rate_window_s`"
+        )
+        return [LeftOut(kind="stop minimum_rate_per_s", where=self._service, reason=reason)]
+
     def away(self) -> list[str]:
         """Name the components that lived before anything was broken and do not now; not those alerted."""
         return [one for one in self._away() if one not in self._away_told]
@@ -216,6 +231,7 @@ class Monitor:
         found = []
         window_ns = round(stop.rate_window_s * NS)
         if stop.minimum_rate_per_s is not None and now_ns - since_ns >= window_ns:
+            self._rate_seen = True
             rate = self._window.per_s(now_ns)
             if rate < stop.minimum_rate_per_s:
                 least = f"{stop.minimum_rate_per_s:g}/s required"

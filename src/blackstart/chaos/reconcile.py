@@ -1,7 +1,11 @@
 """Do target and oracle agree while orders flow? Compared so that what is under way is no difference.
 
-A position counts as right once it was equal in two readings; an order as one-sided when it was so in every
-reading; an event as missing when the target's count had not reached the oracle's earlier one in the end.
+A position counts as right once it was equal in three readings in a row: a wrong one looks equal now and then,
+when a fill falls between the readings of the two sides. An order counts as one-sided when it was so in every
+reading. Of events, as many are missing as the target's count was behind the oracle's, read after it, when it
+was least behind. Where the counts met before anything was broken (`even`), they must meet again. Where they
+never do, for the target always holds its events a little later, it must reach the oracle's first count: a
+loss shows then only when it is larger than what flows in meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ if TYPE_CHECKING:
     from blackstart.model.stops import Stops
 
 _AGAIN_NS = 20_000_000
-_TWICE = 2
+_IN_A_ROW = 3
+_READINGS = 2
 POSITIONS, OPEN_ORDERS = "positions", "open orders"
 CLOSED = frozenset({"filled", "canceled", "rejected", "expired", "done_for_day"})
 
@@ -30,8 +35,9 @@ CLOSED = frozenset({"filled", "canceled", "rejected", "expired", "done_for_day"}
 class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     """What was found; None where there was nothing to compare or nobody answered.
 
-    `compared` names what both sides answered to: positions, open orders, each stream. `missing` compares
-    counts alone: an event that is lost while another is held twice is found by the audit at the end.
+    `compared` names what both sides answered to: positions, open orders, each stream; `even` the streams
+    whose counts met. `missing` compares counts alone: an event that is lost while another is held twice is
+    found by the audit at the end.
     """
 
     positions_right: float | None = None
@@ -41,27 +47,35 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     missing: int | None = None
     short: tuple[str, ...] = ()
     compared: frozenset[str] = frozenset()
+    even: frozenset[str] = frozenset()
 
 
-async def reconcile(rig: Rig, clock: Clock, limit_s: float) -> Reconciliation:
-    """Compare positions, open orders and counts, each for at most `limit_s`."""
+async def reconcile(
+    rig: Rig, clock: Clock, limit_s: float, even: frozenset[str] | None = None
+) -> Reconciliation:
+    """Compare positions, open orders and counts, each for at most `limit_s`.
+
+    `even` names the streams whose counts met before anything was broken; None: nobody knows yet.
+    """
     share, symbols, wrong = await _positions(rig, clock, limit_s)
     one_sided = await _orders(rig, clock, limit_s)
-    missing, short, counted = await _counts(rig, clock, limit_s)
+    lacking = await _counts(rig, clock, limit_s, even)
+    short = {name: count for name, count in lacking.items() if count}
     return Reconciliation(
         positions_right=share,
         wrong=wrong,
         wrong_symbols=symbols,
         one_sided=one_sided or (),
-        missing=missing,
-        short=short,
+        missing=max(lacking.values(), default=None),
+        short=tuple(f"{name}: {count} acknowledged events are not held" for name, count in short.items()),
         compared=frozenset(
             [
                 *([POSITIONS] if share is not None else []),
                 *([OPEN_ORDERS] if one_sided is not None else []),
-                *map(_stream, counted),
+                *map(_stream, lacking),
             ]
         ),
+        even=frozenset(lacking.keys() - short.keys()),
     )
 
 
@@ -69,11 +83,14 @@ def uncompared(rig: Rig, stop: Stops, found: Reconciliation) -> list[LeftOut]:
     """Name the stop conditions that nobody can evaluate while orders flow; `found` was the first try."""
     left = []
     for name, stream in rig.target.manifest.streams.items() if stop.lost_events is not None else ():
+        if name in found.even:
+            continue
+        reason = "the counts never met while orders flowed: a loss shows when it is larger than what flows in"
         if _stream(name) not in found.compared:
             of_load = not stream.acknowledged.startswith("oracle:")
             why = "what was acknowledged stands in the ledger of the load" if of_load else "nobody counts it"
             reason = f"audited at the end alone: {why}"
-            left.append(LeftOut(kind="stop lost_events", where=name, reason=reason))
+        left.append(LeftOut(kind="stop lost_events", where=name, reason=reason))
     books = {POSITIONS, OPEN_ORDERS} - found.compared if stop.wrong_positions is not None else set()
     why = "no oracle" if rig.oracle is None else "target and oracle do not both tell them"
     return [*left, *(LeftOut(kind="stop wrong_positions", where=one, reason=why) for one in sorted(books))]
@@ -83,21 +100,24 @@ async def _positions(
     rig: Rig, clock: Clock, limit_s: float
 ) -> tuple[float | None, tuple[str, ...], tuple[str, ...]]:
     end = clock.now().mono_ns + round(limit_s * 1e9)
-    right: dict[str, int] = {}
+    in_a_row: dict[str, int] = {}
     pair: tuple[dict[str, int], dict[str, int]] | None = None
+    readings = 0
     while True:
-        pair = await _both_positions(rig) or pair
-        if pair is not None:
-            for symbol in pair[0].keys() | pair[1].keys():
-                right[symbol] = right.get(symbol, 0) + (pair[0].get(symbol, 0) == pair[1].get(symbol, 0))
-        wrong = sorted(symbol for symbol, times in right.items() if times < _TWICE)
-        if (right and not wrong) or clock.now().mono_ns > end or not _comparable(rig, "positions"):
+        found = await _both_positions(rig)
+        if found is not None:
+            pair, readings = found, readings + 1
+            for symbol in found[0].keys() | found[1].keys():
+                before, equal = in_a_row.get(symbol, 0), found[0].get(symbol, 0) == found[1].get(symbol, 0)
+                in_a_row[symbol] = before if before == _IN_A_ROW else (before + 1) * equal
+        wrong = sorted(symbol for symbol, times in in_a_row.items() if times < _IN_A_ROW)
+        if (in_a_row and not wrong) or clock.now().mono_ns > end or not _comparable(rig, "positions"):
             break
         await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
-    if not right or pair is None:
+    if not in_a_row or pair is None or readings < _IN_A_ROW:
         return None, (), ()
     told = tuple(f"{one}: target {pair[0].get(one, 0)}, oracle {pair[1].get(one, 0)}" for one in wrong)
-    return 1 - len(wrong) / len(right), tuple(wrong), told
+    return 1 - len(wrong) / len(in_a_row), tuple(wrong), told
 
 
 async def _both_positions(rig: Rig) -> tuple[dict[str, int], dict[str, int]] | None:
@@ -121,12 +141,15 @@ async def _orders(rig: Rig, clock: Clock, limit_s: float) -> tuple[str, ...] | N
         return None
     end = clock.now().mono_ns + round(limit_s * 1e9)
     suspects: set[str] | None = None
+    readings = 0
     while True:
         apart = await _apart(rig, oracle)
         if apart is not None:
             suspects = apart if suspects is None else suspects & apart
+            readings += 1
         if suspects == set() or clock.now().mono_ns > end:
-            return None if suspects is None else tuple(sorted(suspects))
+            enough = not suspects or readings >= _READINGS
+            return None if suspects is None or not enough else tuple(sorted(suspects))
         await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
 
 
@@ -140,38 +163,35 @@ async def _apart(rig: Rig, oracle: Oracle) -> set[str] | None:
     return {one.cl_ord_id for one in ours.orders if one.status not in CLOSED} ^ theirs
 
 
-async def _counts(
-    rig: Rig, clock: Clock, limit_s: float
-) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
-    """Count what the oracle acknowledged, and wait until the target holds as much of it."""
-    missing: int | None = None
-    short, counted = [], []
+async def _counts(rig: Rig, clock: Clock, limit_s: float, even: frozenset[str] | None) -> dict[str, int]:
+    """Say of each stream that can be counted how many events the target lacks."""
+    found = {}
     for name, stream in rig.target.manifest.streams.items():
         if not stream.acknowledged.startswith("oracle:"):
             continue  # the workload's ledger is read whole for its count: that is for the end
-        lacking = await _lacking(rig, name, clock, limit_s)
+        lacking = await _lacking(rig, name, clock, limit_s, meets=even is None or name in even)
         if lacking is not None:
-            missing = max(missing or 0, lacking)
-            counted.append(name)
-        if lacking:
-            short.append(f"{name}: {lacking} acknowledged events are not held")
-    return missing, tuple(short), tuple(counted)
+            found[name] = lacking
+    return found
 
 
-async def _lacking(rig: Rig, stream: str, clock: Clock, limit_s: float) -> int | None:
+async def _lacking(rig: Rig, stream: str, clock: Clock, limit_s: float, *, meets: bool) -> int | None:
+    """Return how far the target was behind when it was least behind; None where nobody counts cheaply."""
     end = clock.now().mono_ns + round(limit_s * 1e9)
-    wanted: int | None = None
-    lacking: int | None = None
+    first: int | None = None
+    least: int | None = None
     while True:
         acknowledged, held = await _totals(rig, stream)
-        if acknowledged is None or held is None:
-            if wanted is None:
-                return None  # nobody counts this stream cheaply
+        later, _ = await _totals(rig, stream) if meets else (acknowledged, None)
+        if acknowledged is None or held is None or later is None:
+            if first is None:
+                return None
         else:
-            wanted = acknowledged if wanted is None else wanted
-            lacking = max(0, wanted - held)
-        if lacking == 0 or clock.now().mono_ns > end:
-            return lacking
+            first = acknowledged if first is None else first
+            behind = max(0, (later if meets else first) - held)
+            least = behind if least is None else min(least, behind)
+        if least == 0 or clock.now().mono_ns > end:
+            return least
         await clock.sleep_until(clock.now().mono_ns + _AGAIN_NS)
 
 

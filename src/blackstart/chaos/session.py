@@ -17,13 +17,12 @@ import msgspec
 import psutil
 
 from blackstart.chaos import episode as episodes_of
-from blackstart.chaos import log, reconcile
+from blackstart.chaos import log, opening, reconcile
 from blackstart.chaos.judge import Case, elsewhere
 from blackstart.chaos.model import Alert, Figures, Memory, Radius, Summary
 from blackstart.chaos.monitor import Monitor, answers, finding, grown
 from blackstart.chaos.radius import TellsSymbols, Watch, allowed
 from blackstart.chaos.segment import Segment
-from blackstart.contracts import Prepared, Prepares
 from blackstart.engine import after, before, conductor, guard, locks
 from blackstart.engine.breakage import Breakages
 from blackstart.engine.oversight import INTERRUPTED, Oversight, keep_flushing, uncancel, uninterrupted
@@ -38,10 +37,11 @@ from blackstart.scenario.plan import service_of
 from blackstart.target.workload import WorkloadProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from blackstart.chaos.judge import Judge
-    from blackstart.chaos.model import Ending, Episode, Injection, Orders
+    from blackstart.chaos.model import Ending, Episode, Injection, LeftOut, Orders
     from blackstart.chaos.monitor import Finding
     from blackstart.chaos.plan import Planned
     from blackstart.chaos.reconcile import Reconciliation
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from blackstart.engine.trial import Guarding
     from blackstart.model.manifest import Manifest
     from blackstart.model.record import Record
-    from blackstart.model.scenario import FaultStep
     from blackstart.model.verdict import CheckResult
 
 NS = 1_000_000_000
@@ -121,6 +120,7 @@ class Session:
         self._memory = Memory()
         self._first: list[Record] = []
         self._compared: frozenset[str] = frozenset()
+        self._even: frozenset[str] = frozenset()
         self._lost, self._validation = Rpo(), dict[str, "CheckResult"]()
         self._figures = Figures()
 
@@ -154,7 +154,7 @@ class Session:
             self._oversight.stop = None
         if ending in ("halted", "error"):
             return ending, why
-        read, unread = await self._attempt(self._finish())
+        read, unread = await self._attempt(self._finish(serves=ending != "stopped"))
         if read != "complete":
             self._problems.append(f"books-not-read: {unread or read}")
         return ending, why
@@ -186,7 +186,7 @@ class Session:
         trial = self._begin(OPENING, self._calm("start")).trial
         how: How = "error"
         try:
-            await self._prepare(trial)
+            await self._tell_left_out(await opening.prepare(trial, self._planned, kit.fault))
             await before.open_target(trial)
             self._watch(trial)
             self._oversight.job(self._sampler().run())
@@ -202,33 +202,13 @@ class Session:
             self._first += [msgspec.structs.replace(one, opening=True) for one in samples[-1:]]
             await self._end_segment(how)
 
-    async def _prepare(self, trial: RunningTrial) -> None:
-        """Put in place, for every fault that may come, what must be there before the target starts.
-
-        What cannot be prepared, or not beside what was prepared before it, is left out and told.
-        """
-        seen: list[FaultStep] = []
-        for step in self._planned.steps():
-            fault = self._kit.fault(step.kind)
-            if step in seen or not isinstance(fault, Prepares):
-                continue
-            seen.append(step)
-            try:
-                change = await fault.prepare(trial, step)
-            except BlackstartError as error:
-                left = self._planned.leave_out(step, error.render())
-                if left is None:
-                    raise Stop("fault-unavailable", error.render()) from error
-                await self._tell("left-out", {"left_out": [msgspec.to_builtins(left)]})
-                continue
-            if isinstance(trial.target, Prepared):
-                trial.target.change_launch(change)
-
     async def _compare_first(self) -> None:
         """Compare the books once before anything is broken; what nobody can compare is told (R22)."""
         found = await reconcile.reconcile(self._rig, self._kit.clock, self._profile.settle_s)
-        self._compared = found.compared
-        left = reconcile.uncompared(self._rig, self._profile.stop, found)
+        self._compared, self._even = found.compared, found.even
+        await self._tell_left_out(reconcile.uncompared(self._rig, self._profile.stop, found))
+
+    async def _tell_left_out(self, left: Sequence[LeftOut]) -> None:
         if left:
             await self._tell("left-out", {"left_out": msgspec.to_builtins(left)})
 
@@ -317,7 +297,8 @@ class Session:
                 raise asyncio.CancelledError
             if injection.verdict is Verdict.PASS:
                 await self._aside(log.lighten, self._folder, before_it)
-            found = await reconcile.reconcile(self._rig, self._kit.clock, self._profile.settle_s)
+            clock, settle_s = self._kit.clock, self._profile.settle_s
+            found = await reconcile.reconcile(self._rig, clock, settle_s, self._even)
             self._monitor.reconciled(found.positions_right, found.missing)
         finally:  # what it came to is known, whatever else is cut short
             self._done += 1
@@ -458,8 +439,8 @@ class Session:
         if len(self._kept) > self._profile.keep_histories:
             await self._aside(log.remove, self._kept.popleft())
 
-    async def _finish(self) -> None:
-        """Let the books settle, read everything, audit everything."""
+    async def _finish(self, *, serves: bool) -> None:
+        """See that it serves and everybody is there; let the books settle, read and audit everything."""
         trial = self._begin(CLOSING, self._calm("end")).trial
         how: How = "error"
         try:
@@ -467,6 +448,8 @@ class Session:
                 trial.record(record)
             await self._watch_anew(trial)
             await trial.sleep(1.0)
+            if serves:
+                await self._see_it_serve(trial)
             await trial.until(lambda: not self._monitor.away(), self._profile.recovery_limit_s)
             await self._oversight.stop_watching()
             await after.stop_load(trial)
@@ -477,6 +460,14 @@ class Session:
         await self._tell("auditing", {})
         found = await self._aside(self._judge, Case(folder=str(folder)))
         self._lost, self._validation = found.rpo, found.validation
+
+    async def _see_it_serve(self, trial: RunningTrial) -> None:
+        """Alert when the load is on, nothing is broken any more, and the target does not serve in time."""
+        limit_s, monitor = self._profile.recovery_limit_s, self._monitor
+        if not await trial.until(lambda: monitor.serving(self._now()), limit_s):
+            text = f"does not serve: waited {limit_s:g} s for it at the end of the session"
+            await self._alert(finding("down-at-the-end", text))
+        await self._tell_left_out(monitor.unevaluated())
 
     def _calm(self, what: str) -> Any:
         return episodes_of.calm_plan(what, self._manifest, self._profile, self._orders.seed)

@@ -46,6 +46,7 @@ def _witness(facts: Facts, step: int) -> Witness | None:
 
 
 def _findings(facts: Facts, watched_until: str) -> Iterable[Finding]:
+    yield from _left_in_place(facts)  # also of a fault that failed half-way
     if facts.receipt is None:
         yield _unknown("fault-not-injected", "no fault was injected")
         return
@@ -55,7 +56,6 @@ def _findings(facts: Facts, watched_until: str) -> Iterable[Finding]:
     for one in injected:
         yield from _bitten(facts, one)
         yield from _outlasted(facts, one)
-    yield from _left_in_place(facts)
     if _reverted(facts, facts.receipts) is None:
         yield _unknown("not-reverted", "it is not proven that the fault was taken back")
     yield from _floor(facts)

@@ -57,6 +57,7 @@ class Spoil:
             await self._spoil(ctx, step)
 
         if _between(step):
+            await damage.regions(ctx, step)  # raises where there is nothing to damage: nobody dies for it
             before, after, released = await self._still.kill_and(ctx, step, spoil)
             assert self._still.bed is not None
             receipt = Receipt(
