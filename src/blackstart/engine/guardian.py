@@ -57,6 +57,7 @@ class Guardian:
         self._orphaned = False
         self._owner = _parent(link)
         self._rest = b""
+        self._boot = journal.boot()
         # A signal ends no `select` by itself: it writes here.
         self._woken, waking = socket.socketpair()
         waking.setblocking(False)
@@ -156,7 +157,8 @@ class Guardian:
         named = {_same(entry): entry for entry in entries}
         new = {same: entry for same, entry in named.items() if same not in self._held}
         numbered = {
-            same: {**entry, "serial": self._serial + k} for k, (same, entry) in enumerate(new.items())
+            same: {**entry, "serial": self._serial + k, "boot": self._boot}
+            for k, (same, entry) in enumerate(new.items())
         }
         try:
             journal.append(self._run, journal.OWED, numbered.values())

@@ -72,7 +72,8 @@ def _strike_settled() -> None:
     """Strike out noted runs that owe nothing and that nobody lives in: they died before they could."""
     for run in openruns.noted():
         if not Path(run).is_dir():
-            openruns.strike(run)
+            if Path(run).parent.is_dir():  # else it is out of our sight, and may live or owe
+                openruns.strike(run)
             continue
         with contextlib.suppress(OSError):  # not ours to write any more: it stays noted
             if not journal.owed(run) and not _lived_in(run):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from blackstart.errors import FaultError
 from blackstart.faults import death
 from blackstart.host import refs, vdso
+from blackstart.host.finishing import finished
 from blackstart.model.fault import Receipt, Undo, Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from blackstart.contracts import FaultContext
     from blackstart.model.fault import ProcessRef
@@ -66,7 +67,7 @@ class ClockSkew:
         try:
             for _, skew in self._prepared.values():
                 moved = _move(skew, self._offset_ns, self._drift_ppb)
-                spans.append(await _done(moved))
+                spans.append(await finished(asyncio.to_thread(moved)))
         except BaseException:
             await self._restore()
             raise
@@ -123,16 +124,6 @@ class ClockSkew:
                     if refs.alive(ref):
                         raise
             await asyncio.to_thread(vdso.restore_heirs, ref.start_ticks, skew.places)
-
-
-async def _done(work: Callable[[], tuple[int, int]]) -> tuple[int, int]:
-    """Do it in a thread, to its end also when we are cancelled: only then can it be taken back."""
-    doing = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(doing)
-    except asyncio.CancelledError:
-        await asyncio.wait([doing])
-        raise
 
 
 def _move(skew: vdso.Skew, offset_ns: int, drift_ppb: int) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,7 +10,7 @@ import msgspec
 from blackstart.contracts import FaultContext, HasProcesses
 from blackstart.errors import FaultError
 from blackstart.faults import damage, death
-from blackstart.host import bits, memory
+from blackstart.host import bits, memory, ptrace
 from blackstart.model.fault import ProcessRef, Receipt, Undo, Witness
 
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
 
-_YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
-_ADMIN_ONLY, _NO_ATTACH = 2, 3
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 
 
@@ -50,7 +46,7 @@ class FlipMemoryBits:
             return "parameters: `data` (a name of the manifest's [data]), `value` or `hex` is missing"
         if len(death.members(target, step.components)) != 1:
             return "a value is looked for in the memory of exactly one component"
-        return death.no_processes(target, step.components) or _forbidden()
+        return death.no_processes(target, step.components) or ptrace.irreversible()
 
     def selective(self, step: FaultStep) -> str | None:
         """See `contracts.Selective`."""
@@ -129,20 +125,6 @@ async def _private(
     one = None if bit is None else int(bit)
     drawn = [(place, bits.draw(len(value), count, rng, bit=one)) for place in chosen]
     return process, [(place, value, bits.flipped(value, which)) for place, which in drawn]
-
-
-def _forbidden() -> str | None:
-    """Say whether this kernel lets nobody into another process's memory."""
-    try:
-        scope = int(_YAMA.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-    allowed = scope < _NO_ATTACH and (scope < _ADMIN_ONLY or os.geteuid() == 0)
-    return (
-        None
-        if allowed
-        else f"kernel.yama.ptrace_scope = {scope} forbids it: sysctl kernel.yama.ptrace_scope=1"
-    )
 
 
 def _undo(process: ProcessRef, address: int, before: bytes, after: bytes) -> Undo:

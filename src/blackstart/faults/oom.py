@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from blackstart.errors import FaultError
-from blackstart.faults import company, death, mechanisms
+from blackstart.faults import company, death, limits, mechanisms
 from blackstart.host import cgroups, hog
-from blackstart.model.fault import Receipt, Undo, Witness
+from blackstart.model.fault import Receipt, Witness
 
 if TYPE_CHECKING:
     from blackstart.contracts import FaultContext
-    from blackstart.model.fault import ProcessRef
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
 
@@ -131,12 +130,13 @@ class Oom:
 
     async def _starve(self, ctx: FaultContext, bed: death.Deathbed, why: str) -> Receipt:
         """Limit the address space to what is there already."""
-        limits = {name: resource.prlimit(one.pid, resource.RLIMIT_AS) for name, one in bed.processes.items()}
-        self._company.others += [_limit(name, one, limits[name]) for name, one in bed.processes.items()]
+        hard = {name: resource.prlimit(one.pid, resource.RLIMIT_AS)[1] for name, one in bed.processes.items()}
+        of = resource.RLIMIT_AS
+        self._company.others += [limits.undo(name, one, of) for name, one in bed.processes.items()]
         await self._company.assemble(ctx)
         before = ctx.clock.now().mono_ns
         for name, one in bed.processes.items():
-            resource.prlimit(one.pid, resource.RLIMIT_AS, (_size(one.pid), limits[name][1]))
+            resource.prlimit(one.pid, of, (_size(one.pid), hard[name]))
         when = before, ctx.clock.now().mono_ns
         mechanism = f"RLIMIT_AS: allocations fail; no OOM kill{f' ({why})' if why else ''}"
         receipt = self._strike.receipt(self.name, mechanism, "the limit was set", when)
@@ -187,13 +187,3 @@ def _size(pid: int) -> int:
     """Return the size of a process' address space in bytes."""
     pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[0]
     return int(pages) * resource.getpagesize()
-
-
-def _limit(name: str, process: ProcessRef, before: tuple[int, int]) -> Undo:
-    arguments = {
-        **msgspec.to_builtins(process),
-        "resource": int(resource.RLIMIT_AS),
-        "soft": before[0],
-        "hard": before[1],
-    }
-    return Undo(id=f"limit:{name}:{process.pid}", action="limit", arguments=arguments)

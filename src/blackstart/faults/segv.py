@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import signal
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from blackstart.errors import FaultError
-from blackstart.faults import death, mechanisms
+from blackstart.faults import death, limits, mechanisms
 from blackstart.host import cores, ptrace
+from blackstart.host.finishing import finished
 from blackstart.model.fault import Receipt, Witness
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from blackstart.contracts import FaultContext
+    from blackstart.model.fault import ProcessRef, Undo
     from blackstart.model.manifest import Manifest
     from blackstart.model.scenario import FaultStep
 
 _END_LIMIT_S = 60.0
+_DUMP_LIMIT_S = 2.0
 _NO_LIMIT = "the process's hard limit on core dumps (RLIMIT_CORE) is 0, and we may not raise it"
 
 
@@ -34,6 +41,7 @@ class Segv:
     def __init__(self) -> None:
         self._strike = death.Strike()
         self._places: dict[str, cores.Place] = {}
+        self._collected: set[str] = set()
 
     def mechanisms(self, target: Manifest) -> dict[str, str | None]:
         """See `contracts.HasMechanisms`."""
@@ -53,6 +61,7 @@ class Segv:
     async def inject(self, ctx: FaultContext, step: FaultStep) -> Receipt:
         """Allow core dumps, then crash the step's components."""
         bed = await self._strike.aim(ctx, step)
+        undos = await self._protect(ctx, bed)
         for name, process in bed.processes.items():
             try:
                 self._places[name] = place = cores.place(process.pid)
@@ -61,7 +70,17 @@ class Segv:
             except (OSError, ValueError) as error:
                 self._places[name] = cores.Place(None, reason=f"cannot be allowed: {error}")
         mechanism, when = await self._crash(ctx, step.parameters.get("mechanism"), bed)
-        return self._strike.receipt(self.name, mechanism, "the process was let go at address 0", when)
+        receipt = self._strike.receipt(self.name, mechanism, "the process was let go at address 0", when)
+        return msgspec.structs.replace(receipt, undo=undos)
+
+    async def _protect(self, ctx: FaultContext, bed: death.Deathbed) -> tuple[Undo, ...]:
+        """See that who survives gets its limit on core dumps back."""
+        undos = []
+        for name, process in bed.processes.items():
+            with contextlib.suppress(OSError):  # neither can it be raised then
+                undos.append(limits.undo(name, process, resource.RLIMIT_CORE))
+        await ctx.protect(undos)
+        return tuple(undos)
 
     async def _crash(
         self, ctx: FaultContext, wanted: str | None, bed: death.Deathbed
@@ -98,8 +117,7 @@ class Segv:
         evidence: dict[str, Any] = {}
         doubts = []
         for name, process in receipt.processes.items():
-            kept = ctx.folder / "fault" / f"core.{name}.{process.pid}"
-            core = await asyncio.to_thread(cores.collect, self._places[name], process.pid, kept)
+            core = await self._collect(ctx, name, process)
             status = await death.ended_with(ctx, name, process) if deaths.bit else None
             evidence[name] = {**deaths.evidence[name], "status": status, "core": core}
             if (doubt := _doubt(core, status, expected=self._places[name].folder is not None)) is not None:
@@ -115,9 +133,18 @@ class Segv:
             await self._strike.start_again(ctx, receipt.processes)
 
     async def revert(self, ctx: FaultContext, receipt: Receipt) -> None:
-        """Nothing stays in place; only the handles are let go."""
-        del ctx, receipt
+        """Fetch the dumps that no witness came to fetch, and let the handles go."""
+        left = {name: one for name, one in receipt.processes.items() if name not in self._collected}
+        if left and await self._strike.bed.gone(_DUMP_LIMIT_S):
+            for name, process in left.items():
+                await self._collect(ctx, name, process)
         self._strike.close()
+
+    async def _collect(self, ctx: FaultContext, name: str, process: ProcessRef) -> dict[str, Any]:
+        """Move its dump into the trial's folder, whoever waits for it."""
+        kept = ctx.folder / "fault" / f"core.{name}.{process.pid}"
+        self._collected.add(name)
+        return await finished(asyncio.to_thread(cores.collect, self._places[name], process.pid, kept))
 
 
 def _doubt(core: dict[str, Any], status: int | None, *, expected: bool) -> str | None:

@@ -28,6 +28,8 @@ _LOOK_NS = 5_000_000
 _END_LIMIT_S = 30.0
 _DEFAULT_S = 3.0
 _SLACK_S = 1.0
+_HANDING_NS = 500_000_000
+"""So long before its undo expires nobody is stopped any more: handing it over takes time."""
 
 
 class StopService:
@@ -81,13 +83,14 @@ class StopService:
 
         That has an end, too: minutes later it would wake a process that another fault has stopped by then.
         """
-        while held and not self._over:
+        while held and not self._over and ctx.clock.now().mono_ns < end_ns - _HANDING_NS:
             for name, first in held.items():
                 found = await _present(ctx, name)
                 if found is not None and found != first and found.pid not in self._held:
                     await ctx.protect([_undo(name, found, end_ns)])
                     self._held[found.pid] = found
-                    _signal(found, signal.SIGSTOP)
+                    if ctx.clock.now().mono_ns < end_ns:  # else its undo is over, and nobody would wake it
+                        _signal(found, signal.SIGSTOP)
             await ctx.clock.sleep_until(ctx.clock.now().mono_ns + _LOOK_NS)
 
     async def witness(self, ctx: FaultContext, receipt: Receipt) -> Witness:

@@ -140,7 +140,9 @@ def family(
     table = census.table
     leader = next((one for one in table if one.pid == pid), None)
     ours = leader is None or leader.start_ticks == start_ticks
-    members = {one.pid for one in table if ours and pid in (one.pid, one.sid)}
+    members = {
+        one.pid for one in table if ours and one.start_ticks >= start_ticks and pid in (one.pid, one.sid)
+    }
     members |= {
         one.pid
         for one in table

@@ -51,6 +51,9 @@ _PIDFD_GETFD = 438
 _NO_DESCRIPTOR = (1 << 31) - 1
 _BROKEN_OFF = {-errno.EINTR, -512, -513, -514, -516}  # ERESTART…: seen by a tracer only
 
+_YAMA = "/proc/sys/kernel/yama/ptrace_scope"
+_NO_ATTACH = 3
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 _libc.ptrace.restype = ctypes.c_long
@@ -61,6 +64,22 @@ def unavailable() -> str | None:
     if platform.machine() != "x86_64":
         return f"ptrace injection is not available on {platform.machine()}, only on x86_64"
     return None
+
+
+def irreversible() -> str | None:
+    """Say why the guardian could not change another process's memory back here, or None.
+
+    It is no ancestor of the processes that it looks after, as Yama wants it of who has no CAP_SYS_PTRACE.
+    """
+    try:
+        with open(_YAMA, encoding="ascii") as file:  # noqa: PTH123 - the guardian imports this
+            scope = int(file.read())
+    except (OSError, ValueError):
+        return None
+    if scope == 0 or (scope < _NO_ATTACH and os.geteuid() == 0):
+        return None
+    way = "until the next boot" if scope >= _NO_ATTACH else "sysctl kernel.yama.ptrace_scope=0, or root"
+    return f"kernel.yama.ptrace_scope = {scope} forbids the guardian to take it back: {way}"
 
 
 class UnansweredError(FaultError):

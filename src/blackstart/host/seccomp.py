@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from blackstart.errors import FaultError
 from blackstart.host import cgroups, procs, ptrace, seccomp_launch, syscalls
+from blackstart.host.finishing import finished
 from blackstart.host.ptrace import UnansweredError
 from blackstart.host.seccomp_rules import Counters, Rule
 from blackstart.host.syscalls import OPENS, RENAMES, SIZES, SYNCS, UNLINKS, WRITES
@@ -130,7 +131,10 @@ class Supervisor:
             raise FaultError(
                 f"its filter was built without: {missing}", where=f"pid {pid}", hint="one a process"
             )
-        wanted |= self._expected
+        await finished(self._put_in(pid, ref, wanted | self._expected))
+
+    async def _put_in(self, pid: int, ref: Any, wanted: frozenset[str]) -> None:
+        """Have the filter installed, and remember it."""
         try:
             await asyncio.to_thread(self._filter, pid, wanted)
         except UnansweredError:

@@ -191,7 +191,7 @@ def read(pid: int) -> Reading:
 @cache
 def unavailable() -> str | None:
     """Say why no clock can be moved here, tried on a child of ours, or None."""
-    if (reason := ptrace.unavailable()) is not None:
+    if (reason := ptrace.unavailable() or ptrace.irreversible()) is not None:
         return reason
     child = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL)
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KINDS = sorted(registry.known())
 
 # Nothing stays in place after these: there is nothing to take back but what the operator does.
-DEEDS = {"kill", "terminate", "cold", "segv", "crash_loop", "stop_service"}
+DEEDS = {"kill", "terminate", "cold", "crash_loop", "stop_service"}
 # The target has to find the damage and heal; its undo is carried out when all has been read.
 DAMAGE = {"flip_file_bits", "truncate_file", "flip_memory_bits"}
 # These need nothing that a host could forbid: a signal to a process, a file, a question to a server.
@@ -26,6 +26,7 @@ FREE = (
     DEEDS
     | DAMAGE
     | {
+        "segv",
         "pause",
         "pause_service",
         "refuse_service",

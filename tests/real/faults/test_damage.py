@@ -506,3 +506,19 @@ def test_memory_that_may_not_be_read_is_not_taken_for_unmapped(monkeypatch: pyte
         False,
         {"error": "PermissionError: [Errno 13] Permission denied"},
     )
+
+
+def test_nobody_dies_for_damage_that_finds_no_place(
+    tmp_path: Path, keeper: tuple[Path, subprocess.Popen[bytes]]
+) -> None:
+    """There is no checkpoint yet: that is seen before the kill, not after it."""
+    pid_file, supervisor = keeper
+    ctx = Context(tmp_path, {"c": Data(files="{run}/*.ckpt")}, {"child": pid_file, "keeper": supervisor.pid})
+    ctx.manifest.components["keeper"] = Component(process="keeper")
+    alive = int(pid_file.read_text())
+    with pytest.raises(FaultError, match="nothing there to damage"):
+        carry_out(ctx, "flip_file_bits", "child", data="c", between=True)
+    time.sleep(0.05)
+    assert int(pid_file.read_text()) == alive
+    assert procs.stat(alive) is not None
+    assert ctx.undos == []

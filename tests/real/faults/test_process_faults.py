@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -500,3 +501,40 @@ def test_an_ordinary_user_can_do_all_that_to_its_own_processes() -> None:
     ]
     if ptrace.unavailable() is None:
         assert "null dereference" in lines[0]
+
+
+def test_who_survives_a_segmentation_fault_has_its_limit_back(tmp_path: Path) -> None:
+    """It ignores the signal; its limit on core dumps was raised, and the undo was handed over before."""
+    code = f"import resource, signal\nresource.setrlimit(resource.RLIMIT_CORE, (0, 4096))\n{BUSY}"
+    deaf = python(f"import signal; signal.signal(signal.SIGSEGV, signal.SIG_IGN)\n{code}", tmp_path)
+    ctx = Context({"v": deaf}, folder=tmp_path)
+    fault: Any = registry.make("segv")
+    step = FaultStep(kind="segv", components=("v",), parameters={"mechanism": "signal"})
+    try:
+        receipt = asyncio.run(fault.inject(ctx, step))
+        raised, _ = resource.prlimit(deaf.pid, resource.RLIMIT_CORE)
+        assert raised != 0
+        assert receipt.undo == tuple(ctx.protected) != ()
+        ctx.undo()
+        assert resource.prlimit(deaf.pid, resource.RLIMIT_CORE) == (0, 4096)
+    finally:
+        end(deaf)
+
+
+@needs_plain_cores
+def test_a_core_dump_that_no_witness_fetched_is_fetched_when_it_ends(
+    tmp_path: Path, victim: subprocess.Popen[bytes]
+) -> None:
+    """The trial was broken off: a dump as large as the process is not left in somebody's folder."""
+    ctx = Context({"v": victim}, folder=tmp_path / "trial")
+
+    async def main() -> None:
+        fault: Any = registry.make("segv")
+        step = FaultStep(kind="segv", components=("v",), parameters={"mechanism": "signal"})
+        receipt = await fault.inject(ctx, step)
+        await fault.revert(ctx, receipt)
+
+    asyncio.run(main())
+    (kept,) = (tmp_path / "trial" / "fault").glob("core.v.*")
+    assert cores.dumped_by(kept) == victim.pid
+    assert not list(tmp_path.glob("core*"))

@@ -408,3 +408,52 @@ def test_who_is_to_refuse_must_be_reachable() -> None:
     fault = registry.make("refuse_service")
     step = FaultStep(kind="refuse_service", components=("database",))
     assert "dsn" in str(fault.unavailable(manifest, step))
+
+
+def test_nobody_is_stopped_whose_undo_is_over(kept: Path) -> None:
+    """Handing it over took longer than it was to last: nobody would be there to wake the process."""
+    ctx: Any = Context(lambda: int(kept.read_text().split()[-1]))
+    handed, states = ctx.protect, []
+
+    async def slowly(undos: Any) -> None:
+        await handed(undos)
+        await asyncio.sleep(1.5)
+
+    ctx.protect = slowly
+    step = FaultStep(kind="stop_service", components=("service",), duration_s=0.2)
+
+    async def main() -> None:
+        fault: Any = registry.make("stop_service")
+        receipt = await fault.inject(ctx, step)
+        await asyncio.to_thread(until, lambda: ctx.undos)
+        end = time.monotonic() + 2.0
+        while time.monotonic() < end:
+            found = procs.stat(ctx.undos[0].arguments["pid"])
+            states.append(found.state if found is not None else "gone")
+            await asyncio.sleep(0.001)
+        await fault.revert(ctx, receipt)
+
+    asyncio.run(main())
+    assert "T" not in states
+
+
+def test_who_is_started_after_the_time_is_over_runs(kept: Path) -> None:
+    """Another component has not ended yet: what starts again meanwhile is held no longer than was asked."""
+    ctx: Any = Context(lambda: int(kept.read_text().split()[-1]))
+    step = FaultStep(kind="stop_service", components=("service",), duration_s=0.2)
+
+    async def main() -> None:
+        fault: Any = registry.make("stop_service")
+        receipt = await fault.inject(ctx, step)
+        await asyncio.to_thread(until, lambda: ctx.undos)
+        await asyncio.sleep(0.2 + 1.0)
+        before = len(ctx.undos)
+        held = procs.stat(ctx.undos[0].arguments["pid"])
+        assert held is not None
+        procs.send(held, signal.SIGKILL)
+        await asyncio.to_thread(until, lambda: kept.read_text().count("\n") > 2)
+        await asyncio.sleep(0.1)
+        assert len(ctx.undos) == before
+        await fault.revert(ctx, receipt)
+
+    asyncio.run(main())

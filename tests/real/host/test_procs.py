@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -47,3 +48,21 @@ def test_who_may_not_be_killed_shields_nobody_and_is_told() -> None:
         parent.kill()
         parent.wait()
         parent.stdout.close()
+
+
+def test_who_was_born_before_a_process_never_belonged_to_it() -> None:
+    """Its number was another's before: of that one's session, whose leader has ended, nobody is hit."""
+    leader = subprocess.Popen(
+        ["sh", "-c", "sleep 600 & echo $!"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert leader.stdout is not None
+    member = int(leader.stdout.readline())
+    leader.wait()
+    leader.stdout.close()
+    found = procs.stat(member)
+    assert found is not None
+    try:
+        assert [one.pid for one in procs.family(leader.pid, found.start_ticks)] == [member]
+        assert procs.family(leader.pid, found.start_ticks + 1) == []
+    finally:
+        procs.send(found, signal.SIGKILL)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -605,3 +606,38 @@ def test_what_no_system_call_shows_is_named(tmp_path: Path) -> None:
         process.communicate()
     assert seccomp.blind_spots(process.pid) == []
     assert not any("ring" in one for one in seccomp.blind_spots(os.getpid()))
+
+
+def test_a_filter_that_was_being_put_in_is_remembered_though_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial ends in the midst of it: the thread finishes, and what was done counts, as if waited for."""
+    begun, go_on = threading.Event(), threading.Event()
+    install = seccomp.Supervisor._filter
+
+    def slowly(self: Any, *arguments: Any) -> None:
+        begun.set()
+        go_on.wait(10)
+        install(self, *arguments)
+
+    async def main(pid: int) -> bool:
+        supervisor = await seccomp.supervisor(tmp_path / "fault")
+        attaching = asyncio.ensure_future(supervisor.attach(pid, SYNCS))
+        await asyncio.to_thread(begun.wait, 10)
+        attaching.cancel()
+        await asyncio.sleep(0.05)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await attaching
+        known = any(ref[0] == pid for ref in supervisor._calls)
+        supervisor.close()
+        return known
+
+    monkeypatch.setattr(seccomp.Supervisor, "_filter", slowly)
+    process = Obedient(tmp_path)
+    try:
+        assert asyncio.run(main(process.pid))
+        assert procs.filtered(process.pid)
+        assert process.do("fsync") == [None]
+    finally:
+        process.close()

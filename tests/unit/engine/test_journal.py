@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import signal
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from blackstart.engine import journal, verbs
 from blackstart.faults.company import Company
-from blackstart.host import duty
+from blackstart.host import duty, procs
 from blackstart.model.fault import Undo
 
 if TYPE_CHECKING:
@@ -80,3 +82,31 @@ def test_who_stops_others_by_turns_ends_before_they_run_on(
     finally:
         helper.end()
     assert begun == [f"kill {helper.ref.pid}", "continue 8", "continue 7"]
+
+
+def test_a_process_of_an_earlier_start_of_the_machine_is_nobodys_now(tmp_path: Path) -> None:
+    """Its number is another's: that one is not ended, and the undo is settled."""
+    other = subprocess.Popen(["sleep", "600"])
+    found = procs.stat(other.pid)
+    assert found is not None
+    arguments = {"pid": found.pid, "start_ticks": found.start_ticks}
+    owed = {"id": "it", "action": "kill", "arguments": arguments, "boot": "another"}
+    try:
+        (past,) = journal.pay(str(tmp_path), [owed], by="test")
+        assert (past["verified"], past["evidence"]["gone"]) == (True, True)
+        assert other.poll() is None
+        journal.pay(str(tmp_path), [{**owed, "boot": journal.boot()}], by="test")
+        assert other.wait(10) == -signal.SIGKILL
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_file_is_put_back_after_a_new_start_of_the_machine_too(tmp_path: Path) -> None:
+    """Files outlast it."""
+    file = tmp_path / "left"
+    file.touch()
+    owed = {"id": "it", "action": "unlink", "arguments": {"path": str(file)}, "boot": "another"}
+    (done,) = journal.pay(str(tmp_path), [owed], by="test")
+    assert done["verified"] is True
+    assert not file.exists()
