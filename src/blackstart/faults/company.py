@@ -7,8 +7,6 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from blackstart.errors import FaultError
 from blackstart.host import cgroups, procs
 from blackstart.host.helpers import Helper
@@ -104,14 +102,6 @@ def _refuse(folder: Path, home: Path, name: str, member: ProcessRef) -> None:
         raise FaultError(
             what, where=name, hint='choose a `mechanism` without a control group: "duty", "plain"'
         )
-
-
-def oom_score(name: str, process: ProcessRef) -> Undo:
-    """Return how the guardian gives a process its present `oom_score_adj` back."""
-    with open(f"/proc/{process.pid}/oom_score_adj", encoding="utf-8") as file:  # noqa: PTH123 - one line
-        value = int(file.read())
-    arguments = {**msgspec.to_builtins(process), "value": value}
-    return Undo(id=f"oom_score:{name}:{process.pid}", action="oom_score", arguments=arguments)
 
 
 def _join(folder: Path, process: ProcessRef) -> None:

@@ -27,6 +27,7 @@ Two, because the kernel chooses by size, and one would be as large as the group 
 `oom_score_adj` 1000 would hardly be ahead. To protect a companion by a lower score takes a privilege
 (CAP_SYS_RESOURCE) that even root has not everywhere.
 """
+_FIRST_CHOICE = 1000
 _FLOOR = 2**29
 _KILL_LIMIT_S = 20.0
 _LOOK_NS = 500_000
@@ -84,7 +85,9 @@ class Oom:
             raise FaultError("the host itself is short of memory", where=f"limit_mb = {limit >> 20}")
         where = cgroups.hierarchy("memory")
         assert where is not None, "asked just now"
-        self._company.others += [company.oom_score(name, one) for name, one in bed.processes.items()]
+        self._company.others += [
+            limits.oom_score(name, one, to=_FIRST_CHOICE) for name, one in bed.processes.items()
+        ]
         for name, one in bed.processes.items():
             self._company.group(where, name, one)
         for share in len(bed.processes) * _SHARES:
@@ -131,12 +134,13 @@ class Oom:
     async def _starve(self, ctx: FaultContext, bed: death.Deathbed, why: str) -> Receipt:
         """Limit the address space to what is there already."""
         hard = {name: resource.prlimit(one.pid, resource.RLIMIT_AS)[1] for name, one in bed.processes.items()}
-        of = resource.RLIMIT_AS
-        self._company.others += [limits.undo(name, one, of) for name, one in bed.processes.items()]
+        of, found = resource.RLIMIT_AS, bed.processes.items()
+        sizes = {name: _size(one.pid) for name, one in found}
+        self._company.others += [limits.undo(name, one, of, to=sizes[name]) for name, one in found]
         await self._company.assemble(ctx)
         before = ctx.clock.now().mono_ns
         for name, one in bed.processes.items():
-            resource.prlimit(one.pid, of, (_size(one.pid), hard[name]))
+            resource.prlimit(one.pid, of, (sizes[name], hard[name]))
         when = before, ctx.clock.now().mono_ns
         mechanism = f"RLIMIT_AS: allocations fail; no OOM kill{f' ({why})' if why else ''}"
         receipt = self._strike.receipt(self.name, mechanism, "the limit was set", when)
@@ -180,7 +184,7 @@ def _kills(folder: Path) -> int:
 
 
 def _first_choice(pid: int) -> None:
-    Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="utf-8")
+    Path(f"/proc/{pid}/oom_score_adj").write_text(str(_FIRST_CHOICE), encoding="utf-8")
 
 
 def _size(pid: int) -> int:

@@ -104,6 +104,11 @@ def everybody(since: int | None = None) -> Iterator[Stat]:
             yield found
 
 
+def ticks() -> int:
+    """Return the present moment as processes' start times are told: in clock ticks since the boot."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
 def _newest() -> int:
     with open("/proc/loadavg", "rb") as file:  # noqa: PTH123 - see above
         return int(file.read().split()[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import ordinary_user
 import pytest
 from fault_kit import Context
 
+from blackstart.engine.verbs import begin
 from blackstart.errors import FaultError
-from blackstart.faults import registry
+from blackstart.faults import limits, registry
 from blackstart.host import cgroups, procs, schedule
 from blackstart.host.schedule import Fare
+from blackstart.model.fault import ProcessRef
 from blackstart.model.scenario import FaultStep
 
 if TYPE_CHECKING:
@@ -163,12 +166,12 @@ def test_nobody_can_tell_of_a_limit_that_killed_nobody(
 ) -> None:
     """A process that allocates nothing lives on: the witness knows nothing, and the limit goes."""
     monkeypatch.setattr("blackstart.faults.oom._DEATH_LIMIT_S", 0.3)
-    limits = Path(f"/proc/{busy.pid}/limits")
-    before = limits.read_text()
+    file = Path(f"/proc/{busy.pid}/limits")
+    before = file.read_text()
     ctx = Context({"v": busy}, folder=tmp_path)
     _, witness = asyncio.run(hold(ctx, "oom", "the guardian", mechanism="rlimit"))
     assert witness.bit is None
-    assert limits.read_text() == before
+    assert file.read_text() == before
 
 
 @BOTH
@@ -410,3 +413,57 @@ def test_an_ordinary_user_gets_the_next_best_mechanism_by_its_name() -> None:
         assert "no OOM kill" in lines[0]
         assert "SIGSTOP and SIGCONT by turns" in lines[1]
         assert "root is needed" in lines[4]
+
+
+PARENT = """
+import os, sys, time
+print(1, flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.001)
+if (child := os.fork()) == 0:
+    time.sleep(600)
+with open(sys.argv[1] + ".born", "w") as file:
+    file.write(str(child) + "\\n")
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("parent_lives", [True, False])
+@pytest.mark.parametrize("mechanism", ["limit", "oom_score"])
+def test_who_is_born_under_a_limit_gets_it_lifted_too(
+    tmp_path: Path, mechanism: str, *, parent_lives: bool
+) -> None:
+    """A child inherits what the fault had set; it gets back what its parent had before."""
+    sign, born = tmp_path / "now", tmp_path / "now.born"
+    command = [sys.executable, "-c", PARENT, str(sign)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    found, child = procs.stat(parent.pid), None
+    assert found is not None
+    ref = ProcessRef(found.pid, found.start_ticks)
+    name = {"limit": "limits", "oom_score": "oom_score_adj"}[mechanism]
+    before = Path(f"/proc/{parent.pid}/{name}").read_text()
+    try:
+        if mechanism == "limit":
+            one = limits.undo("v", ref, resource.RLIMIT_NOFILE, to=77)
+            resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, (77, one.arguments["hard"]))
+        else:
+            one = limits.oom_score("v", ref, to=1000)
+            Path(f"/proc/{parent.pid}/oom_score_adj").write_text("1000")
+        sign.touch()
+        while not born.exists() or not born.read_text().endswith("\n"):
+            time.sleep(0.002)
+        child = procs.stat(int(born.read_text()))
+        assert child is not None
+        assert Path(f"/proc/{child.pid}/{name}").read_text() != before
+        if not parent_lives:
+            parent.kill()
+            parent.wait()
+        verified, evidence = begin(one.action, one.arguments, "-")()
+        assert verified, evidence
+        assert Path(f"/proc/{child.pid}/{name}").read_text() == before
+    finally:
+        if child is not None:
+            procs.send(child, signal.SIGKILL)
+        end(parent)

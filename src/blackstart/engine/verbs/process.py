@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from blackstart.host import procs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from blackstart.engine.verbs.verb import ByHand, Outcome, Verb, Verify
 
@@ -111,20 +111,19 @@ def _continue(arguments: Mapping[str, Any], _run: str) -> Verify:
 
 
 def _oom_score(arguments: Mapping[str, Any], _run: str) -> Verify:
-    """Give a process its `value` of `oom_score_adj` back: `pid`, `start_ticks`."""
-    pid, value = int(arguments["pid"]), str(int(arguments["value"]))
-    if procs.is_alive(pid, int(arguments["start_ticks"])):
-        with contextlib.suppress(ProcessLookupError), open(_file(pid), "w") as file:  # noqa: PTH123 - start time
-            file.write(value)
+    """Give a process its `value` of `oom_score_adj` back: `pid`, `start_ticks`; and its heirs (`_heirs`)."""
+    value = int(arguments["value"])
 
-    def verify() -> Outcome:
-        if not procs.is_alive(pid, int(arguments["start_ticks"])):
-            return True, {"gone": True}
-        with open(_file(pid)) as file:  # noqa: PTH123 - start time
-            now = file.read().strip()
-        return now == value, {"oom_score_adj": now}
+    def give(pid: int) -> None:
+        with open(_file(pid), "w") as file:  # noqa: PTH123 - start time
+            file.write(str(value))
 
-    return verify
+    return _given_back(arguments, "oom_score_adj", value, _score, give)
+
+
+def _score(pid: int) -> int:
+    with open(_file(pid)) as file:  # noqa: PTH123 - start time
+        return int(file.read())
 
 
 def _file(pid: int) -> str:
@@ -132,21 +131,63 @@ def _file(pid: int) -> str:
 
 
 def _limit(arguments: Mapping[str, Any], _run: str) -> Verify:
-    """Give a process its limit back: `pid`, `start_ticks`, `resource` (a number), `soft`, `hard`."""
-    pid, what = int(arguments["pid"]), int(arguments["resource"])
-    before = (int(arguments["soft"]), int(arguments["hard"]))
-    if not procs.is_alive(pid, int(arguments["start_ticks"])):
-        return lambda: (True, {"gone": True})
-    with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(pid, what, before)
+    """Give a process its limit back: `pid`, `start_ticks`, `resource`, `soft`, `hard`; and its heirs."""
+    what, before = int(arguments["resource"]), [int(arguments["soft"]), int(arguments["hard"])]
+
+    def give(pid: int) -> None:
+        resource.prlimit(pid, what, (before[0], before[1]))
+
+    return _given_back(arguments, "limit", before, lambda pid: list(resource.prlimit(pid, what)), give)
+
+
+def _given_back(
+    arguments: Mapping[str, Any],
+    name: str,
+    value: Any,
+    ask: Callable[[int], Any],
+    give: Callable[[int], None],
+) -> Verify:
+    """Have a process and its heirs have `value` again, whom `ask` asks and `give` gives it."""
+    pid, ticks = int(arguments["pid"]), int(arguments["start_ticks"])
+
+    def restore() -> list[int]:
+        """Give, to the process first: whoever is born then has it already. Returns who had not got it."""
+        whose = [pid] if procs.is_alive(pid, ticks) else []
+        wrong = []
+        for one in (*whose, *_heirs(arguments, ask)):
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if ask(one) != value:
+                    give(one)
+                    wrong.append(one)
+        return wrong
+
+    restore()
 
     def verify() -> Outcome:
-        if not procs.is_alive(pid, int(arguments["start_ticks"])):
-            return True, {"gone": True}
-        now = resource.prlimit(pid, what)
-        return now == before, {"limit": list(now)}
+        if left := [one for one in restore() if _otherwise(one, value, ask)]:
+            return False, {"pids": left}
+        return True, {name: value} if procs.is_alive(pid, ticks) else {"gone": True}
 
     return verify
+
+
+def _otherwise(pid: int, value: Any, ask: Callable[[int], Any]) -> bool:
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        return bool(ask(pid) != value)
+    return False
+
+
+def _heirs(arguments: Mapping[str, Any], ask: Callable[[int], Any]) -> list[int]:
+    """Find who was born of it since `since_ticks` and has inherited what the fault had set: `to`."""
+    if "to" not in arguments:
+        return []
+    to, since = arguments["to"], int(arguments["since_ticks"])
+    pid, found = int(arguments["pid"]), []
+    for one in procs.family(pid, int(arguments["start_ticks"]), young=True):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError, PermissionError):
+            if one.pid != pid and one.start_ticks >= since and ask(one.pid) == to:
+                found.append(one.pid)
+    return found
 
 
 BY_HAND: dict[str, ByHand] = {
