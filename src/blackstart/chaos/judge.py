@@ -1,7 +1,8 @@
 """Judging in a process of its own: whatever a history needs of memory is given back when that ends.
 
-`python -m blackstart.chaos.judge`, one for each injection and one for the books at the end. The session lives
-for hours and never holds a history; and while one is read, its loop goes on looking.
+`python -m blackstart.chaos.judge`, one for each injection, one for the books at the end, and one whenever the
+sides of a stream have to be compared key by key. The session lives for hours and never holds a history; and
+while one is read, its loop goes on looking.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from blackstart.chaos import episode as episodes_of
 from blackstart.chaos.model import Episode, Injection  # noqa: TC001 - msgspec reads the annotations
 from blackstart.check.analyse import books
+from blackstart.check.audit import audit
 from blackstart.errors import BlackstartError
 from blackstart.history.view import load
 from blackstart.model.outcome import Rpo
@@ -25,16 +27,21 @@ from blackstart.model.verdict import CheckResult  # noqa: TC001 - msgspec reads 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SIDES = ("acknowledged", "recovered")
 MODULE = "blackstart.chaos.judge"
 _NICE = 10  # what is measured meanwhile comes first
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """A history to be judged: of an episode, or without one of the end, for the books."""
+    """A history to be judged: of an episode, or without one of the end, for the books.
+
+    With `stream` the two ledger files of that stream in `folder` instead.
+    """
 
     folder: str
     episode: Episode | None = None
     start_ns: int = 0
+    stream: str = ""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +50,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     injection: Injection | None = None
     rpo: Rpo = Rpo()
     validation: dict[str, CheckResult] = {}
+    lost: int = 0
 
 
 if TYPE_CHECKING:
@@ -50,7 +58,10 @@ if TYPE_CHECKING:
 
 
 def here(case: Case) -> Found:
-    """Judge in this process. Raises HistoryError."""
+    """Judge in this process. Raises HistoryError and LedgerError."""
+    if case.stream:
+        ours, theirs = (Path(case.folder) / f"{case.stream}.{side}.jsonl" for side in SIDES)
+        return Found(lost=audit(ours, theirs, threads=1).counts["lost"])
     history = load(Path(case.folder))
     if case.episode is not None:
         return Found(injection=episodes_of.judge(case.episode, history, case.start_ns))

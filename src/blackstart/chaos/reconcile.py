@@ -2,10 +2,10 @@
 
 A position counts as right once it was equal in three readings in a row: a wrong one looks equal now and then,
 when a fill falls between the readings of the two sides. An order counts as one-sided when it was so in every
-reading. Of events, as many are missing as the target's count was behind the oracle's, read after it, when it
-was least behind. Where the counts met before anything was broken (`even`), they must meet again. Where they
-never do, for the target always holds its events a little later, it must reach the oracle's first count: a
-loss shows then only when it is larger than what flows in meanwhile.
+reading. Of a stream none is missing when the target's count has met the oracle's, read after it. Where the
+counts met before anything was broken (`even`) and do not now, events are lost or late: `by_keys` tells. Where
+they never do, for the target always holds its events a little later, it must reach the oracle's first count:
+a loss shows then only when it is larger than what flows in meanwhile.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from blackstart.contracts import HasState
 from blackstart.errors import BlackstartError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from blackstart.contracts import Clock, Oracle, Rig
     from blackstart.model.stops import Stops
+
+    ByKeys = Callable[[str], Awaitable[int | None]]
 
 _AGAIN_NS = 20_000_000
 _IN_A_ROW = 3
@@ -51,15 +53,24 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def reconcile(
-    rig: Rig, clock: Clock, limit_s: float, even: frozenset[str] | None = None
+    rig: Rig,
+    clock: Clock,
+    limit_s: float,
+    even: frozenset[str] | None = None,
+    by_keys: ByKeys | None = None,
 ) -> Reconciliation:
     """Compare positions, open orders and counts, each for at most `limit_s`.
 
-    `even` names the streams whose counts met before anything was broken; None: nobody knows yet.
+    `even` names the streams whose counts met before anything was broken; None: nobody knows yet. `by_keys`
+    says of a stream how many acknowledged events are not held, None when it cannot be read.
     """
     share, symbols, wrong = await _positions(rig, clock, limit_s)
     one_sided = await _orders(rig, clock, limit_s)
     lacking = await _counts(rig, clock, limit_s, even)
+    if by_keys is not None and even is not None:
+        for name in [name for name, count in lacking.items() if count and name in even]:
+            known = await by_keys(name)
+            lacking = {**lacking, name: known} if known is not None else _without(lacking, name)
     short = {name: count for name, count in lacking.items() if count}
     return Reconciliation(
         positions_right=share,
@@ -77,6 +88,10 @@ async def reconcile(
         ),
         even=frozenset(lacking.keys() - short.keys()),
     )
+
+
+def _without(lacking: Mapping[str, int], name: str) -> dict[str, int]:
+    return {one: count for one, count in lacking.items() if one != name}
 
 
 def uncompared(rig: Rig, stop: Stops, found: Reconciliation) -> list[LeftOut]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import psutil
 
 from blackstart.chaos import episode as episodes_of
-from blackstart.chaos import log, opening, reconcile
+from blackstart.chaos import keys, log, opening, reconcile
 from blackstart.chaos.judge import Case, elsewhere
 from blackstart.chaos.model import Alert, Figures, Memory, Radius, Summary
 from blackstart.chaos.monitor import Monitor, answers, finding, grown
@@ -298,7 +299,15 @@ class Session:
             if injection.verdict is Verdict.PASS:
                 await self._aside(log.lighten, self._folder, before_it)
             clock, settle_s = self._kit.clock, self._profile.settle_s
-            found = await reconcile.reconcile(self._rig, clock, settle_s, self._even)
+            by_keys = partial(
+                keys.missing,
+                rig=self._rig,
+                clock=clock,
+                judged=partial(self._aside, self._judge),
+                folder=self._folder / "ledger",
+                limit_s=settle_s,
+            )
+            found = await reconcile.reconcile(self._rig, clock, settle_s, self._even, by_keys)
             self._monitor.reconciled(found.positions_right, found.missing)
         finally:  # what it came to is known, whatever else is cut short
             self._done += 1
@@ -422,9 +431,9 @@ class Session:
         outside = set(found.wrong_symbols) - (self._inside or set(found.wrong_symbols))
         if outside:
             await self._radius_left(f"positions are wrong: {', '.join(sorted(outside))}")
-        why = f"no answer after a fault within {self._profile.settle_s:g} s"
         for name in sorted(self._compared - found.compared):
-            self._problem(Stop("books-not-compared", f"{name}: {why}"))
+            text = f"{name}: no answer after a fault within {self._profile.settle_s:g} s"
+            self._problem(Stop("books-not-compared", text))
         self._compared |= found.compared
         wrong = [*found.wrong, *(f"order {one} is open on one side only" for one in found.one_sided)]
         if wrong:

@@ -136,12 +136,15 @@ async def from_workload(
 
 
 async def _beat(watched: Watched, workload: WorkloadProcess, clock: Clock) -> None:
-    """While the workload runs, its silence is the target's; when it is dead, nobody looks."""
+    """While the workload runs, its silence is the target's; when it is dead, nobody looks.
+
+    When it was told to end there is nothing more to be seen, and nothing wrong.
+    """
     while True:
         await asyncio.sleep(0.05)
         if workload.running:
             watched.seen(clock.now().mono_ns, [])
-        else:
+        elif not workload.stopping:
             watched.end("the workload does not run")
 
 

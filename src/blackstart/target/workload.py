@@ -55,6 +55,11 @@ class WorkloadProcess:
         """The load is on."""
         return self._child is not None and self._child.running
 
+    @property
+    def stopping(self) -> bool:
+        """It was told to end."""
+        return self._stopping
+
     async def start(self) -> None:
         """Begin; return when the first connection stands.
 

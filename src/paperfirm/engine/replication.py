@@ -35,57 +35,92 @@ class Chunk(msgspec.Struct, frozen=True):
     data: bytes
 
 
-def chunks(folder: Path, *, after: int, upto: int) -> Iterator[Chunk]:
-    """Yield the framed records `after + 1`..`upto` from the segments, in pieces.
+class Tail:
+    """Reads the records behind number `after` from the segments, and goes on where it stopped.
 
-    Raises EngineError on a hole.
+    What it has read it does not look at again: a standby that has to be brought up to date under load would
+    otherwise fall behind by as many records as arrive while a long segment is gone through, for ever.
     """
-    position = after
-    found = journal.segments(folder)
-    for index, segment in enumerate(found):
-        following = journal.first_seq(found[index + 1]) if index + 1 < len(found) else None
-        if position >= upto:
-            return
-        if following is not None and following <= position + 1:
-            continue
-        if journal.first_seq(segment) > position + 1:
+
+    def __init__(self, folder: Path, *, after: int) -> None:
+        self.position = after
+        self._folder = folder
+        self._segment: Path | None = None
+        self._offset = 0
+
+    def chunks(self, upto: int) -> Iterator[Chunk]:
+        """Yield the framed records from behind `position` to `upto`, in pieces.
+
+        Raises EngineError on a hole, OSError when a segment was removed meanwhile.
+        """
+        while self.position < upto:
+            before = self.position
+            yield from self._pieces(self._rest(), upto)
+            if self.position == before:
+                raise self._hole(upto)
+
+    def _rest(self) -> bytes:
+        """Read what is behind `position` in its segment, which is sought when the last one is at its end."""
+        wanted = self.position + 1
+        found = [one for one in journal.segments(self._folder) if journal.first_seq(one) <= wanted]
+        segment = found[-1] if found else None
+        if segment is None:
+            raise self._hole(wanted)
+        if segment != self._segment:
+            data = segment.read_bytes()
+            self._segment, self._offset = segment, _skipped(data, wanted - journal.first_seq(segment))
+            return data[self._offset :]
+        with segment.open("rb") as file:
+            file.seek(self._offset)
+            return file.read()
+
+    def _pieces(self, data: bytes, upto: int) -> Iterator[Chunk]:
+        start = offset = 0
+        begin = seq = self.position + 1
+        while offset < len(data) and seq <= upto and (width := _width(data, offset)):
+            offset += width
+            if offset - start >= CHUNK_BYTES or seq == upto:
+                yield self._read(begin, seq, data[start:offset])
+                start, begin = offset, seq + 1
+            seq += 1
+        if offset > start:
+            yield self._read(begin, seq - 1, data[start:offset])
+
+    def _read(self, first: int, last: int, data: bytes) -> Chunk:
+        self.position, self._offset = last, self._offset + len(data)
+        return Chunk(first, last, data)
+
+    def _hole(self, upto: int) -> EngineError:
+        what = f"records {self.position + 1} to {upto} are not there; the standby gets an image"
+        return EngineError(f"{self._folder}: {what}")
+
+
+def next_crc(tail: Tail) -> int | None:
+    """Read one record and return its CRC, None if it is not there (any more)."""
+    try:
+        (chunk,) = tail.chunks(tail.position + 1)
+    except EngineError:
+        return None
+    crc: int = journal.HEAD.unpack_from(chunk.data)[1]
+    return crc
+
+
+def _skipped(data: bytes, records: int) -> int:
+    """Return where so many records end."""
+    offset = 0
+    for _ in range(records):
+        if offset >= len(data) or not (width := _width(data, offset)):
             break
-        for chunk in _pieces(segment.read_bytes(), journal.first_seq(segment), after=position, upto=upto):
-            position = chunk.last
-            yield chunk
-    if position < upto:
-        raise EngineError(
-            f"{folder}: records {position + 1} to {upto} are not there; the standby gets an image"
-        )
-
-
-def _pieces(data: bytes, first: int, *, after: int, upto: int) -> Iterator[Chunk]:
-    seq, offset, start, begin = first, 0, 0, first
-    while offset < len(data) and seq <= upto:
-        if seq <= after:
-            start, begin = offset + _width(data, offset), seq + 1
-        offset += _width(data, offset)
-        if offset - start >= CHUNK_BYTES and seq > after:
-            yield Chunk(begin, seq, data[start:offset])
-            start, begin = offset, seq + 1
-        seq += 1
-    if offset > start:
-        yield Chunk(begin, seq - 1, data[start:offset])
+        offset += width
+    return offset
 
 
 def _width(data: bytes, offset: int) -> int:
+    """Return the length of a framed record; 0 for room that was never used."""
+    if offset + journal.HEAD.size > len(data):
+        return 0
     length: int = journal.HEAD.unpack_from(data, offset)[0]
-    return journal.HEAD.size + length
-
-
-def crc_of(folder: Path, seq: int) -> int | None:
-    """CRC of a record in the journal, None if it is not there (any more)."""
-    try:
-        found = list(chunks(folder, after=seq - 1, upto=seq))
-    except EngineError:
-        return None
-    crc: int = journal.HEAD.unpack_from(found[-1].data)[1]
-    return crc
+    return journal.HEAD.size + length if length else 0
 
 
 class Primary:
@@ -149,43 +184,42 @@ class Primary:
             self._link.abort()
             await self._link.closed.wait()
         try:
-            position = self._begin(link, hello)
-            while position < self._store.journal.written:
-                position = await self._catch_up(link, position)
+            tail = self._begin(link, hello)
+            while tail.position < self._store.journal.written:
+                await self._catch_up(link, tail)
         except (EngineError, OSError) as error:  # OSError: a segment was pruned under our hands
             self._emit("replication_failed", reason=str(error))
             link.abort()
             return
         if link.connected:
-            self._attach(link, hello.engine, position)
-            await self._count_on(link, position)
+            self._attach(link, hello.engine, tail.position)
+            await self._count_on(link, tail.position)
 
-    def _begin(self, link: Link, hello: Hello) -> int:
-        """Send what the tail follows.
+    def _begin(self, link: Link, hello: Hello) -> Tail:
+        """Send what the tail follows, and return that.
 
         Nothing, if the standby's journal is a prefix of ours, else a checkpoint.
         """
         epoch = self._committer.state.epoch
         folder = self._store.journal_folder
         possible = 0 < hello.last_seq <= self._store.journal.written and hello.last_crc
-        if possible and crc_of(folder, hello.last_seq) == hello.last_crc:
+        tail = Tail(folder, after=hello.last_seq - 1)
+        if possible and next_crc(tail) == hello.last_crc:
             link.send(Image(hello.last_seq, epoch, b""))
-            return hello.last_seq
+            return tail
         found, _ = checkpoint.newest_valid(self._store.checkpoint_folder)
         seq, payload = (found.seq, found.payload) if found is not None else (0, b"")
         link.send(Image(seq, epoch, payload))
-        return seq
+        return Tail(folder, after=seq)
 
-    async def _catch_up(self, link: Link, position: int) -> int:
-        for chunk in chunks(self._store.journal_folder, after=position, upto=self._store.journal.written):
+    async def _catch_up(self, link: Link, tail: Tail) -> None:
+        for chunk in tail.chunks(self._store.journal.written):
             link.send(Append(chunk.first, chunk.last, chunk.data))
-            position = chunk.last
             await asyncio.sleep(0)
             while link.connected and link.buffered > HIGH_WATER_BYTES:  # noqa: ASYNC110 - polled only when full
                 await asyncio.sleep(0.001)
         if not link.connected:
             raise EngineError("the standby left while it was brought up to date; it will come again")
-        return position
 
     def _attach(self, link: Link, engine: str, position: int) -> None:
         """From now on every batch goes to this link (no await since the last chunk)."""

@@ -20,9 +20,10 @@ from blackstart.engine.resources import Sampler
 from blackstart.model.manifest import StateDocument
 from blackstart.model.record import ProcessSeen, ResourceSample, ServiceBatch
 from blackstart.model.stops import Stops
+from blackstart.target.ledger import Row, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 
@@ -65,6 +66,8 @@ class Stage:
         self.sticks = False
         self.oracle: Any = None
         self.documents: dict[str, Any] = {}
+        self.ledgers: Callable[[], tuple[int, int]] | None = None
+        """How many events of a stream each side has, and of which the target lacks the first ones."""
         self.totals: Callable[[], tuple[int | None, int | None]] = lambda: (None, None)
 
     def kit(self) -> Kit:
@@ -82,6 +85,7 @@ class Stage:
             async def document(name: str) -> Any:
                 return self.documents[name]
 
+            self._keep_ledgers(made)
             made.totals = totals
             made.oracle = self.oracle
             if self.documents:
@@ -108,6 +112,28 @@ class Stage:
             fault=lambda _kind: self.fault(lambda: self.world),
             progress=progress,
         )
+
+    def _keep_ledgers(self, made: Any) -> None:
+        """Have both sides read by their keys, where `ledgers` says what they hold."""
+        ledgers = self.ledgers
+        if ledgers is None:
+            return
+
+        async def acknowledged(stream: str, folder: Path) -> Any:
+            return self._written(stream, "acknowledged", folder, range(ledgers()[0]))
+
+        async def held(stream: str, folder: Path) -> Any:
+            count, lacks = ledgers()
+            return self._written(stream, "recovered", folder, range(lacks, count))
+
+        made.acknowledged, made.target.export = acknowledged, held
+        made.target.document = lambda name: self.documents[name]
+
+    def _written(self, stream: str, side: Any, folder: Path, keys: Iterable[int]) -> Any:
+        writer = Writer(stream, side, folder)
+        for key in keys:
+            writer.add(Row(key=str(key)))
+        return writer.close()
 
     def run(self, **orders: Any) -> Summary:
         """Conduct the session in simulated time; work beside the loop is done at once."""

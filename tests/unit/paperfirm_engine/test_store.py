@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from paperfirm.config import EngineSettings
-from paperfirm.engine import checkpoint, journal
+from paperfirm.engine import checkpoint, journal, replication
 from paperfirm.engine import events as ev
 from paperfirm.engine.errors import EngineError
-from paperfirm.engine.replication import chunks, crc_of
+from paperfirm.engine.replication import Tail, next_crc
 from paperfirm.engine.sharedmem import SharedMemory
 from paperfirm.engine.state import State
 from paperfirm.engine.store import Store
@@ -146,16 +146,47 @@ def test_chunks_give_any_stretch(tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     for after in range(30):
         for upto in range(after + 1, 31):
-            pieces = list(chunks(folder, after=after, upto=upto))
+            pieces = list(Tail(folder, after=after).chunks(upto))
             data = b"".join(piece.data for piece in pieces)
             seqs = [journal.decode(raw.payload).seq for raw in journal.scan(data, name="x", last=False)]
             assert seqs == list(range(after + 1, upto + 1))
             assert pieces[0].first == after + 1
-    assert crc_of(folder, 30) == store.journal.last_crc
+    assert next_crc(Tail(folder, after=29)) == store.journal.last_crc
     journal.segments(folder)[0].unlink()
     with pytest.raises(EngineError):
-        list(chunks(folder, after=0, upto=30))
-    assert crc_of(folder, 1) is None
+        list(Tail(folder, after=0).chunks(30))
+    assert next_crc(Tail(folder, after=0)) is None
+    with pytest.raises(EngineError):
+        list(Tail(folder, after=29).chunks(31))
+    store.close()
+
+
+@pytest.mark.parametrize("segment_bytes", [150, 1 << 20])
+def test_a_reader_of_the_tail_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment_bytes: int
+) -> None:
+    """What was read is not gone through again: else a standby never catches up behind a long segment."""
+    store = open_store(tmp_path, Log(), segment_bytes=segment_bytes)
+    write(store, 300)
+    tail, looked = Tail(tmp_path / "journal", after=0), 0
+    assert [one.last for one in tail.chunks(300)][-1] == tail.position == 300
+    width = replication._width
+
+    def counting(data: bytes, offset: int) -> int:
+        nonlocal looked
+        looked += 1
+        return width(data, offset)
+
+    monkeypatch.setattr(replication, "_width", counting)
+    for number in range(301, 321):
+        write(store, 1)
+        (piece,) = tail.chunks(number)
+        assert (piece.first, piece.last) == (number, number)
+        assert [
+            journal.decode(raw.payload).seq for raw in journal.scan(piece.data, name="x", last=False)
+        ] == [number]
+    assert looked <= 20 * 2
+    assert list(tail.chunks(320)) == []
     store.close()
 
 
