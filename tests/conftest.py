@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
 TARGETS = Path(__file__).parents[1] / "targets"
 
@@ -39,3 +41,32 @@ def firm_but(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], P
         return folder / "paperfirm.toml"
 
     return write
+
+
+class Midst:
+    """Holds a thread in the midst of its work until whoever waits for it has been cancelled."""
+
+    def __init__(self) -> None:
+        self._begun, self._go_on = threading.Event(), threading.Event()
+
+    def stay(self) -> None:
+        """Stay here, called by the thread, until `cancel` lets it go on."""
+        self._begun.set()
+        assert self._go_on.wait(10)
+
+    async def cancel(self, waiting: Coroutine[None, None, object]) -> None:
+        """Cancel it while its thread stays, and see that it is over only after that went on."""
+        task = asyncio.ensure_future(waiting)
+        assert await asyncio.to_thread(self._begun.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        assert not task.done()
+        self._go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def midst() -> Midst:
+    """Return what holds a thread in the midst of its work."""
+    return Midst()

@@ -176,9 +176,7 @@ class Monitor:
         stop = self._profile.stop
         if stop.minimum_rate_per_s is None or self._rate_seen:
             return []
-        reason = (
-            f"never {stop.rate_window_s:g} s without a fault: `interval_s` is too short for `rate_window_s`"
-        )
+        reason = f"there were never {stop.rate_window_s:g} s (`rate_window_s`) without a fault"
         return [LeftOut(kind="stop minimum_rate_per_s", where=self._service, reason=reason)]
 
     def away(self) -> list[str]:

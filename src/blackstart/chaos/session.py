@@ -155,7 +155,7 @@ class Session:
             self._oversight.stop = None
         if ending in ("halted", "error"):
             return ending, why
-        read, unread = await self._attempt(self._finish(serves=ending != "stopped"))
+        read, unread = await self._attempt(self._finish(must_serve=ending != "stopped"))
         if read != "complete":
             self._problems.append(f"books-not-read: {unread or read}")
         return ending, why
@@ -448,7 +448,7 @@ class Session:
         if len(self._kept) > self._profile.keep_histories:
             await self._aside(log.remove, self._kept.popleft())
 
-    async def _finish(self, *, serves: bool) -> None:
+    async def _finish(self, *, must_serve: bool) -> None:
         """See that it serves and everybody is there; let the books settle, read and audit everything."""
         trial = self._begin(CLOSING, self._calm("end")).trial
         how: How = "error"
@@ -457,7 +457,7 @@ class Session:
                 trial.record(record)
             await self._watch_anew(trial)
             await trial.sleep(1.0)
-            if serves:
+            if must_serve:
                 await self._see_it_serve(trial)
             await trial.until(lambda: not self._monitor.away(), self._profile.recovery_limit_s)
             await self._oversight.stop_watching()

@@ -105,13 +105,15 @@ def key(entry: Entry) -> int | str:
 def pay(run: str, entries: Iterable[Entry], *, by: str) -> list[Entry]:
     """Carry out undos, the newest first, verify them, and note each outcome.
 
+    Nobody is touched for a process of an earlier start of the machine: its number is another's now.
     Each is verified on its own while the others are begun: none waits for one that is slow.
     """
     from blackstart.engine import verbs  # noqa: PLC0415 - the kill switch is pulled before
 
-    waiting = []
+    waiting, now = [], boot()
     for entry in reversed(list(entries)):
-        verify = _past if ended(entry) else verbs.begin(entry["action"], entry["arguments"], run)
+        gone = entry.get("boot", now) != now and "start_ticks" in entry["arguments"]
+        verify = _of_another_boot if gone else verbs.begin(entry["action"], entry["arguments"], run)
         outcome: Entry = {}
         thread = threading.Thread(target=_conclude, args=(outcome, entry, verify, by, run))
         thread.start()
@@ -126,17 +128,15 @@ def pay(run: str, entries: Iterable[Entry], *, by: str) -> list[Entry]:
 
 
 def boot() -> str:
-    """Name this start of the machine."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - start time
-        return file.read().strip()
+    """Name this start of the machine; empty where the kernel does not tell: then all are taken for one."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - start time
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
-def ended(entry: Entry) -> bool:
-    """Whether it is about a process of an earlier start of the machine: its number is another's now."""
-    return entry.get("boot", boot()) != boot() and "start_ticks" in entry["arguments"]
-
-
-def _past() -> tuple[bool, Entry]:
+def _of_another_boot() -> tuple[bool, Entry]:
     return True, {"gone": True, "why": "the machine was started anew since"}
 
 

@@ -80,13 +80,13 @@ class Tail:
         while offset < len(data) and seq <= upto and (width := _width(data, offset)):
             offset += width
             if offset - start >= CHUNK_BYTES or seq == upto:
-                yield self._read(begin, seq, data[start:offset])
+                yield self._chunk(begin, seq, data[start:offset])
                 start, begin = offset, seq + 1
             seq += 1
         if offset > start:
-            yield self._read(begin, seq - 1, data[start:offset])
+            yield self._chunk(begin, seq - 1, data[start:offset])
 
-    def _read(self, first: int, last: int, data: bytes) -> Chunk:
+    def _chunk(self, first: int, last: int, data: bytes) -> Chunk:
         self.position, self._offset = last, self._offset + len(data)
         return Chunk(first, last, data)
 

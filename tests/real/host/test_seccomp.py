@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -609,26 +608,18 @@ def test_what_no_system_call_shows_is_named(tmp_path: Path) -> None:
 
 
 def test_a_filter_that_was_being_put_in_is_remembered_though_nobody_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, midst: Any
 ) -> None:
     """The trial ends in the midst of it: the thread finishes, and what was done counts, as if waited for."""
-    begun, go_on = threading.Event(), threading.Event()
     install = seccomp.Supervisor._filter
 
     def slowly(self: Any, *arguments: Any) -> None:
-        begun.set()
-        go_on.wait(10)
+        midst.stay()
         install(self, *arguments)
 
     async def main(pid: int) -> bool:
         supervisor = await seccomp.supervisor(tmp_path / "fault")
-        attaching = asyncio.ensure_future(supervisor.attach(pid, SYNCS))
-        await asyncio.to_thread(begun.wait, 10)
-        attaching.cancel()
-        await asyncio.sleep(0.05)
-        go_on.set()
-        with pytest.raises(asyncio.CancelledError):
-            await attaching
+        await midst.cancel(supervisor.attach(pid, SYNCS))
         known = any(ref[0] == pid for ref in supervisor._calls)
         supervisor.close()
         return known

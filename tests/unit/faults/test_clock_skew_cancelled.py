@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from types import SimpleNamespace
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from blackstart.engine.clocks import SystemClock
 from blackstart.faults import clock_skew, registry
 from blackstart.model.fault import ProcessRef
 from blackstart.model.scenario import FaultStep
 
+if TYPE_CHECKING:
+    import pytest
 
-def test_a_clock_that_was_just_being_moved_is_moved_back(monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_a_clock_that_was_just_being_moved_is_moved_back(monkeypatch: pytest.MonkeyPatch, midst: Any) -> None:
     """The thread that moves it cannot be cancelled: it is waited for, and what it did is taken back."""
     log: list[str] = []
-    begun, go_on = threading.Event(), threading.Event()
 
     def apply(*_: Any, **__: Any) -> tuple[int, int]:
-        begun.set()
-        go_on.wait(10)
+        midst.stay()
         log.append("moved")
         return 0, 1
 
@@ -40,15 +38,6 @@ def test_a_clock_that_was_just_being_moved_is_moved_back(monkeypatch: pytest.Mon
     monkeypatch.setattr(clock_skew.vdso, "restore", lambda *_: log.append("moved back"))
     ctx: Any = SimpleNamespace(clock=SystemClock(), protect=protect)
 
-    async def main() -> None:
-        step = FaultStep(kind="clock_skew", components=("v",))
-        injecting = asyncio.ensure_future(registry.make("clock_skew").inject(ctx, step))
-        await asyncio.to_thread(begun.wait, 10)
-        injecting.cancel()
-        await asyncio.sleep(0.05)
-        go_on.set()
-        with pytest.raises(asyncio.CancelledError):
-            await injecting
-
-    asyncio.run(main())
+    step = FaultStep(kind="clock_skew", components=("v",))
+    asyncio.run(midst.cancel(registry.make("clock_skew").inject(ctx, step)))
     assert log == ["protected", "moved", "moved back"]
